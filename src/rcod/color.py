@@ -1,0 +1,74 @@
+"""How does the result keep the input's colours?
+
+A decoder shifts colours a little. Both repairs take the fine structure from the result and
+the colours from the enlarged input: the wavelet way swaps the blurred halves of the two
+pictures, place by place; AdaIN gives every channel the input's mean and spread, once for
+the whole picture.
+
+    sr --> fine structure --.
+                             +--> picture with sr's detail in up's colours
+    up --> colours ---------'
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LEVELS = 5  # of the wavelet; the blur reaches 2**5 - 1 pixels far
+FLOOR = 1e-5  # added to the variance, so that a flat channel has a spread
+
+
+def match_wavelet(sr: Tensor, up: Tensor) -> Tensor:
+    """Give the result the input's low frequencies, everywhere.
+
+    The high half of `sr` plus the low half of `up` is `sr + low(up - sr)`, since the blur
+    is linear: one cascade instead of two.
+
+    Args:
+        sr: result, (B, 3, H, W) in [0, 1].
+        up: input resized to the same size, (B, 3, H, W) in [0, 1].
+
+    Returns:
+        The corrected result, (B, 3, H, W) in [0, 1].
+    """
+    return (sr + _blur(up - sr)).clamp_(0, 1)
+
+
+def match_adain(sr: Tensor, up: Tensor) -> Tensor:
+    """Give every channel of the result the input's mean and standard deviation.
+
+    Args:
+        sr: result, (B, 3, H, W) in [0, 1].
+        up: input resized to the same size, (B, 3, H, W) in [0, 1].
+
+    Returns:
+        The corrected result, (B, 3, H, W) in [0, 1].
+    """
+    mean, spread = _statistics(sr)
+    mean_up, spread_up = _statistics(up)
+    return ((sr - mean) / spread * spread_up + mean_up).clamp_(0, 1)
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation per sample and channel, (B, 3, 1, 1) each."""
+    pixels = x.shape[2] * x.shape[3]
+    centred = x - x.mean((2, 3), keepdim=True)
+    variance = centred.square().sum((2, 3), keepdim=True) / max(pixels - 1, 1)  # unbiased
+    return x.mean((2, 3), keepdim=True), (variance + FLOOR).sqrt()
+
+
+def _blur(x: Tensor) -> Tensor:
+    """The low half after all levels: [1, 2, 1] / 4 along both axes, reach 1, 2, 4, 8, 16."""
+    for level in range(LEVELS):
+        x = _smooth(_smooth(x, 2**level, 3), 2**level, 2)
+    return x
+
+
+def _smooth(x: Tensor, reach: int, axis: int) -> Tensor:
+    """Average each pixel with its two neighbours `reach` pixels away along one axis."""
+    size = x.shape[axis]
+    sides = (reach, reach, 0, 0) if axis == 3 else (0, 0, reach, reach)
+    padded = F.pad(x, sides, mode="replicate")
+    middle = padded.narrow(axis, reach, size)
+    outer = padded.narrow(axis, 0, size) + padded.narrow(axis, 2 * reach, size)
+    return torch.add(outer, middle, alpha=2, out=outer).mul_(0.25)

@@ -1,0 +1,272 @@
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+from torch import Tensor
+
+from rcod import images
+from rcod.errors import RcodError
+from rcod.images import Photo, check_writable, find, from_pil, read, srgb_profile, to_pil, write
+
+TURN = 0x0112  # EXIF's orientation
+
+
+def colours(height: int = 12, width: int = 9) -> Image.Image:
+    values = torch.rand(height, width, 3, generator=torch.Generator().manual_seed(0))
+    return Image.fromarray((values * 255).byte().numpy())
+
+
+def tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
+
+
+def swapped_profile() -> bytes:
+    """An RGB profile with red and green exchanged: its effect can be told from any other's."""
+    icc = bytearray(srgb_profile())
+    (entries,) = struct.unpack(">I", icc[128:132])
+    at = {bytes(icc[o : o + 4]): o for o in range(132, 132 + 12 * entries, 12)}
+    red, green = at[b"rXYZ"], at[b"gXYZ"]
+    icc[red : red + 4], icc[green : green + 4] = b"gXYZ", b"rXYZ"
+    return bytes(icc).replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be"))
+
+
+def grey_profile() -> bytes:
+    """Grey that is linear in light, as a minimal ICC file."""
+    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
+    curve = b"curv\0\0\0\0" + struct.pack(">I", 0)  # no entries: the identity
+    text = b"desc\0\0\0\0" + struct.pack(">I", 7) + b"linear\0" + b"\0" * 78
+    tags, data = [], b""
+    for name, value in ((b"wtpt", white), (b"kTRC", curve), (b"desc", text)):
+        value += b"\0" * (-len(value) % 4)
+        tags.append(name + struct.pack(">2I", 128 + 4 + 36 + len(data), len(value)))
+        data += value
+    body = struct.pack(">I", len(tags)) + b"".join(tags) + data
+    head = struct.pack(">I4sI4s4s4s12s4s", 128 + len(body), b"", 0x02100000, b"mntr", b"GRAY",
+                       b"XYZ ", b"\0" * 12, b"acsp")  # fmt: skip
+    head += b"\0" * 28 + struct.pack(">3i", 63190, 65536, 54061)
+    return head.ljust(128, b"\0") + body
+
+
+def huge_png() -> bytes:
+    """A PNG of a few bytes that claims 60000 x 60000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">2I5B", 60_000, 60_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.jpg"])
+def test_what_is_written_is_read_again_and_tagged_srgb(tmp_path: Path, name: str):
+    smooth = torch.linspace(0, 1, 16).repeat(3, 16, 1)
+    write(tmp_path / name, Photo(smooth))
+    with Image.open(tmp_path / name) as file:
+        assert file.info["icc_profile"] == srgb_profile()
+    atol = 0.5 / 255 + 1e-6 if name == "a.png" else 0.03
+    torch.testing.assert_close(read(tmp_path / name).pixels, smooth, rtol=0, atol=atol)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_eight_bits_are_rounded_and_the_bytes_repeat(tmp_path: Path):
+    values = torch.tensor([0.0, 0.4, 0.6, 254.4, 254.6, 300.0, -9.0, 127.5001]) / 255
+    assert list(to_pil(Photo(values.expand(3, 1, -1))).getchannel(0).tobytes()) == [
+        0, 0, 1, 254, 255, 255, 0, 128,
+    ]  # fmt: skip
+    write(tmp_path / "a.png", Photo(torch.rand(3, 8, 8)))
+    first = (tmp_path / "a.png").read_bytes()
+    write(tmp_path / "a.png", read(tmp_path / "a.png"))
+    assert (tmp_path / "a.png").read_bytes() == first
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_turned_photo_comes_upright_and_stays_so(tmp_path: Path, turn: int):
+    exif = Image.Exif()
+    exif[TURN], exif[0x010F] = turn, "Maker"
+    upright = colours()
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }  # fmt: skip
+    stored = upright if turn == 1 else upright.transpose(undo[turn])
+    stored.save(tmp_path / "a.png", exif=exif)
+    photo = read(tmp_path / "a.png")
+    torch.testing.assert_close(photo.pixels, tensor(upright))
+    write(tmp_path / "b.jpg", photo)
+    again = read(tmp_path / "b.jpg")
+    assert again.pixels.shape == photo.pixels.shape
+    assert again.exif is not None
+    kept = Image.Exif()
+    kept.load(again.exif)
+    assert kept[0x010F] == "Maker" and kept.get(TURN, 1) == 1
+
+
+def test_damaged_exif_does_not_cost_the_picture(tmp_path: Path):
+    colours().save(tmp_path / "a.png", exif=b"Exif\0\0nonsense")
+    assert read(tmp_path / "a.png").exif is None
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV"])
+def test_modes_without_alpha_become_rgb(mode: str):
+    image = colours().quantize(16) if mode == "P" else colours().convert(mode)
+    photo = from_pil(image)
+    assert photo.alpha is None
+    torch.testing.assert_close(photo.pixels, tensor(image))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "RGBa", "PA", "P", "L", "RGB"])
+def test_alpha_is_kept(tmp_path: Path, mode: str):
+    full = colours()
+    full.putalpha(Image.fromarray(np.arange(0, 108, dtype=np.uint8).reshape(12, 9) + 100))
+    if mode in ("P", "L", "RGB"):  # a see-through colour
+        image = Image.new(mode, (3, 2), 0)
+        image.putpixel((1, 1), 5 if mode != "RGB" else (5, 5, 5))
+        image.info["transparency"] = 5 if mode != "RGB" else (5, 5, 5)
+    else:
+        image = full.convert(mode)
+    photo = from_pil(image)
+    assert photo.alpha is not None
+    expected = torch.from_numpy(np.array(image.convert("RGBA").getchannel("A")))[None] / 255
+    torch.testing.assert_close(photo.alpha, expected)
+    write(tmp_path / "a.webp", photo)
+    torch.testing.assert_close(read(tmp_path / "a.webp").alpha, photo.alpha)
+    with pytest.raises(RcodError, match=r"a\.jpg.*opaque.*png or webp"):
+        write(tmp_path / "a.jpg", photo)
+
+
+def test_grey_of_sixteen_bits_keeps_its_precision(tmp_path: Path):
+    values = np.linspace(0, 65535, 1000).astype(np.uint16)[None]
+    for name in ("a.png", "a.tif", "a.pgm"):
+        Image.fromarray(values).save(tmp_path / name)
+        expected = torch.from_numpy(values.astype(np.float32) / 65535).expand(3, -1, -1)
+        torch.testing.assert_close(read(tmp_path / name).pixels, expected)
+
+
+def test_a_profile_is_converted_to_srgb():
+    image = colours()
+    plain = from_pil(image).pixels
+    image.info["icc_profile"] = srgb_profile()
+    assert torch.equal(from_pil(image).pixels, plain)  # nothing to convert, so nothing lost
+    image.info["icc_profile"] = swapped_profile()
+    swapped = from_pil(image)
+    torch.testing.assert_close(swapped.pixels, plain[[1, 0, 2]], rtol=0, atol=2.1 / 255)
+    assert swapped.icc is None
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_grey_profile_is_converted_too(bits: int):
+    values = np.full((2, 2), 0.2140 * (2**bits - 1))  # mid grey of sRGB, in linear light
+    image = Image.fromarray(values.astype(f"uint{bits}"))
+    image.info["icc_profile"] = grey_profile()
+    assert from_pil(image).pixels.mean().item() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("icc", [b"nonsense", grey_profile(), srgb_profile()[:200]])
+def test_a_profile_that_cannot_be_used_is_refused(icc: bytes):
+    image = colours()
+    image.info["icc_profile"] = icc
+    with pytest.raises(RcodError, match="colour profile must"):
+        from_pil(image, "a.png")
+
+
+def test_bad_files_are_refused_in_one_sentence(tmp_path: Path):
+    jpeg, gif = io.BytesIO(), io.BytesIO()
+    colours(64, 64).save(jpeg, "JPEG")
+    colours().save(gif, "GIF", save_all=True, append_images=[colours(9, 12)])
+    floats = io.BytesIO()
+    Image.new("F", (3, 3)).save(floats, "TIFF")
+    files = {
+        "empty.png": (b"", "the file is empty"),
+        "text.png": (b"just words", "its content is none of these"),
+        "cut.jpg": (jpeg.getvalue()[:800], "whole picture"),
+        "cut.png": (huge_png()[:20], "whole picture|none of these"),
+        "bomb.png": (huge_png(), "at most 80 megapixels"),
+        "moving.gif": (gif.getvalue(), "got 2 frames"),
+        "floats.tif": (floats.getvalue(), "8 or 16 bits per channel, got 32"),
+        "drawing.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "EPS"),
+    }
+    for name, (content, words) in files.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(RcodError, match=words) as caught:
+            read(tmp_path / name)
+        assert str(caught.value).startswith(str(tmp_path / name))
+        assert "\n" not in str(caught.value)
+    for path, words in ((tmp_path / "none.png", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(RcodError, match=words):
+            read(path)
+
+
+def test_every_cut_of_a_file_is_refused_or_read_but_never_fails_otherwise(tmp_path: Path):
+    for encoder, options in (("PNG", {}), ("JPEG", {}), ("WEBP", {}), ("TIFF", {}), ("BMP", {})):
+        whole = io.BytesIO()
+        colours().save(whole, encoder, icc_profile=srgb_profile(), **options)
+        path = tmp_path / f"a.{encoder.lower()}"
+        for length in range(0, len(whole.getvalue()), 23):
+            path.write_bytes(whole.getvalue()[:length])
+            try:
+                read(path)
+            except RcodError as error:
+                assert path.name in str(error)
+
+
+def test_find_lists_files_as_given_and_folders_in_order(tmp_path: Path):
+    folder = tmp_path / "photos"
+    (folder / "deeper").mkdir(parents=True)
+    for name in ("b.JPG", "a.png", "notes.txt", "deeper/c.png"):
+        (folder / name).touch()
+    assert find([folder / "notes.txt", folder]) == [
+        folder / "notes.txt", folder / "a.png", folder / "b.JPG",
+    ]  # fmt: skip
+
+
+def test_find_refuses_what_holds_no_picture(tmp_path: Path):
+    for path, words in (
+        (tmp_path, "at least one picture, and this one holds none"),
+        (tmp_path / "none.png", "no such file or folder"),
+        (Path(os.devnull), "must be a file or a folder"),
+    ):
+        with pytest.raises(RcodError, match=words):
+            find([path])
+
+
+def test_what_a_format_cannot_hold_is_refused_before_the_work():
+    check_writable(Path("a.png"), 20_000, 4)
+    with pytest.raises(RcodError, match=r"a\.webp.*at most 16383 pixels a side, got 4 x 20000"):
+        check_writable(Path("a.webp"), 20_000, 4)
+    with pytest.raises(RcodError, match=r"must end in \.png, \.jpg"):
+        check_writable(Path("a.doc"), 4, 4)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write(tmp_path / "a.png", Photo(torch.zeros(3, 2, 2)))
+    old = (tmp_path / "a.png").read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(images.os, "fsync", full)
+    with pytest.raises(RcodError, match="No space left"):
+        write(tmp_path / "a.png", Photo(torch.ones(3, 2, 2)))
+    monkeypatch.undo()
+    assert (tmp_path / "a.png").read_bytes() == old
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+    with pytest.raises(RcodError, match="must be writable"):
+        write(tmp_path / "a.png" / "b.png", Photo(torch.ones(3, 2, 2)))
+
+
+def test_the_profile_we_write_is_valid_and_dated_once():
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(srgb_profile()))
+    assert ImageCms.getProfileDescription(profile).startswith("sRGB")
+    assert srgb_profile() == srgb_profile()
