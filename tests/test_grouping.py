@@ -1,0 +1,91 @@
+"""Laws of latent domain grouping and degradation-aware sampling."""
+
+import itertools
+
+import pytest
+import torch
+from conftest import golden
+
+from rcod.errors import RcodError
+from rcod.grouping import (
+    GroupSettings,
+    distill_range,
+    latent_metric,
+    paper_groups,
+    realism_of_timestep,
+    timestep_of_metric,
+    timestep_of_realism,
+)
+
+RELEASED = GroupSettings()
+
+
+def test_metric_is_one_for_the_same_latent_and_falls_with_damage():
+    rng = torch.Generator().manual_seed(0)
+    z = torch.randn(1, 4, 8, 8, generator=rng)
+    noise = torch.randn(1, 4, 8, 8, generator=rng)
+    values = [float(latent_metric(z + s * noise, z)) for s in (0.0, 0.5, 1.0, 2.0)]
+    assert values[0] == pytest.approx(1)
+    assert values == sorted(values, reverse=True)
+
+
+def test_edges_belong_to_the_better_group():
+    metric = torch.tensor([-1.0, 0.4999, 0.5, 0.6999, 0.7, 1.0])
+    assert timestep_of_metric(metric, RELEASED).tolist() == [749, 749, 499, 499, 249, 249]
+
+
+def test_groups_agree_with_the_released_program():
+    data = golden("ldg/div_step_and_cosine.npz")
+    cos = torch.from_numpy(data["cos"])
+    four = GroupSettings(edges=(0.3, 0.5, 0.7), timesteps=(999, 749, 499, 249))
+    for name, groups in (("timestep_n3", RELEASED), ("timestep_n4", four)):
+        assert timestep_of_metric(cos, groups).tolist() == data[name].tolist()
+    measured = latent_metric(torch.from_numpy(data["x1"]), torch.from_numpy(data["x2"]))
+    torch.testing.assert_close(measured, torch.from_numpy(data["cosine"]), rtol=1e-5, atol=1e-6)
+
+
+def test_distill_range_holds_what_the_released_program_drew():
+    data = golden("losses/rcod_o_time_step_group.npz")
+    low, high = distill_range(torch.tensor([249, 499, 749, 999]), "released")
+    assert (torch.from_numpy(data["observed_min"]) - low).abs().max() <= 1
+    assert (high - 1 - torch.from_numpy(data["observed_max"])).abs().max() <= 2
+
+
+def test_paper_groups_are_equation_5():
+    groups = paper_groups(0.2, 0.8)
+    for m in (0.2, 0.3, 0.41, 0.55, 0.61, 0.79):
+        want = 250 * (3 - int(3 * (m - 0.2) / 0.6))
+        assert int(timestep_of_metric(torch.tensor([m]), groups)) == want
+    assert int(timestep_of_metric(torch.tensor([0.8]), groups)) == 250  # M = Mmax
+    assert paper_groups(0, 1, n=4).timesteps == (999, 750, 500, 250)
+
+
+def test_the_dial_moves_the_timestep_continuously():
+    assert [timestep_of_realism(r, RELEASED) for r in (0, 0.5, 1)] == [249, 499, 749]
+    steps = [timestep_of_realism(i / 100, RELEASED) for i in range(101)]
+    assert steps == sorted(steps)
+    assert max(b - a for a, b in itertools.pairwise(steps)) <= 5
+    for t in steps:
+        assert timestep_of_realism(realism_of_timestep(t, RELEASED), RELEASED) == t
+
+
+def test_distill_ranges():
+    t = torch.tensor([249, 499, 748, 749, 999])
+    low, high = distill_range(t, "paper")
+    assert low.tolist() == [20, 249, 498, 499, 749]
+    assert high.tolist() == [499, 749, 980, 980, 980]
+    low, high = distill_range(t, "released")
+    assert low.tolist() == [20, 20, 20, 200, 200]
+    assert set(high.tolist()) == {980}
+    assert {tuple(x.tolist()) for x in distill_range(t, "off")} == {(20,) * 5, (980,) * 5}
+
+
+def test_errors_say_what_to_do():
+    with pytest.raises(RcodError, match="realism must lie in \\[0, 1\\], got nan"):
+        timestep_of_realism(float("nan"), RELEASED)
+    with pytest.raises(RcodError, match="got NaN"):
+        timestep_of_metric(torch.tensor([float("nan")]), RELEASED)
+    with pytest.raises(ValueError, match="give one timestep per group"):
+        GroupSettings(edges=(0.5,), timesteps=(1, 2, 3))
+    with pytest.raises(ValueError, match="edges must rise"):
+        GroupSettings(edges=(0.7, 0.5))
