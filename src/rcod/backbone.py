@@ -1,0 +1,191 @@
+"""The latent diffusion model behind three calls: encode, predict, decode.
+
+`Backbone` is what every system stands on. `TinyBackbone` is the project's own: a linear
+autoencoder (the Karhunen-Loeve basis of 4 x 4 pixel blocks, whitened) and a small UNet of
+plain convolutions. It holds no image-wide statistics and attends to the image tokens alone,
+so its answer at a pixel depends on the photo around it and never on where a tile was cut.
+
+    image -> encode -> z -> predict(z, t, tokens) -> eps
+                       z -> decode -> image
+"""
+
+import math
+from typing import Protocol
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Backbone(Protocol):
+    """A latent diffusion model; images are (B, 3, H, W) in [0, 1], sides multiples of `factor`."""
+
+    factor: int
+
+    def encode(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) -> latent (B, C, H / factor, W / factor)."""
+        ...
+
+    def predict(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        """Latent (B, C, h, w), timesteps (B,), tokens (B, N, D) -> noise (B, C, h, w)."""
+        ...
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latent (B, C, h, w) -> image (B, 3, h * factor, w * factor), not clamped."""
+        ...
+
+
+class TinySettings(BaseModel, frozen=True, extra="forbid"):
+    """The shape of the tiny model."""
+
+    latent: int = Field(32, ge=3, le=48)  # channels; 48 would be lossless
+    widths: tuple[int, int] = (64, 128)  # channels at latent resolution and at half of it
+    blocks: tuple[int, int, int] = (5, 8, 5)  # residual blocks: before, at half, after
+    tokens: int = 128  # width of an image token
+    heads: int = 4  # of the attention to the tokens
+
+
+class TinyBackbone(nn.Module):
+    """The project's own backbone, 4 x 4 pixels to a latent of `settings.latent` channels."""
+
+    factor = 4
+
+    def __init__(self, settings: TinySettings) -> None:
+        super().__init__()
+        self.settings = settings
+        size = self.factor
+        self.basis = nn.Buffer(torch.zeros(settings.latent, 3, size, size))  # orthonormal rows
+        self.mean = nn.Buffer(torch.zeros(3))  # mean colour
+        self.std = nn.Buffer(torch.ones(settings.latent))  # of each coefficient
+        self.unet = TinyUNet(settings)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> whitened block coefficients, (B, C, H/4, W/4)."""
+        centred = image - self.mean.view(1, 3, 1, 1)
+        z = F.conv2d(centred, self.basis, stride=self.factor)
+        return z / self.std.view(1, -1, 1, 1)
+
+    def predict(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        """(B, C, h, w), (B,), (B, N, D) -> eps (B, C, h, w); h and w may be odd."""
+        h, w = z.shape[-2:]
+        dtype = self.unet.enter.weight.dtype
+        even = F.pad(z, (0, w % 2, 0, h % 2), mode="replicate").to(dtype)
+        return self.unet(even, t, tokens.to(dtype))[..., :h, :w].to(z.dtype)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, 3, 4h, 4w)."""
+        image = F.conv_transpose2d(z * self.std.view(1, -1, 1, 1), self.basis, stride=self.factor)
+        return image + self.mean.view(1, 3, 1, 1)
+
+
+def fit_basis(crops: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The linear autoencoder that loses least: principal components of 4 x 4 x 3 blocks.
+
+    Args:
+        crops: HR crops, (N, 3, H, W) in [0, 1], H and W multiples of 4.
+        channels: how many components to keep, at most 48.
+
+    Returns:
+        Basis (C, 3, 4, 4) with orthonormal rows, mean colour (3,), standard deviations (C,).
+    """
+    mean = crops.mean(dim=(0, 2, 3))
+    blocks = F.unfold(
+        crops - mean.view(1, 3, 1, 1), TinyBackbone.factor, stride=TinyBackbone.factor
+    )
+    rows = blocks.transpose(1, 2).reshape(-1, blocks.shape[1]).double()  # (blocks, 48)
+    variance, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
+    basis = vectors.T.flip(0)[:channels].reshape(channels, 3, 4, 4)
+    return basis.float(), mean, variance.flip(0)[:channels].sqrt().float()
+
+
+class TinyUNet(nn.Module):
+    """Noise predictor: residual trunk, its middle at half resolution, time in every block."""
+
+    def __init__(self, settings: TinySettings) -> None:
+        super().__init__()
+        wide, half = settings.widths
+        before, middle, after = settings.blocks
+        self.time = nn.Sequential(nn.Linear(64, 256), nn.SiLU(), nn.Linear(256, 256), nn.SiLU())
+        self.enter = nn.Conv2d(settings.latent, wide, 3, padding=1)
+        self.before = nn.ModuleList(ResidualBlock(wide) for _ in range(before))
+        self.down = nn.Conv2d(wide, half, 2, stride=2)
+        self.middle = nn.ModuleList(ResidualBlock(half) for _ in range(middle))
+        self.look = nn.ModuleList(TokenAttention(half, settings) for _ in range(2))
+        self.up = nn.ConvTranspose2d(half, wide, 2, stride=2)
+        self.after = nn.ModuleList(ResidualBlock(wide) for _ in range(after))
+        self.leave = nn.Conv2d(wide, settings.latent, 3, padding=1)
+        zero(self.leave)
+
+    def forward(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        """(B, C, h, w) with even sides, (B,), (B, N, D) -> eps (B, C, h, w)."""
+        emb = self.time(embed_time(t).to(z.dtype))  # (B, 256)
+        x = self.enter(z)  # (B, wide, h, w)
+        for block in self.before:
+            x = block(x, emb)
+        y = self.down(x)  # (B, half, h/2, w/2)
+        for i, block in enumerate(self.middle):
+            if i % 4 == 0:
+                y = self.look[i // 4 % 2](y, tokens)
+            y = block(y, emb)
+        x = x + self.up(y)  # (B, wide, h, w)
+        for block in self.after:
+            x = block(x, emb)
+        return self.leave(x)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions; time scales and shifts between them. No normalisation."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.modulate = nn.Linear(256, 2 * width)
+        zero(self.modulate)
+        with torch.no_grad():
+            self.second.weight.mul_(0.2)  # a deep sum of blocks starts near the identity
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """(B, width, h, w), time (B, 256) -> (B, width, h, w)."""
+        scale, shift = self.modulate(emb)[..., None, None].chunk(2, dim=1)  # (B, width, 1, 1)
+        hidden = self.first(x)
+        hidden = torch.addcmul(shift.to(hidden.dtype), hidden, 1 + scale.to(hidden.dtype))
+        return x + self.second(F.silu(hidden))
+
+
+class TokenAttention(nn.Module):
+    """Every place of the latent looks at the image tokens, and at nothing else."""
+
+    def __init__(self, width: int, settings: TinySettings) -> None:
+        super().__init__()
+        self.heads = settings.heads
+        self.query = nn.Conv2d(width, width, 1)
+        self.keys = nn.Linear(settings.tokens, 2 * width)
+        self.out = nn.Conv2d(width, width, 1)
+        zero(self.out)
+
+    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """(B, width, h, w), tokens (B, N, D) -> (B, width, h, w)."""
+        b, c, h, w = x.shape
+        q = self.query(
+            F.rms_norm(x.movedim(1, -1), (c,)).movedim(-1, 1)
+        )  # scale of x must not matter
+        q = q.flatten(2).transpose(1, 2).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        k, v = self.keys(tokens).chunk(2, dim=-1)  # (B, N, width)
+        k, v = (a.unflatten(2, (self.heads, -1)).transpose(1, 2) for a in (k, v))
+        seen = F.scaled_dot_product_attention(q, k.to(q.dtype), v.to(q.dtype))
+        return x + self.out(seen.transpose(1, 2).flatten(2).transpose(1, 2).view(b, c, h, w))
+
+
+def zero(layer: nn.Conv2d | nn.Linear) -> None:
+    """Let a layer start as nothing."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
+def embed_time(t: Tensor) -> Tensor:
+    """Sines and cosines of the timestep; (B,) in [0, 1000) -> (B, 64), smooth in t."""
+    rates = torch.exp(torch.linspace(0.0, math.log(16.0), 32, device=t.device))
+    angles = t.float().view(-1, 1) / 1000 * rates * math.pi / 2
+    return torch.cat([angles.sin(), angles.cos()], dim=1)

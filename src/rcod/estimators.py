@@ -1,0 +1,66 @@
+"""How damaged is this image? S3Diff's degradation estimator and RCOD's metric estimation.
+
+The estimator looks at the LR photo through two small residual branches, which S3Diff trained
+to see blur and noise. RCOD's metric estimation (MEM) reads their pooled features
+and guesses the latent metric, so that at inference the timestep picks itself.
+
+    lr -> two branches -> features (B, 2, D) -> scores (B, 2)      S3Diff
+                               '--> Linear, ReLU -> metric (B,)    RCOD
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Branch(nn.Module):
+    """Residual stages over the LR photo, pooled to one vector."""
+
+    def __init__(self, widths: tuple[int, ...], strides: tuple[int, ...]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 3, padding=1)]
+        for i, (width, stride) in enumerate(zip(widths, strides, strict=True)):
+            before = widths[max(i - 1, 0)]
+            if i and (stride > 1 or before != width):
+                layers.append(nn.Conv2d(before, width, 3, stride, padding=1))
+            layers += [PlainBlock(width), PlainBlock(width)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """(B, 3, h, w) -> (B, widths[-1])."""
+        return self.layers(lr).mean(dim=(2, 3))
+
+
+class PlainBlock(nn.Module):
+    """x + conv(relu(conv(x)))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, h, w) -> (B, width, h, w)."""
+        return x + self.second(F.relu(self.first(x)))
+
+
+class MetricEstimator(nn.Module):
+    """RCOD's MEM on two branches of a degradation estimator, in the tiny model's size."""
+
+    def __init__(self, widths: tuple[int, ...] = (16, 24, 48, 64)) -> None:
+        super().__init__()
+        strides = (1, 2, 2, 2)[: len(widths)]
+        self.branches = nn.ModuleList(Branch(widths, strides) for _ in range(2))
+        self.head = nn.Linear(2 * widths[-1], 1)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """The latent metric this photo would have against its true picture.
+
+        Args:
+            lr: the photo before enlarging, (B, 3, h, w) in [0, 1].
+
+        Returns:
+            Estimated cosine, (B,) in [0, 1].
+        """
+        features = torch.cat([branch(2 * lr - 1) for branch in self.branches], dim=1)
+        return F.relu(self.head(features)).squeeze(1)

@@ -1,0 +1,78 @@
+"""Laws of the tiny backbone."""
+
+import torch
+
+from rcod.backbone import TinyBackbone, TinySettings, fit_basis
+
+SMALL = TinySettings(latent=12, widths=(8, 16), blocks=(1, 2, 1), tokens=8, heads=2)
+
+
+def backbone(settings: TinySettings = SMALL) -> TinyBackbone:
+    torch.manual_seed(0)
+    net = TinyBackbone(settings)
+    rng = torch.Generator().manual_seed(0)
+    crops = torch.rand(4, 3, 32, 32, generator=rng)
+    basis, mean, std = fit_basis(crops, settings.latent)
+    net.basis.copy_(basis)
+    net.mean.copy_(mean)
+    net.std.copy_(std)
+    for parameter in net.unet.parameters():  # nothing may start as zero here
+        torch.nn.init.normal_(parameter, std=0.1)
+    return net.requires_grad_(False)
+
+
+def test_all_components_lose_nothing():
+    net = backbone(SMALL.model_copy(update={"latent": 48}))
+    image = torch.rand(1, 3, 20, 12, generator=torch.Generator().manual_seed(1))
+    z = net.encode(image)
+    assert z.shape == (1, 48, 5, 3)
+    torch.testing.assert_close(net.decode(z), image, rtol=1e-4, atol=1e-4)
+
+
+def test_fewer_components_are_the_best_linear_ones():
+    crops = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    basis, mean, std = fit_basis(crops, 12)
+    flat = basis.flatten(1)
+    torch.testing.assert_close(flat @ flat.T, torch.eye(12), rtol=1e-4, atol=1e-4)
+    assert bool((std.diff() <= 0).all())
+    torch.testing.assert_close(mean, crops.mean(dim=(0, 2, 3)))
+    net = TinyBackbone(SMALL)
+    net.basis.copy_(basis), net.mean.copy_(mean), net.std.copy_(std)
+    spread = net.encode(crops).std(dim=(0, 2, 3))
+    torch.testing.assert_close(spread, torch.ones(12), rtol=0.05, atol=0)
+
+
+def test_encoding_a_part_is_a_part_of_the_encoding():
+    net = backbone()
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    whole = net.encode(image)
+    torch.testing.assert_close(net.encode(image[..., 16:48, 8:40]), whole[..., 4:12, 2:10])
+
+
+def test_a_far_pixel_does_not_matter():
+    """No image-wide statistics: only what lies within the receptive field counts."""
+    net = backbone()
+    z = torch.randn(1, 12, 64, 64, generator=torch.Generator().manual_seed(1))
+    tokens = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(2))
+    t = torch.tensor([499])
+    eps = net.predict(z, t, tokens)
+    other = z.clone()
+    other[..., 40:, :] += 1
+    moved = (net.predict(other, t, tokens) - eps).abs().amax(dim=(0, 1, 3))  # (64,)
+    assert moved[:8].max() == 0
+    assert moved[39] > 0
+
+
+def test_odd_sizes_and_single_pixels_work():
+    net = backbone()
+    tokens = torch.zeros(1, 5, 8)
+    for h, w in ((1, 1), (3, 5), (2, 7)):
+        z = torch.randn(1, 12, h, w, generator=torch.Generator().manual_seed(1))
+        assert net.predict(z, torch.tensor([249]), tokens).shape == z.shape
+
+
+def test_a_fresh_unet_finds_no_noise():
+    torch.manual_seed(0)
+    net = TinyBackbone(SMALL)
+    eps = net.predict(torch.randn(1, 12, 4, 4), torch.tensor([1]), torch.zeros(1, 5, 8))
+    assert eps.abs().max() == 0

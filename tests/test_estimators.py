@@ -1,0 +1,17 @@
+"""Laws of metric estimation."""
+
+import torch
+
+from rcod.estimators import MetricEstimator
+
+
+def test_the_estimate_is_never_negative_and_one_a_photo():
+    torch.manual_seed(0)
+    estimator = MetricEstimator((4, 8))
+    guess = estimator(torch.rand(3, 3, 20, 33))
+    assert guess.shape == (3,)
+    assert bool((guess >= 0).all())
+
+
+def test_photos_of_one_pixel_work():
+    assert MetricEstimator()(torch.rand(1, 3, 1, 1)).shape == (1,)
