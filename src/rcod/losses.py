@@ -1,0 +1,57 @@
+"""Pixel and perceptual terms: how wrong is the result, sample by sample?
+
+Each term keeps the batch apart, (B,), because every sample stands at its own place on
+the dial and weighs its terms accordingly.
+"""
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from rcod.metrics import LpipsHed
+
+Ends = tuple[float, float]  # a weight at the fidelity end of the dial and at the realism end
+
+
+class LossSettings(BaseModel, frozen=True, extra="forbid"):
+    """What a sample pays for, at both ends of the dial; straight lines between."""
+
+    pixel: Ends = (1.0, 0.5)  # Charbonnier distance
+    perceptual: Ends = (0.05, 1.0)  # LPIPS over the HED trunk
+    distill: Ends = (0.0, 0.05)  # VSD, or the adversary
+    share: float = Field(0.25, gt=0, le=1)  # part of a batch that the costly terms look at
+
+
+def weight_of(ends: Ends, realism: Tensor) -> Tensor:
+    """The weight at each sample's place on the dial, (B,)."""
+    return ends[0] + (ends[1] - ends[0]) * realism
+
+
+def pixel(sr: Tensor, hr: Tensor) -> Tensor:
+    """Charbonnier distance, (B,): L1 with a rounded tip of 1e-3."""
+    return ((sr - hr).square() + 1e-6).sqrt().flatten(1).mean(dim=1)
+
+
+def draw_share(weights: Tensor, share: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pick the samples that a costly term looks at, in proportion to their weights.
+
+    Args:
+        weights: each sample's weight, (B,), not negative.
+        share: how many to pick, as a part of the batch.
+        rng: a generator on the CPU.
+
+    Returns:
+        Indices (K,) and the factor that makes `factor * loss[indices].mean()` an unbiased
+        estimate of `(weights * loss).mean()`.
+    """
+    count = max(1, round(share * len(weights)))
+    total = weights.sum()
+    if total <= 0:
+        return torch.arange(count), total
+    drawn = torch.multinomial(weights.cpu(), count, replacement=True, generator=rng)
+    return drawn.to(weights.device), total / len(weights)
+
+
+def perceptual(trunk: LpipsHed, sr: Tensor, hr: Tensor) -> Tensor:
+    """Perceptual distance, (B,), of images (B, 3, H, W) in [0, 1]."""
+    return trunk(sr, hr)

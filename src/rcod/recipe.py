@@ -1,0 +1,112 @@
+"""A whole training run as one frozen, validated value.
+
+`RECIPES` names the runs that make the model inside; each continues from the model file of
+the one before:
+
+    tiny-autoencoder -> tiny-prior -> tiny-rcod -> tiny-metric
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from rcod.backbone import TinySettings
+from rcod.data import DataSettings
+from rcod.errors import RcodError
+from rcod.grouping import Distill, GroupSettings
+from rcod.losses import LossSettings
+from rcod.schedule import CleanLatent
+
+
+class OptimSettings(BaseModel, frozen=True, extra="forbid"):
+    """AdamW, a warm-up, a plateau and a straight fall to zero."""
+
+    lr: float = Field(1e-3, gt=0)
+    warmup: int = Field(200, ge=0)  # steps
+    decay: float = Field(0.3, ge=0, le=1)  # last part of the run, in which the rate falls
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0)  # largest gradient norm
+    ema: float = Field(0.999, ge=0, lt=1)  # decay of the averaged weights, which are the result
+
+
+class Recipe(BaseModel, frozen=True, extra="forbid"):
+    """Everything that decides what a run computes."""
+
+    name: str
+    goal: Literal["autoencoder", "prior", "restore", "metric"]
+    summary: str
+    steps: int = Field(ge=1)
+    batch: int = Field(16, ge=1)
+    window: int = Field(128, ge=32, multiple_of=8)  # HR pixels a side
+    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    optim: OptimSettings = OptimSettings()
+    data: DataSettings = DataSettings()
+    model: TinySettings = TinySettings()
+    formula: CleanLatent = "residual"
+    groups: GroupSettings = GroupSettings()
+    explore: float = Field(0.5, ge=0, le=1)  # samples placed anywhere on the dial, not by group
+    blind: float = Field(0.1, ge=0, le=1)  # samples whose image tokens are left out
+    losses: LossSettings = LossSettings()
+    distill_way: Distill = "paper"  # degradation-aware sampling
+    distill_from: int = Field(0, ge=0)  # first step with distillation
+    critic_rank: int = Field(16, ge=1)  # LoRA rank of the critic
+    critic_lr: float = Field(5e-4, gt=0)
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="tiny-autoencoder",
+            goal="autoencoder",
+            summary="fit the linear autoencoder to the crops, in closed form",
+            steps=1,
+        ),
+        Recipe(
+            name="tiny-prior",
+            goal="prior",
+            summary="an ordinary diffusion prior over clean latents, with image tokens",
+            steps=3000,
+        ),
+        Recipe(
+            name="tiny-rcod",
+            goal="restore",
+            summary="the one-step restorer: grouping, image tokens, distillation",
+            steps=6000,
+            optim=OptimSettings(lr=8e-4),
+            distill_from=4000,
+        ),
+        Recipe(
+            name="tiny-metric",
+            goal="metric",
+            summary="metric estimation: guess the latent metric from the photo alone",
+            steps=1500,
+            batch=32,
+        ),
+    )
+}
+
+
+def recipe_named(name: str, changes: dict[str, str]) -> Recipe:
+    """A named recipe with `key=value` changes; nested keys are dotted, as in `optim.lr=1e-4`."""
+    if name not in RECIPES:
+        raise RcodError(f"no recipe is called {name}; there are {', '.join(RECIPES)}")
+    values: dict[str, object] = RECIPES[name].model_dump()
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        place = values
+        for part in path:
+            inner = place.get(part)
+            if not isinstance(inner, dict):
+                raise RcodError(f"no setting of a recipe is called {key}")
+            place = inner
+        if last not in place:
+            raise RcodError(f"no setting of a recipe is called {key}; there are {', '.join(place)}")
+        place[last] = [float(x) for x in value.split(",")] if "," in value else value
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RcodError(f"{where}: {first['msg']}, got {first['input']}") from None
