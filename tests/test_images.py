@@ -152,6 +152,13 @@ def test_grey_of_sixteen_bits_keeps_its_precision(tmp_path: Path):
         torch.testing.assert_close(read(tmp_path / name).pixels, expected)
 
 
+def test_grey_of_sixteen_bits_may_have_a_see_through_value(tmp_path: Path):
+    Image.fromarray(np.array([[700, 40_000]], np.uint16)).save(tmp_path / "a.png", transparency=700)
+    photo = read(tmp_path / "a.png")
+    assert photo.alpha is not None and photo.alpha.tolist() == [[[0, 1]]]
+    assert photo.pixels[0, 0, 1].item() == pytest.approx(40_000 / 65_535)
+
+
 def test_a_profile_is_converted_to_srgb():
     image = colours()
     plain = from_pil(image).pixels

@@ -238,6 +238,9 @@ def _turn(image: Image.Image) -> tuple[Image.Image, bytes | None]:
 
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """The colours in a mode of plain channels, and the alpha channel if there is one."""
+    if image.mode.startswith("I") and "transparency" in image.info:  # a see-through value
+        shows = np.asarray(image) != image.info["transparency"]
+        return image, Image.fromarray(shows.astype(np.uint8) * 255)
     grey = image.mode in ("1", "L", "LA", "La")
     if image.has_transparency_data:
         full = image.convert("LA" if grey else "RGBA")

@@ -1,0 +1,195 @@
+"""Every command as a real process, offline."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import rcod
+from rcod.checkpoint import find_weights
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(rcod.__file__).parents[1]), "COLUMNS": "200"}
+needs_tiny = pytest.mark.skipif(
+    not find_weights("tiny").is_file(), reason="the bundled model's weights are not there yet"
+)
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rcod", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The same in this process, where PyTorch has started already."""
+    from rcod.cli import app
+
+    def run_here(*arguments: object) -> subprocess.CompletedProcess[str]:
+        with pytest.raises(SystemExit) as left:
+            app([str(argument) for argument in arguments])
+        shown = capsys.readouterr()
+        assert isinstance(left.value.code, int)
+        return subprocess.CompletedProcess([], left.value.code, shown.out, shown.err)
+
+    return run_here
+
+
+def photo(path: Path, width: int = 24, height: int = 20) -> Path:
+    Image.radial_gradient("L").resize((width, height)).convert("RGB").save(path)
+    return path
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """One line per error, exit code 2, no traceback."""
+    assert done.returncode == 2, done
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == len(words), done.stderr
+    for line, word in zip(lines, words, strict=True):
+        assert line.startswith("error: ") and word in line, (line, word)
+
+
+def test_version_help_and_models():
+    assert run("--version").stdout == f"rcod {rcod.__version__}\n"
+    assert "upscale" in run("--help").stdout
+    listed = run("models").stdout
+    assert listed.startswith("tiny") and "MIT" in listed
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, rcod.cli; print({'torch', 'numpy', 'PIL', 'pydantic'} & set(sys.modules))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.stdout.strip() == "set()", done
+
+
+def test_wrong_use_is_exit_code_two(tmp_path: Path):
+    done = run("upscale", photo(tmp_path / "a.png"))
+    assert done.returncode == 2 and "Traceback" not in done.stderr and "--out" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--realism", "best", "got best"),
+        ("--realism", "nan", "realism must lie in [0, 1], got nan"),
+        ("--scale", "-2", "scale must lie in [1, 8], got -2"),
+        ("--scale", "nan", "scale must lie in [1, 8], got nan"),
+        ("--color", "red", "color must be one of wavelet, adain, none, got 'red'"),
+        ("--format", "gif", "format must be one of png, jpg, webp, got 'gif'"),
+        ("--seed", "-1", "seed must lie in"),
+    ],
+)
+def test_wrong_options_are_refused_in_one_sentence(option, value, words, tmp_path: Path, here):
+    refused(here("upscale", photo(tmp_path / "a.png"), "-o", tmp_path / "o", option, value), words)
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_unknown_model_and_device_are_refused(tmp_path: Path, here):
+    source, out = photo(tmp_path / "a.png"), tmp_path / "out"
+    refused(here("upscale", source, "-o", out, "--model", "huge"), "model must be")
+    refused(here("upscale", source, "-o", out, "--device", "gpu"), "device must be")
+
+
+def bad_photos(folder: Path) -> dict[Path, str]:
+    """Pictures that cannot be read, and words of the sentence each gets."""
+    jpeg = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(jpeg, "JPEG")
+    (folder / "no-pictures").mkdir()
+    contents = {"empty.png": b"", "text.png": b"words", "cut.jpg": jpeg.getvalue()[:900]}
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return {
+        folder / "missing.png": "missing.png: no such file or folder",
+        folder / "no-pictures": "no-pictures: a folder must hold at least one picture",
+        folder / "empty.png": "empty.png: must hold a picture, and the file is empty",
+        folder / "text.png": "text.png: must be a picture that can be read",
+        folder / "cut.jpg": "cut.jpg: must be a whole picture",
+    }
+
+
+def test_bad_photos_get_one_sentence_each(tmp_path: Path):
+    bad = bad_photos(tmp_path)
+    refused(run("upscale", *bad, "-o", tmp_path / "out"), *bad.values())
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_unwritable_output_is_refused_before_the_work(tmp_path: Path, here):
+    source = photo(tmp_path / "a.png")
+    refused(here("upscale", source, "-o", source), "it is a file")
+    refused(here("upscale", source, "-o", source / "below"), "must be a folder that can be written")
+    if Path("/proc/self").is_dir():  # a folder where not even root can write
+        refused(here("upscale", source, "-o", "/proc/out"), "must be a folder that can be written")
+
+
+def test_no_file_of_the_user_is_overwritten(tmp_path: Path, here):
+    source = photo(tmp_path / "a.png")
+    twin = photo(tmp_path / "a.jpg")
+    before = source.read_bytes()
+    refused(here("upscale", source, "-o", tmp_path, "--overwrite"), "never overwritten")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_text("mine")
+    refused(here("upscale", source, "-o", out), "exists already; pass --overwrite")
+    (out / "a.png").unlink()
+    done = here("upscale", source, twin, "-o", out, "--device", "gpu")
+    assert "a.jpg: every picture needs an output name of its own" in done.stderr
+    assert source.read_bytes() == before and not list(out.iterdir())
+
+
+@needs_tiny
+def test_good_photos_are_done_beside_bad_ones_at_any_size(tmp_path: Path):
+    bad, out = bad_photos(tmp_path), tmp_path / "out"
+    good = [photo(tmp_path / "pixel.png", 1, 1), photo(tmp_path / "line.png", 1, 5000)]
+    mixed = [*list(bad)[:3], *good, *list(bad)[3:]]
+    done = run("upscale", *mixed, "-o", out, "--scale", "1.5")
+    refused(done, *bad.values())
+    assert sorted(p.name for p in out.iterdir()) == ["line.png", "pixel.png"]
+    with Image.open(out / "pixel.png") as pixel, Image.open(out / "line.png") as line:
+        assert pixel.size == (2, 2) and line.size == (2, 7500)
+    closing = done.stdout.splitlines()
+    assert len(closing) == 2
+    for words in (str(out / "line.png"), "auto chose", "timestep", "metric", "2 x 7500", " s"):
+        assert words in closing[1]
+
+
+@needs_tiny
+def test_all_writes_every_level_and_a_sheet_and_equals_one_alone(tmp_path: Path):
+    source = photo(tmp_path / "a.png")
+    everything = run("upscale", source, "-o", tmp_path / "all", "--realism", "all")
+    assert everything.returncode == 0, everything.stderr
+    names = ["a-auto", "a-fidelity", "a-levels", "a-neutral", "a-realism"]
+    assert sorted(p.stem for p in (tmp_path / "all").iterdir()) == names
+    again = run("upscale", source, "-o", tmp_path / "all", "--realism", "all", "--overwrite")
+    assert again.returncode == 0, again.stderr
+    alone = run("upscale", source, "-o", tmp_path / "one", "--realism", "1")
+    assert "realism, timestep" in alone.stdout and "96 x 80" in alone.stdout
+    one, level = tmp_path / "one" / "a.png", tmp_path / "all" / "a-realism.png"
+    assert one.read_bytes() == level.read_bytes()
+
+
+@needs_tiny
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to a process here")
+def test_ctrl_c_stops_cleanly(tmp_path: Path):
+    sources = [str(photo(tmp_path / f"{i}.png", 200, 200)) for i in range(40)]
+    command = [sys.executable, "-m", "rcod", "upscale", *sources, "-o", str(tmp_path / "o")]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+    assert process.stdout is not None
+    process.stdout.readline()  # the first picture is done
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error == "stopped; every file that was written is whole\n"
+    for path in (tmp_path / "o").iterdir():
+        with Image.open(path) as picture:
+            picture.load()

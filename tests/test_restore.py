@@ -1,0 +1,147 @@
+"""Laws of the restorer, on the model that ships."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from rcod.backbone import TinySettings
+from rcod.errors import RcodError
+from rcod.images import Photo
+from rcod.restore import Restorer, glances
+from rcod.systems import SYSTEMS, build
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "otter.jpg"
+
+
+@pytest.fixture(scope="module")
+def restorer() -> Restorer:
+    return Restorer.load("tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image.Image:
+    return Image.open(EXAMPLE).crop((20, 20, 60, 52))  # 40 x 32
+
+
+def test_same_photo_and_settings_same_bytes(restorer: Restorer, picture: Image.Image):
+    once, twice = (restorer(picture, realism=0.3).photo.pixels for _ in range(2))
+    assert torch.equal(once, twice)
+
+
+def test_a_level_alone_equals_the_level_among_all(restorer: Restorer, picture: Image.Image):
+    names = ["fidelity", "neutral", "realism", "auto"]
+    for name, result in zip(names, restorer.levels(picture, names), strict=True):
+        alone = restorer(picture, realism=name)  # pyright: ignore[reportArgumentType]
+        assert torch.equal(alone.photo.pixels, result.photo.pixels)
+        assert (alone.level, alone.timestep, alone.metric) == (
+            result.level, result.timestep, result.metric,
+        )  # fmt: skip
+
+
+def test_levels_are_places_of_the_dial(restorer: Restorer, picture: Image.Image):
+    results = restorer.levels(picture, ["fidelity", 0.0, "neutral", 0.25, 1.0, "auto"])
+    assert [r.timestep for r in results[:5]] == [249, 249, 499, 374, 749]
+    assert [r.level for r in results[:5]] == ["fidelity", "fidelity", "neutral", "0.25", "realism"]
+    assert torch.equal(results[0].photo.pixels, results[1].photo.pixels)
+    auto = results[5]
+    assert auto.auto and auto.level in ("fidelity", "neutral", "realism")
+    assert auto.metric is not None and 0 <= auto.metric <= 1.2
+    assert results[0].metric is None
+
+
+@pytest.mark.parametrize("scale", [1, 1.5, 2, 4, 8])
+def test_the_result_measures_what_was_asked_for(
+    restorer: Restorer, picture: Image.Image, scale: float
+):
+    assert restorer(picture, 0.0, scale).picture.size == (round(40 * scale), round(32 * scale))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 300)])
+def test_thin_pictures_work(restorer: Restorer, size: tuple[int, int]):
+    result = restorer(Image.new("RGB", size, (200, 100, 50)), realism=1.0)
+    assert result.picture.size == (4 * size[0], 4 * size[1])
+    # the colour stays
+    mean = result.photo.pixels.mean(dim=(1, 2)) * 255
+    assert (mean - torch.tensor([200.0, 100.0, 50.0])).abs().max() < 3
+
+
+def test_path_picture_photo_and_tensor_give_the_same(restorer: Restorer):
+    image = Image.open(EXAMPLE).convert("RGB")
+    by_path = restorer(EXAMPLE, 0.0, scale=1).photo.pixels
+    assert torch.equal(by_path, restorer(str(EXAMPLE), 0.0, scale=1).photo.pixels)
+    assert torch.equal(by_path, restorer(image, 0.0, scale=1).photo.pixels)
+    data = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    pixels = data.view(image.height, image.width, 3).permute(2, 0, 1).float() / 255
+    assert torch.equal(by_path, restorer(pixels, 0.0, scale=1).photo.pixels)
+
+
+def test_alpha_is_enlarged_along(restorer: Restorer, picture: Image.Image):
+    clear = picture.convert("RGBA")
+    clear.putalpha(Image.new("L", picture.size, 128))
+    result = restorer(clear, 0.0)
+    assert result.picture.mode == "RGBA"
+    assert result.picture.getchannel("A").getextrema() == (128, 128)
+
+
+def test_tiles_leave_no_seam():
+    """A photo larger than a tile equals the whole pass within half an 8-bit step."""
+    from rcod import restore
+
+    restorer = Restorer.load("tiny", device="cpu", dtype="float32")
+    photo = Image.open(EXAMPLE).convert("RGB")
+    with torch.inference_mode():
+        whole = restorer(photo, 1.0).photo.pixels
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(restore, "TILE", 96)
+        patch.setattr(restore, "OVERLAP", 64)
+        tiled = restorer(photo, 1.0).photo.pixels
+    assert (tiled - whole).abs().max() * 255 < 0.5
+
+
+def test_glances_cover_large_photos_and_take_small_ones_whole():
+    assert [p.shape[-2:] for p in glances(torch.zeros(1, 3, 100, 30))] == [(100, 30)]
+    pieces = list(glances(torch.zeros(1, 3, 2000, 300)))
+    assert [p.shape[-2:] for p in pieces] == [(256, 256)] * 6
+
+
+def test_bfloat16_is_close_to_float32(picture: Image.Image):
+    if not torch.cpu._is_avx512_bf16_supported():
+        pytest.skip("not checked here: this processor emulates bfloat16")
+    a, b = (
+        Restorer.load("tiny", "cpu", dtype)(picture, 1.0).photo.pixels
+        for dtype in ("float32", "bfloat16")
+    )
+    assert -10 * math.log10(float((a - b).square().mean())) > 38
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ({"realism": "strong"}, "realism must be fidelity, neutral, realism, auto or a number"),
+        ({"realism": float("nan")}, r"realism must lie in \[0, 1\], got nan"),
+        ({"realism": 1.1}, r"realism must lie in \[0, 1\], got 1.1"),
+        ({"scale": -1.0}, r"scale must lie in \[1, 8\], got -1.0"),
+        ({"scale": float("inf")}, r"scale must lie in \[1, 8\], got inf"),
+        ({"color": "sepia"}, "color must be wavelet, adain or none, got sepia"),
+    ],
+)
+def test_errors_say_what_must_hold(call: dict, words: str):
+    restorer = Restorer(SYSTEMS["tiny"], *build(SYSTEMS["tiny"]))
+    with pytest.raises(RcodError, match=words):
+        restorer(torch.zeros(3, 4, 4), **call)
+
+
+def test_tensors_out_of_range_are_refused():
+    small = SYSTEMS["tiny"].model_copy(
+        update={"model": TinySettings(latent=12, widths=(8, 8), blocks=(1, 1, 1), tokens=8)}
+    )
+    restorer = Restorer(small, *build(small))
+    for tensor in (torch.full((3, 4, 4), 2.0), torch.full((3, 4, 4), float("nan"))):
+        with pytest.raises(RcodError, match=r"must lie in \[0, 1\]; scale or clamp"):
+            restorer(tensor)
+    with pytest.raises(RcodError, match=r"must be float \(3, H, W\)"):
+        restorer(torch.zeros(4, 4, 3))
+    assert isinstance(restorer(torch.zeros(3, 4, 4), 0.0, color="none").photo, Photo)
