@@ -23,7 +23,7 @@ from torch import Tensor
 
 from rcod.degradation import SETTINGS, degrade
 from rcod.errors import RcodError
-from rcod.images import find, read
+from rcod.images import find, from_pil
 
 SCALE = 4  # LR to HR
 
@@ -173,7 +173,8 @@ def _cut(job: tuple[Path, int, DataSettings, int]) -> np.ndarray:
     photo, count, settings, seed = job
     torch.set_num_threads(1)
     _register_jxl()
-    pixels = read(photo).pixels  # (3, H, W)
+    with Image.open(photo) as opened:
+        pixels = from_pil(opened.copy(), str(photo)).pixels  # (3, H, W)
     image = Image.fromarray(pixels.mul(255).round().byte().permute(1, 2, 0).numpy())
     side = settings.crop
     if min(image.size) >= 4 * side and _softness(image) > settings.soft:

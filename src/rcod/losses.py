@@ -17,8 +17,8 @@ class LossSettings(BaseModel, frozen=True, extra="forbid"):
     """What a sample pays for, at both ends of the dial; straight lines between."""
 
     pixel: Ends = (1.0, 0.5)  # Charbonnier distance
-    perceptual: Ends = (0.05, 1.0)  # LPIPS over the HED trunk
-    distill: Ends = (0.0, 0.05)  # VSD, or the adversary
+    perceptual: Ends = (0.03, 0.6)  # LPIPS over the HED trunk
+    distill: Ends = (0.0, 0.06)  # VSD, or the adversary
     share: float = Field(0.25, gt=0, le=1)  # part of a batch that the costly terms look at
 
 

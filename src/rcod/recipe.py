@@ -21,11 +21,11 @@ from rcod.schedule import CleanLatent
 class OptimSettings(BaseModel, frozen=True, extra="forbid"):
     """AdamW, a warm-up, a plateau and a straight fall to zero."""
 
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(5e-4, gt=0)
     warmup: int = Field(200, ge=0)  # steps
     decay: float = Field(0.3, ge=0, le=1)  # last part of the run, in which the rate falls
     weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0)  # largest gradient norm
+    clip: float = Field(0.5, gt=0)  # largest gradient norm
     ema: float = Field(0.999, ge=0, lt=1)  # decay of the averaged weights, which are the result
 
 
@@ -48,7 +48,8 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
     explore: float = Field(0.5, ge=0, le=1)  # samples placed anywhere on the dial, not by group
     blind: float = Field(0.1, ge=0, le=1)  # samples whose image tokens are left out
     losses: LossSettings = LossSettings()
-    distill_way: Distill = "paper"  # degradation-aware sampling
+    rank: int = Field(0, ge=0)  # LoRA rank of the student; 0 trains its full weights
+    distill_way: Distill = "released"  # degradation-aware sampling
     distill_from: int = Field(0, ge=0)  # first step with distillation
     critic_rank: int = Field(16, ge=1)  # LoRA rank of the critic
     critic_lr: float = Field(5e-4, gt=0)
@@ -67,15 +68,14 @@ RECIPES = {
             name="tiny-prior",
             goal="prior",
             summary="an ordinary diffusion prior over clean latents, with image tokens",
-            steps=3000,
+            steps=1600,
         ),
         Recipe(
             name="tiny-rcod",
             goal="restore",
             summary="the one-step restorer: grouping, image tokens, distillation",
-            steps=6000,
-            optim=OptimSettings(lr=8e-4),
-            distill_from=4000,
+            steps=3400,
+            distill_from=2200,
         ),
         Recipe(
             name="tiny-metric",

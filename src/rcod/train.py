@@ -20,7 +20,7 @@ from rcod.errors import RcodError
 from rcod.estimators import MetricEstimator
 from rcod.grouping import distill_range, latent_metric, realism_of_timestep, timestep_of_metric
 from rcod.learner import Learner
-from rcod.lora import attach
+from rcod.lora import attach, merge
 from rcod.metrics import LpipsHed
 from rcod.onestep import OneStep, enlarge
 from rcod.recipe import Recipe
@@ -145,6 +145,8 @@ def prepare(recipe: Recipe, start: Path | None, trunk: Path | None) -> tuple[Sys
     if recipe.goal == "restore":
         attach(critic, recipe.critic_rank, seeded(recipe.seed))
         onestep.prompt.tower.requires_grad_(False)  # only VPIM's Linear learns on
+        if recipe.rank:
+            attach(onestep.backbone.unet, recipe.rank, seeded(recipe.seed))
     look = LpipsHed.load(trunk) if recipe.goal == "restore" else None
     return system, Networks(onestep, metric, teacher, critic, look)
 
@@ -249,13 +251,18 @@ def loop(
             rundir.log(n + 1, {key: sum(v) / len(v) for key, v in sums.items()})
             sums.clear()
         if (n + 1) % SAVE_EVERY == 0 or n + 1 == recipe.steps:
-            rundir.save_state(
-                {"step": n + 1, "rng": rng.get_state()}
-                | {name: learner.state() for name, learner in learners.items()}
-            )
-            learners["student"].swap()
-            checkpoint.save(rundir.model, system, nets.onestep, nets.metric, torch.float32)
-            learners["student"].swap()
+            states = {name: learner.state() for name, learner in learners.items()}
+            rundir.save_state({"step": n + 1, "rng": rng.get_state()} | states)
+            save_average(nets, learners["student"], system, rundir)
+
+
+def save_average(nets: Networks, student: Learner, system: System, rundir: RunDir) -> None:
+    """Write the model with averaged weights, adapters merged."""
+    student.swap()
+    onestep = copy.deepcopy(nets.onestep)
+    merge(onestep)
+    checkpoint.save(rundir.model, system, onestep, nets.metric, torch.float32)
+    student.swap()
 
 
 def go_on(rundir: RunDir, learners: dict[str, Learner], rng: torch.Generator) -> int:
