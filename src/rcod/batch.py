@@ -21,7 +21,15 @@ from PIL import Image, ImageDraw, ImageFont
 from rcod.device import seeded
 from rcod.errors import RcodError
 from rcod.images import Photo, check_writable, find, from_pil, read, to_pil, write
-from rcod.restore import ColorFix, Realism, Restorer, Result, check_realism, target_size
+from rcod.restore import (
+    ColorFix,
+    Realism,
+    Restorer,
+    Result,
+    check_realism,
+    check_scale,
+    target_size,
+)
 
 ALL: tuple[Literal["fidelity", "neutral", "realism", "auto"], ...] = (
     "fidelity", "neutral", "realism", "auto",
@@ -45,8 +53,7 @@ class Options:
     def __post_init__(self) -> None:
         if self.realism != "all":
             check_realism(self.realism)
-        if not 1 <= self.scale <= 8:  # NaN too
-            raise RcodError(f"scale must lie in [1, 8], got {self.scale}; 4 enlarges four times")
+        check_scale(self.scale)
         for name, value, allowed in (
             ("color", self.color, get_args(ColorFix)),
             ("format", self.format, FORMATS),

@@ -125,8 +125,7 @@ class Restorer:
         """
         for realism in realisms:
             check_realism(realism)
-        if not (math.isfinite(scale) and 1 <= scale <= 8):
-            raise RcodError(f"scale must lie in [1, 8], got {scale}; 4 is what tiny is made for")
+        check_scale(scale)
         if color not in ("wavelet", "adain", "none"):
             raise RcodError(f"color must be wavelet, adain or none, got {color}")
         photo = as_photo(image)
@@ -207,6 +206,12 @@ def check_realism(realism: Realism) -> None:
         raise RcodError(
             f"realism must lie in [0, 1], got {realism}; 0 keeps the input, 1 invents detail"
         )
+
+
+def check_scale(scale: float) -> None:
+    """Refuse an enlargement that makes no sense."""
+    if not 1 <= scale <= 8:  # NaN too
+        raise RcodError(f"scale must lie in [1, 8], got {scale}; 4 enlarges four times")
 
 
 def as_photo(image: Photo | Image | Path | str | Tensor) -> Photo:

