@@ -14,7 +14,6 @@ LEAST := import sys; sys.exit(sys.version_info < (3, 11))
 
 demo: .venv/core
 	@echo "demo: enlarging the photos of examples/ four times, at every level of realism"
-	@rm -rf demo
 	$(BIN)/rcod upscale examples/*.jpg -o demo --realism all
 	@echo "demo: done; the pictures are in demo/, start with demo/*-levels.*"
 

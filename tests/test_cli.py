@@ -137,7 +137,7 @@ def test_no_file_of_the_user_is_overwritten(tmp_path: Path, here):
     out = tmp_path / "out"
     out.mkdir()
     (out / "a.png").write_text("mine")
-    refused(here("upscale", source, "-o", out), "exists already; pass --overwrite")
+    refused(here("upscale", source, "-o", out), "exists already and is not a result of rcod")
     (out / "a.png").unlink()
     done = here("upscale", source, twin, "-o", out, "--device", "gpu")
     assert "a.jpg: every picture needs an output name of its own" in done.stderr
@@ -167,8 +167,10 @@ def test_all_writes_every_level_and_a_sheet_and_equals_one_alone(tmp_path: Path)
     assert everything.returncode == 0, everything.stderr
     names = ["a-auto", "a-fidelity", "a-levels", "a-neutral", "a-realism"]
     assert sorted(p.stem for p in (tmp_path / "all").iterdir()) == names
-    again = run("upscale", source, "-o", tmp_path / "all", "--realism", "all", "--overwrite")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "all").iterdir()}
+    again = run("upscale", source, "-o", tmp_path / "all", "--realism", "all")  # over its own
     assert again.returncode == 0, again.stderr
+    assert before == {p.name: p.read_bytes() for p in (tmp_path / "all").iterdir()}
     alone = run("upscale", source, "-o", tmp_path / "one", "--realism", "1")
     assert "realism, timestep" in alone.stdout and "96 x 80" in alone.stdout
     one, level = tmp_path / "one" / "a.png", tmp_path / "all" / "a-realism.png"

@@ -31,6 +31,7 @@ ORDER = (
     "checkpoint",
     # using
     "restore",
+    "sheet",
     "batch",
     # training
     "kernels",

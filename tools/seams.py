@@ -29,8 +29,8 @@ def main() -> None:
         for overlap in sorted({0, 8, 16, own[1]}):
             restore.TILE, restore.OVERLAP = own[0], overlap
             error = (restorer(photo, level).photo.pixels - whole).abs() * 255
-            print(f"{level:8}  tile {own[0]}  overlap {overlap:2}  largest {float(error.max()):6.3f}"
-                  f"  mean {float(error.mean()):.5f}  (of 255)")  # fmt: skip
+            largest, mean = float(error.max()), float(error.mean())
+            print(f"{level:8}  overlap {overlap:2}  largest {largest:6.3f}  mean {mean:.5f}")
 
 
 if __name__ == "__main__":

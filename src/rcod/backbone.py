@@ -62,9 +62,9 @@ class TinyBackbone(nn.Module):
 
     def encode(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> whitened block coefficients, (B, C, H/4, W/4)."""
-        centred = image - self.mean.view(1, 3, 1, 1)
-        z = F.conv2d(centred, self.basis, stride=self.factor)
-        return z / self.std.view(1, -1, 1, 1)
+        with torch.autocast(image.device.type, enabled=False):  # 8 bits of mantissa would show
+            z = F.conv2d(image - self.mean.view(1, 3, 1, 1), self.basis, stride=self.factor)
+            return z / self.std.view(1, -1, 1, 1)
 
     def predict(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         """(B, C, h, w), (B,), (B, N, D) -> eps (B, C, h, w); h and w may be odd."""
@@ -75,8 +75,10 @@ class TinyBackbone(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 3, 4h, 4w)."""
-        image = F.conv_transpose2d(z * self.std.view(1, -1, 1, 1), self.basis, stride=self.factor)
-        return image + self.mean.view(1, 3, 1, 1)
+        with torch.autocast(z.device.type, enabled=False):
+            scaled = z * self.std.view(1, -1, 1, 1)
+            image = F.conv_transpose2d(scaled, self.basis, stride=self.factor)
+            return image + self.mean.view(1, 3, 1, 1)
 
 
 def fit_basis(crops: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,6 @@ meet in one file and no file of the user is overwritten unasked.
                                       all  -> out/<stem>-<level>.png, out/<stem>-levels.png
 """
 
-import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -16,11 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from PIL import Image, ImageDraw, ImageFont
-
 from rcod.device import seeded
 from rcod.errors import RcodError
-from rcod.images import Photo, check_writable, find, from_pil, read, to_pil, write
+from rcod.images import Photo, check_writable, find, from_pil, is_ours, read, write
 from rcod.restore import (
     ColorFix,
     Realism,
@@ -30,13 +27,9 @@ from rcod.restore import (
     check_scale,
     target_size,
 )
+from rcod.sheet import ALL, draw_sheet
 
-ALL: tuple[Literal["fidelity", "neutral", "realism", "auto"], ...] = (
-    "fidelity", "neutral", "realism", "auto",
-)  # fmt: skip
 FORMATS = ("png", "jpg", "webp")
-PANEL, LABEL, MARGIN, COLUMNS = 768, 40, 12, 3  # of the contact sheet; pixels, and panels a row
-DARK, LIGHT, DIM = (22, 22, 26), (240, 240, 240), (160, 160, 168)
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,7 @@ class Options:
     color: str = "wavelet"  # wavelet, adain or none
     seed: int = 0
     format: str = "png"  # png, jpg or webp
-    overwrite: bool = False  # replace files that exist
+    overwrite: bool = False  # replace files that rcod did not write, too
 
     def __post_init__(self) -> None:
         if self.realism != "all":
@@ -187,8 +180,11 @@ def _refusal(
         )
     if target.is_dir():
         return f"{source}: the result would be named {target}, and a folder has that name; move it"
-    if target.exists() and not options.overwrite:
-        return f"{source}: {target} exists already; pass --overwrite to replace it"
+    if target.exists() and not options.overwrite and not is_ours(target):
+        return (
+            f"{source}: {target} exists already and is not a result of rcod; "
+            "pass --overwrite to replace it"
+        )
     return None
 
 
@@ -249,43 +245,3 @@ def _written(path: Path, result: Result) -> Written:
     return Written(
         path, result.level, result.auto, result.timestep, result.metric, (width, height), seconds
     )
-
-
-def draw_sheet(photo: Photo, results: Sequence[Result], name: str) -> Image.Image:
-    """Lay the enlarged input and its results side by side, each with its level and timestep.
-
-    Panels show pixels at full size; of a large picture they show the centre.
-    """
-    height, width = results[0].photo.pixels.shape[-2:]
-    up = to_pil(photo).resize((width, height), Image.Resampling.BICUBIC)
-    panels = [("input", "bicubic", up)]
-    for result, asked in zip(results, ALL, strict=True):
-        title = f"auto: {result.level}" if asked == "auto" else result.level
-        panels.append((title, f"timestep {result.timestep}", result.picture))
-    shown = min(width, PANEL), min(height, PANEL)
-    cell = max(shown[0], 288) + MARGIN, max(shown[1], 96) + LABEL + MARGIN
-    rows = math.ceil((len(panels) + 1) / COLUMNS)
-    sheet = Image.new("RGB", (COLUMNS * cell[0] + MARGIN, rows * cell[1] + MARGIN), DARK)
-    draw = ImageDraw.Draw(sheet)
-    font, small = ImageFont.load_default(22), ImageFont.load_default(17)
-    for number, (title, note, picture) in enumerate(panels):
-        x, y = (MARGIN + number % COLUMNS * cell[0], MARGIN + number // COLUMNS * cell[1])
-        draw.text((x + 2, y + 27), title, LIGHT, font, anchor="ls")
-        draw.text((x + cell[0] - MARGIN - 2, y + 27), note, DIM, small, anchor="rs")
-        sheet.paste(_panel(picture, shown), (x, y + LABEL))
-    old = f"{photo.pixels.shape[2]} x {photo.pixels.shape[1]}"
-    name = name.encode(errors="replace").decode()  # names need not be valid text
-    lines = [name if len(name) < 30 else f"{name[:13]}...{name[-13:]}"]
-    lines += [f"{old} to {width} x {height} pixels"]
-    lines += [f"estimated metric {r.metric:.2f}" for r in results if r.metric is not None]
-    lines += ["centre, at full size"] if shown != (width, height) else []
-    x, y = MARGIN + (COLUMNS - 1) * cell[0] + 2, MARGIN + (rows - 1) * cell[1] + LABEL
-    draw.multiline_text((x, y), "\n".join(lines), DIM, small, spacing=8)
-    return sheet
-
-
-def _panel(picture: Image.Image, shown: tuple[int, int]) -> Image.Image:
-    """The centre of a picture, on grey where it is see-through."""
-    left, top = ((full - part) // 2 for full, part in zip(picture.size, shown, strict=True))
-    cut = picture.crop((left, top, left + shown[0], top + shown[1])).convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", shown, (128, 128, 128, 255)), cut).convert("RGB")

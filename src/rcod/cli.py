@@ -79,7 +79,7 @@ def upscale(
     seed: Annotated[int, typer.Option(help="For models that draw random numbers.")] = 0,
     format: Annotated[str, typer.Option(help="png, jpg or webp.")] = "png",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results that exist already.")
+        bool, typer.Option("--overwrite", help="Replace files that rcod did not write, too.")
     ] = False,
 ) -> None:
     """Enlarge photos into DIR; with `--realism all` at every level, and a sheet of them."""

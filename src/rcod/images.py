@@ -31,6 +31,7 @@ SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".
             ".tif", ".tiff", ".webp")  # fmt: skip
 ENCODERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 LONGEST = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # pixels a side, by format
+SOFTWARE = 0x0131  # EXIF's name of the program that wrote the file
 SIZE_TAGS = (0xA002, 0xA003)  # EXIF's own width and height, wrong once a photo is enlarged
 MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}  # by a profile's colour space
 DAMAGE = (  # what Pillow raises on damaged files, depending on the format
@@ -150,23 +151,32 @@ def check_writable(path: Path, height: int, width: int, alpha: Tensor | None = N
 def write(path: str | Path, photo: Photo) -> None:
     """Write a photo with 8 bits per channel in the format its suffix names, whole or not at all.
 
-    A file of that name is replaced. The colour profile is the photo's own, or sRGB.
+    A file of that name is replaced. Its colour profile is the photo's own, or sRGB.
     """
     path = Path(path)
-    check_writable(path, photo.pixels.shape[1], photo.pixels.shape[2], photo.alpha)
+    check_writable(path, *photo.pixels.shape[1:], photo.alpha)
     encoder = ENCODERS[path.suffix.lower()]
     image = to_pil(photo)
-    options: dict[str, object] = {"icc_profile": photo.icc or srgb_profile()}
-    if photo.exif:
-        options["exif"] = photo.exif
+    exif = Image.Exif()
+    exif.load(photo.exif or b"")
+    exif[SOFTWARE] = "rcod"
+    options = {"icc_profile": photo.icc or srgb_profile(), "exif": exif.tobytes()}
     if encoder == "JPEG":
         image = image.convert("RGB")  # opaque, as check_writable made sure
         options |= {"quality": 95, "subsampling": 0}  # no colour resolution lost
     elif encoder == "WEBP":
         options |= {"quality": 95}
-    encoded = io.BytesIO()
-    image.save(encoded, encoder, **options)
+    image.save(encoded := io.BytesIO(), encoder, **options)
     write_whole(path, encoded.getbuffer())
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a picture that `write` has written."""
+    try:
+        with Image.open(path) as image:
+            return image.getexif().get(SOFTWARE) == "rcod"
+    except (*DAMAGE, Image.DecompressionBombError):
+        return False
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
@@ -229,8 +239,9 @@ def _turn(image: Image.Image) -> tuple[Image.Image, bytes | None]:
     try:
         upright = ImageOps.exif_transpose(image)
         exif = upright.getexif()
+        camera = exif.get_ifd(0x8769) if 0x8769 in exif else {}
         for tag in SIZE_TAGS:
-            exif.get_ifd(0x8769).pop(tag, None)  # the IFD that holds the camera's entries
+            camera.pop(tag, None)
         return upright, exif.tobytes() if len(exif) else None
     except DAMAGE:  # of the tags: not worth refusing the picture
         return upright, None
@@ -284,7 +295,6 @@ def _to_srgb(image: Image.Image, name: str) -> Image.Image:
 
 def _unit(image: Image.Image) -> Tensor:
     """A grey or RGB picture of 8 or 16 bits as (1 or 3, H, W) float32 in [0, 1]."""
-    values = np.asarray(image)
-    peak = 65535 if image.mode.startswith("I") else 255
-    scaled = torch.from_numpy(values.astype(np.float32) / peak).clamp_(0, 1)
+    values = np.asarray(image, np.float32) / (65535 if image.mode.startswith("I") else 255)
+    scaled = torch.from_numpy(values).clamp_(0, 1)
     return scaled[None] if scaled.ndim == 2 else scaled.permute(2, 0, 1)

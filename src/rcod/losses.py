@@ -7,6 +7,7 @@ the dial and weighs its terms accordingly.
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
+from torch.nn import functional as F
 
 from rcod.metrics import LpipsHed
 
@@ -17,8 +18,9 @@ class LossSettings(BaseModel, frozen=True, extra="forbid"):
     """What a sample pays for, at both ends of the dial; straight lines between."""
 
     pixel: Ends = (1.0, 0.5)  # Charbonnier distance
+    latent: Ends = (0.05, 0.03)  # L1 of whitened latents, where every frequency counts alike
     perceptual: Ends = (0.03, 0.6)  # LPIPS over the HED trunk
-    distill: Ends = (0.0, 0.06)  # VSD, or the adversary
+    distill: Ends = (0.0, 0.1)  # VSD, or the adversary
     share: float = Field(0.25, gt=0, le=1)  # part of a batch that the costly terms look at
 
 
@@ -52,6 +54,18 @@ def draw_share(weights: Tensor, share: float, rng: torch.Generator) -> tuple[Ten
     return drawn.to(weights.device), total / len(weights)
 
 
-def perceptual(trunk: LpipsHed, sr: Tensor, hr: Tensor) -> Tensor:
-    """Perceptual distance, (B,), of images (B, 3, H, W) in [0, 1]."""
+def latent(z_sr: Tensor, z_hr: Tensor) -> Tensor:
+    """Mean absolute difference of two latents, (B,)."""
+    return (z_sr - z_hr).abs().flatten(1).mean(dim=1)
+
+
+def perceptual(trunk: LpipsHed, sr: Tensor, hr: Tensor, rng: torch.Generator) -> Tensor:
+    """Perceptual distance, (B,), of images (B, 3, H, W) in [0, 1], seen at a random reduction.
+
+    A distance that always looks at full size can be pleased by a fine grid of dots; one that
+    steps back at random can't.
+    """
+    scale = 0.5 + 0.5 * float(torch.rand((), generator=rng))
+    size = [round(side * scale / 8) * 8 for side in hr.shape[-2:]]
+    sr, hr = (F.interpolate(x, size, mode="bilinear", antialias=True) for x in (sr, hr))
     return trunk(sr, hr)

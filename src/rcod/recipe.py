@@ -75,7 +75,7 @@ RECIPES = {
             goal="restore",
             summary="the one-step restorer: grouping, image tokens, distillation",
             steps=3400,
-            distill_from=2200,
+            distill_from=500,
         ),
         Recipe(
             name="tiny-metric",

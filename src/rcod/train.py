@@ -76,29 +76,31 @@ def restore_step(
     onestep, settings = nets.onestep, recipe.losses
     with torch.no_grad():
         up = enlarge(batch.lr)  # (B, 3, H, W)
-        metric = latent_metric(onestep.backbone.encode(up), onestep.backbone.encode(batch.hr))
+        z_hr = onestep.backbone.encode(batch.hr)  # (B, C, h, w)
+        metric = latent_metric(onestep.backbone.encode(up), z_hr)
     t = choose_timestep(metric, recipe, rng)
     realism = torch.tensor([realism_of_timestep(int(x), recipe.groups) for x in t])
     tokens = see(nets, batch, recipe, rng)
     _, z_sr, sr = onestep(up, t, tokens)
 
-    wrong = losses.pixel(sr, batch.hr)  # (B,)
+    wrong, off = losses.pixel(sr, batch.hr), losses.latent(z_sr, z_hr)  # (B,) each
     loss = (losses.weight_of(settings.pixel, realism) * wrong).mean()
-    values = {"pixel": float(wrong.detach().mean()), "metric": float(metric.mean())}
+    loss = loss + (losses.weight_of(settings.latent, realism) * off).mean()
+    values = {"pixel": wrong, "latent": off, "metric": metric}
     critic_loss = None
     if nets.trunk is not None:
         weights = losses.weight_of(settings.perceptual, realism)
         some, factor = losses.draw_share(weights, settings.share, rng)
-        looks = losses.perceptual(nets.trunk, sr[some], batch.hr[some])
+        looks = losses.perceptual(nets.trunk, sr[some], batch.hr[some], rng)
         loss = loss + factor * looks.mean()
-        values["perceptual"] = float(looks.detach().mean())
+        values["perceptual"] = looks
     if distilling:
         weights = losses.weight_of(settings.distill, realism)
         some, factor = losses.draw_share(weights, settings.share, rng)
         part, critic_loss = distill_step(nets, z_sr[some], tokens[some], t[some], (recipe, rng))
         loss = loss + factor * part
-        values |= {"distill": float(part.detach()), "critic": float(critic_loss.detach())}
-    return loss, critic_loss, values
+        values |= {"distill": part, "critic": critic_loss}
+    return loss, critic_loss, {k: float(v.detach().mean()) for k, v in values.items()}
 
 
 def distill_step(
