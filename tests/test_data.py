@@ -25,8 +25,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_any_number_of_workers_writes_the_same_bytes(photos: list[Path], tmp_path: Path):
     crops = [build_crops(photos, tmp_path / str(n), SETTINGS, workers=n) for n in (1, 2)]
     assert crops[0].read_bytes() == crops[1].read_bytes()
-    pairs = [build_pairs(c, SETTINGS, "pairs-0", workers=n + 1) for n, c in enumerate(crops)]
+    pairs = [build_pairs(c, SETTINGS, workers=n + 1) for n, c in enumerate(crops)]
     assert pairs[0].read_bytes() == pairs[1].read_bytes()
+    other = SETTINGS.model_copy(update={"mix": {"seesr": 1.0}})
+    assert build_pairs(crops[0], other) != pairs[0]  # no stale cache is taken
     assert np.load(crops[0]).shape == (6, 3, 64, 64)
     assert np.load(pairs[0]).shape == (6, 3, 16, 16)
 
@@ -36,13 +38,13 @@ def test_windows_of_hr_and_lr_show_the_same_place(tmp_path: Path):
     hr = np.kron(hr[..., ::4, ::4], np.ones((4, 4), np.uint8))  # flat 4 x 4 blocks
     np.save(tmp_path / "crops.npy", hr)
     np.save(tmp_path / "pairs.npy", hr[..., ::4, ::4])
-    data = Pairs(tmp_path / "crops.npy", [tmp_path / "pairs.npy"])
+    data = Pairs(tmp_path / "crops.npy", tmp_path / "pairs.npy")
     batches = data.batches(16, 32, torch.Generator().manual_seed(0))
     for _ in range(3):  # every flip and turn comes by
         batch = next(batches)
         torch.testing.assert_close(batch.hr[..., ::4, ::4], batch.lr)
         assert batch.context.shape == (16, 3, 16, 16)
-    clean = next(Pairs(tmp_path / "crops.npy", []).batches(2, 32, torch.Generator()))
+    clean = next(Pairs(tmp_path / "crops.npy", None).batches(2, 32, torch.Generator()))
     torch.testing.assert_close(clean.hr[..., ::4, ::4], clean.lr, rtol=0, atol=1 / 255)
 
 

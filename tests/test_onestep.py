@@ -40,3 +40,14 @@ def test_enlarging_keeps_flat_colours_and_the_range():
     checks = (torch.arange(8).view(1, -1) + torch.arange(8).view(-1, 1)) % 2
     up = enlarge(checks.float().expand(1, 3, 8, 8))
     assert up.min() >= 0 and up.max() <= 1
+
+
+def test_the_gain_scales_what_the_unet_finds():
+    torch.manual_seed(0)
+    onestep, _ = build(SMALL)
+    torch.nn.init.normal_(onestep.backbone.unet.leave.weight, std=0.1)
+    z, t, tokens = torch.randn(1, 12, 6, 6), torch.tensor([499]), torch.zeros(1, 49, 8)
+    moved = onestep.clean(z, t, tokens) - z
+    onestep.gain.copy_(torch.linspace(0, 2, 12))
+    wanted = moved * onestep.gain.view(1, -1, 1, 1)
+    torch.testing.assert_close(onestep.clean(z, t, tokens) - z, wanted, rtol=1e-4, atol=1e-6)

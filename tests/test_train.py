@@ -79,7 +79,7 @@ def test_a_resumed_run_equals_an_unbroken_one(
 def test_a_restore_step_moves_student_and_critic(photos: Path, autoencoder: Path, tmp_path: Path):
     setting = recipe("tiny-rcod", steps="2", distill_from="0")
     crops = train.build_crops(train.photos_in(photos), photos.parent / "cache", setting.data)
-    pairs = train.build_pairs(crops, setting.data, "pairs-0", workers=1)
+    pairs = train.build_pairs(crops, setting.data, workers=1)
     system, nets = train.prepare(setting.model_copy(update={"goal": "prior"}), autoencoder, None)
     assert system.groups == setting.groups
     train.attach(nets.critic, 2, train.seeded(0))
@@ -89,7 +89,7 @@ def test_a_restore_step_moves_student_and_critic(photos: Path, autoencoder: Path
     }
     before = {name: [p.clone() for p in x.parameters] for name, x in learners.items()}
     frozen = [p.clone() for p in nets.teacher.parameters()]
-    batches = train.Pairs(crops, [pairs]).batches(2, 32, train.seeded(0))
+    batches = train.Pairs(crops, pairs).batches(2, 32, train.seeded(0))
     for n in range(2):
         values = train.step(nets, next(batches), setting, learners, (n, train.seeded(n)))
     assert {"pixel", "distill", "critic", "loss", "norm"} <= values.keys()

@@ -10,13 +10,15 @@ import argparse
 import csv
 import sys
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from rcod.errors import RcodError
 from rcod.evaluate import BICUBIC, Judge, Report, Score, average, evaluate, match, score_folder
-from rcod.images import Photo, write
+from rcod.images import Photo, read, write
+from rcod.metrics import psnr_y
 from rcod.restore import Restorer
 
 COLUMNS = ("psnr", "ssim", "lpips_hed", "detail", "niqe", "color_shift")
@@ -65,6 +67,16 @@ def show_dial(found: Report) -> None:
     print(f"lpips-hed over bicubic's (aim: some level at most .95): {', '.join(ratios)}")
 
 
+def reconstruction(restorer: Restorer, pairs: list[tuple[Path, Path]]) -> float:
+    """PSNR on Y of the true pictures after the autoencoder alone, in dB."""
+    backbone = restorer.onestep.backbone
+    found: list[float] = []
+    for _, path in pairs:
+        hr = read(path).pixels[None]  # (1, 3, H, W)
+        found.append(float(psnr_y(backbone.decode(backbone.encode(hr)), hr)))
+    return fmean(found)
+
+
 def save_scores(scores: tuple[Score, ...] | list[Score], path: Path) -> None:
     """Write one CSV row per picture and level."""
     with path.open("w", newline="") as file:
@@ -97,10 +109,12 @@ def main() -> None:
             write(out / f"{picture}-{level}.png", photo)
 
     pairs = spread(match(options.bench / "LR", options.bench / "HR"), options.limit)
-    found = evaluate(Restorer.load(options.model), pairs, judge, seen=seen)
+    restorer = Restorer.load(options.model)
+    found = evaluate(restorer, pairs, judge, seen=seen)
     print(file=sys.stderr)
     show_means(found.means)
     show_dial(found)
+    print(f"the autoencoder alone: {reconstruction(restorer, pairs):.2f} dB (aim: at least 34)")
     if out:
         save_scores(found.scores, out / "scores.csv")
         (out / "report.json").write_text(found.model_dump_json(indent=2))

@@ -8,6 +8,7 @@ once or several times, so that the training loop reads memory and never a JPEG.
                                batch: hr, lr, context <----'   (random window, flips)
 """
 
+import hashlib
 import math
 import multiprocessing
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ class DataSettings(BaseModel, frozen=True, extra="forbid"):
     crops: int = Field(16000, ge=1)  # how many crops the cache holds
     soft: float = 42.0  # dB; a photo that survives /2 x2 better than this is halved first
     flat: float = 2.5  # mean |gradient| (of 255) under which a crop is mostly passed over
-    mix: dict[str, float] = {"optical": 0.4, "s3diff": 0.3, "osediff": 0.3}  # degradations
+    mix: dict[str, float] = {"optical": 0.6, "s3diff": 0.25, "osediff": 0.15}  # degradations
     seed: int = 0
 
 
@@ -60,15 +61,16 @@ def photos_in(source: Path) -> list[Path]:
 
 
 def build_crops(photos: list[Path], folder: Path, settings: DataSettings, workers: int = 2) -> Path:
-    """Cut the photos into `folder/crops.npy`, (N, 3, crop, crop) uint8; large ones give more."""
-    target = folder / "crops.npy"
+    """Cut the photos into `folder/crops-KEY.npy`, (N, 3, S, S) uint8; large ones give more."""
+    key = digest(settings.model_dump_json(exclude={"mix"}), *map(str, photos))
+    target = folder / f"crops-{key}.npy"
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
     shares = np.array([_area(photo) for photo in photos], dtype=np.float64) ** 0.5
     ends = np.round(np.cumsum(shares / shares.sum()) * settings.crops).astype(int)
     counts = np.diff(ends, prepend=0)
-    partial = folder / "crops.partial.npy"
+    partial = target.with_suffix(".partial.npy")
     shape = (settings.crops, 3, settings.crop, settings.crop)
     cache = open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
     jobs = [
@@ -85,17 +87,17 @@ def build_crops(photos: list[Path], folder: Path, settings: DataSettings, worker
     return target
 
 
-def build_pairs(crops: Path, settings: DataSettings, name: str, workers: int = 2) -> Path:
-    """Degrade every crop once into `NAME.npy` beside it, (N, 3, crop/4, crop/4) uint8.
+def build_pairs(crops: Path, settings: DataSettings, workers: int = 2) -> Path:
+    """Degrade every crop once into `pairs-KEY.npy` beside it, (N, 3, S/4, S/4) uint8.
 
     Sample i depends on `settings.seed` and i alone, so any number of workers writes the same bytes.
     """
-    target = crops.with_name(f"{name}.npy")
+    target = crops.with_name(f"pairs-{digest(crops.name, settings.model_dump_json())}.npy")
     if target.exists():
         return target
     source = np.load(crops, mmap_mode="r")
     count, _, side, _ = source.shape
-    partial = crops.with_name(f"{name}.partial.npy")
+    partial = target.with_suffix(".partial.npy")
     shape = (count, 3, side // SCALE, side // SCALE)
     cache = open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
     step = 64
@@ -108,12 +110,17 @@ def build_pairs(crops: Path, settings: DataSettings, name: str, workers: int = 2
     return target
 
 
+def digest(*parts: str) -> str:
+    """A short name for whatever a cache depends on, so that no stale one is taken."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]
+
+
 class Pairs:
     """Random windows of cached crops with their degraded twins."""
 
-    def __init__(self, crops: Path, pairs: list[Path]) -> None:
+    def __init__(self, crops: Path, pairs: Path | None) -> None:
         self.hr = np.load(crops, mmap_mode="r")  # (N, 3, S, S)
-        self.lr = [np.load(path, mmap_mode="r") for path in pairs]  # (N, 3, S/4, S/4) each
+        self.lr = np.load(pairs, mmap_mode="r") if pairs else None  # (N, 3, S/4, S/4)
         # flat crops teach little: detailed ones come up to six times as often
         slope = [np.abs(np.diff(crop[:, ::4].astype(np.int16), axis=2)).mean() for crop in self.hr]
         self.chance = torch.tensor(slope, dtype=torch.float64).clamp(2, 12)  # (N,)
@@ -125,12 +132,11 @@ class Pairs:
         while True:
             index = torch.multinomial(self.chance, batch, True, generator=rng).tolist()
             turn = torch.randint(8, (batch,), generator=rng).tolist()
-            copy = torch.randint(max(len(self.lr), 1), (batch,), generator=rng).tolist()
             y, x = (torch.randint(places, (batch,), generator=rng).tolist() for _ in range(2))
             hr, lr, context = [], [], []
-            for i, k, c, top, left in zip(index, turn, copy, y, x, strict=True):
+            for i, k, top, left in zip(index, turn, y, x, strict=True):
                 high = _turn(self.hr[i], k)
-                low = _turn(self.lr[c][i], k) if self.lr else _shrink(high)
+                low = _shrink(high) if self.lr is None else _turn(self.lr[i], k)
                 n, m = window // SCALE, window
                 lr.append(low[:, top : top + n, left : left + n])
                 hr.append(high[:, SCALE * top : SCALE * top + m, SCALE * left : SCALE * left + m])

@@ -17,9 +17,9 @@ Ends = tuple[float, float]  # a weight at the fidelity end of the dial and at th
 class LossSettings(BaseModel, frozen=True, extra="forbid"):
     """What a sample pays for, at both ends of the dial; straight lines between."""
 
-    pixel: Ends = (1.0, 0.5)  # Charbonnier distance
-    latent: Ends = (0.05, 0.03)  # L1 of whitened latents, where every frequency counts alike
-    perceptual: Ends = (0.03, 0.6)  # LPIPS over the HED trunk
+    pixel: Ends = (1.0, 0.25)  # Charbonnier distance
+    latent: Ends = (0.03, 0.01)  # L1 of whitened latents, where every frequency counts alike
+    perceptual: Ends = (0.05, 1.0)  # LPIPS over the HED trunk
     distill: Ends = (0.0, 0.1)  # VSD, or the adversary
     share: float = Field(0.25, gt=0, le=1)  # part of a batch that the costly terms look at
 

@@ -7,6 +7,7 @@ No noise is ever added to z_up. The timestep alone says how much to invent.
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,6 +33,8 @@ class OneStep(nn.Module):
         self.prompt = prompt
         self.formula: CleanLatent = formula
         self.alphas = nn.Buffer(alphas(), persistent=False)
+        channels = backbone.settings.latent
+        self.gain = nn.Buffer(torch.ones(channels))  # how far unit noise moves each channel
 
     def forward(self, up: Tensor, t: Tensor, tokens: Tensor) -> Restored:
         """Restore in one UNet call (RCOD, Eq. 3).
@@ -48,6 +51,7 @@ class OneStep(nn.Module):
     def clean(self, z_up: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         """The latent part of `forward`: (B, C, h, w) -> (B, C, h, w)."""
         eps = self.backbone.predict(z_up, t, tokens).to(z_up.dtype)
+        eps = eps * self.gain.view(1, -1, 1, 1)
         return restore_clean(z_up, eps, t, self.alphas, self.formula)
 
 

@@ -74,8 +74,9 @@ RECIPES = {
             name="tiny-rcod",
             goal="restore",
             summary="the one-step restorer: grouping, image tokens, distillation",
-            steps=3400,
-            distill_from=500,
+            steps=2500,
+            optim=OptimSettings(lr=8e-4),
+            distill_from=1700,
         ),
         Recipe(
             name="tiny-metric",

@@ -212,11 +212,8 @@ def run(
     rundir = RunDir(folder, recipe, resume)
     cache = cache or folder / "cache"
     crops = build_crops(photos_in(photos), cache, recipe.data)
-    pairs = (
-        []
-        if recipe.goal in ("autoencoder", "prior")
-        else [build_pairs(crops, recipe.data, "pairs-0")]
-    )
+    clean = recipe.goal in ("autoencoder", "prior")
+    pairs = None if clean else build_pairs(crops, recipe.data)
     system, nets = prepare(recipe, start, trunk)
     data, rng = Pairs(crops, pairs), seeded(recipe.seed)
     if recipe.goal == "autoencoder":
@@ -224,6 +221,8 @@ def run(
         rundir.log(0, {"psnr": fit_autoencoder(nets.onestep, batch.hr)})
         checkpoint.save(rundir.model, system, nets.onestep, nets.metric, torch.float32)
         return rundir.model
+    if recipe.goal == "restore" and recipe.formula == "residual":
+        fit_gain(nets.onestep, next(data.batches(512, recipe.window, seeded(recipe.seed))))
     nets.onestep.to(memory_format=torch.channels_last)
     student = nets.metric if recipe.goal == "metric" else nets.onestep
     learners = {"student": Learner(student, recipe.optim, recipe.steps)}
@@ -232,6 +231,17 @@ def run(
         learners["critic"] = Learner(nets.critic, rate, recipe.steps)
     loop(nets, data, recipe, learners, (rundir, system, rng))
     return rundir.model
+
+
+def fit_gain(onestep: OneStep, batch: Batch) -> None:
+    """Set how far each latent channel moves when the UNet finds unit noise there.
+
+    Coarse channels of z_up are nearly right and fine ones are missing. With the gain, a
+    residual of the usual size is noise of size one in all of them, as the prior is used to.
+    """
+    encode = onestep.backbone.encode
+    missing = encode(enlarge(batch.lr)) - encode(batch.hr)  # (B, C, h, w)
+    onestep.gain.copy_(missing.square().mean(dim=(0, 2, 3)).sqrt())
 
 
 def loop(
