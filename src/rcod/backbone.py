@@ -17,6 +17,8 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+LOUDNESS = 8.0  # of the time embedding: at 1 the blocks hardly hear it, and the dial learns late
+
 
 class Backbone(Protocol):
     """A latent diffusion model; images are (B, 3, H, W) in [0, 1], sides multiples of `factor`."""
@@ -121,7 +123,7 @@ class TinyUNet(nn.Module):
 
     def forward(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         """(B, C, h, w) with even sides, (B,), (B, N, D) -> eps (B, C, h, w)."""
-        emb = self.time(embed_time(t).to(z.dtype))  # (B, 256)
+        emb = LOUDNESS * self.time(embed_time(t).to(z.dtype))  # (B, 256)
         x = self.enter(z)  # (B, wide, h, w)
         for block in self.before:
             x = block(x, emb)

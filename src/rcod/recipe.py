@@ -75,7 +75,7 @@ RECIPES = {
             goal="restore",
             summary="the one-step restorer: grouping, image tokens, distillation",
             steps=2500,
-            optim=OptimSettings(lr=8e-4),
+            optim=OptimSettings(lr=1e-3),
             distill_from=1700,
         ),
         Recipe(
