@@ -119,7 +119,9 @@ class TinyUNet(nn.Module):
         self.up = nn.ConvTranspose2d(half, wide, 2, stride=2)
         self.after = nn.ModuleList(ResidualBlock(wide) for _ in range(after))
         self.leave = nn.Conv2d(wide, settings.latent, 3, padding=1)
+        self.lean = nn.Conv2d(wide, settings.latent, 3, padding=1)  # what grows with t
         zero(self.leave)
+        zero(self.lean)
 
     def forward(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         """(B, C, h, w) with even sides, (B,), (B, N, D) -> eps (B, C, h, w)."""
@@ -135,7 +137,8 @@ class TinyUNet(nn.Module):
         x = x + self.up(y)  # (B, wide, h, w)
         for block in self.after:
             x = block(x, emb)
-        return self.leave(x)
+        share = (t.to(x.dtype) - 250) / 500  # 0 at fidelity, 1 at realism
+        return self.leave(x) + share.view(-1, 1, 1, 1) * self.lean(x)
 
 
 class ResidualBlock(nn.Module):

@@ -17,8 +17,9 @@ Ends = tuple[float, float]  # a weight at the fidelity end of the dial and at th
 class LossSettings(BaseModel, frozen=True, extra="forbid"):
     """What a sample pays for, at both ends of the dial; straight lines between."""
 
-    pixel: Ends = (1.0, 0.25)  # Charbonnier distance
-    latent: Ends = (0.03, 0.01)  # L1 of whitened latents, where every frequency counts alike
+    pixel: Ends = (1.0, 0.2)  # Charbonnier distance
+    latent: Ends = (0.03, 0.0)  # L1 of whitened latents, where every frequency counts alike
+    texture: Ends = (0.0, 0.1)  # local energy of every latent channel
     perceptual: Ends = (0.05, 1.0)  # LPIPS over the HED trunk
     distill: Ends = (0.0, 0.1)  # VSD, or the adversary
     share: float = Field(0.25, gt=0, le=1)  # part of a batch that the costly terms look at
@@ -57,6 +58,12 @@ def draw_share(weights: Tensor, share: float, rng: torch.Generator) -> tuple[Ten
 def latent(z_sr: Tensor, z_hr: Tensor) -> Tensor:
     """Mean absolute difference of two latents, (B,)."""
     return (z_sr - z_hr).abs().flatten(1).mean(dim=1)
+
+
+def texture(z_sr: Tensor, z_hr: Tensor) -> Tensor:
+    """Difference of the latents' local energies, (B,): as much detail, wherever it lies exactly."""
+    mine, true = (F.avg_pool2d(z.abs(), 4) for z in (z_sr, z_hr))  # (B, C, h/4, w/4)
+    return (mine - true).abs().flatten(1).mean(dim=1)
 
 
 def perceptual(trunk: LpipsHed, sr: Tensor, hr: Tensor, rng: torch.Generator) -> Tensor:

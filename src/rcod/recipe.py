@@ -74,9 +74,9 @@ RECIPES = {
             name="tiny-rcod",
             goal="restore",
             summary="the one-step restorer: grouping, image tokens, distillation",
-            steps=2500,
+            steps=2400,
             optim=OptimSettings(lr=1e-3),
-            distill_from=1700,
+            distill_from=800,
         ),
         Recipe(
             name="tiny-metric",

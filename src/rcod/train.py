@@ -83,10 +83,15 @@ def restore_step(
     tokens = see(nets, batch, recipe, rng)
     _, z_sr, sr = onestep(up, t, tokens)
 
-    wrong, off = losses.pixel(sr, batch.hr), losses.latent(z_sr, z_hr)  # (B,) each
-    loss = (losses.weight_of(settings.pixel, realism) * wrong).mean()
-    loss = loss + (losses.weight_of(settings.latent, realism) * off).mean()
-    values = {"pixel": wrong, "latent": off, "metric": metric}
+    terms = {
+        "pixel": losses.pixel(sr, batch.hr),
+        "latent": losses.latent(z_sr, z_hr),
+        "texture": losses.texture(z_sr, z_hr),
+    }  # (B,) each
+    ends = {"pixel": settings.pixel, "latent": settings.latent, "texture": settings.texture}
+    weighted = [losses.weight_of(ends[k], realism) * term for k, term in terms.items()]
+    loss = torch.stack(weighted).sum(dim=0).mean()
+    values = terms | {"metric": metric}
     critic_loss = None
     if nets.trunk is not None:
         weights = losses.weight_of(settings.perceptual, realism)
