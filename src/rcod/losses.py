@@ -61,9 +61,13 @@ def latent(z_sr: Tensor, z_hr: Tensor) -> Tensor:
 
 
 def texture(z_sr: Tensor, z_hr: Tensor) -> Tensor:
-    """Difference of the latents' local energies, (B,): as much detail, wherever it lies exactly."""
-    mine, true = (F.avg_pool2d(z.abs(), 4) for z in (z_sr, z_hr))  # (B, C, h/4, w/4)
-    return (mine - true).abs().flatten(1).mean(dim=1)
+    """Difference of the latents' local energies and means, (B,).
+
+    As much detail as in truth, wherever it lies exactly; and none that stands still: a channel
+    with the same value everywhere is a grid in the picture.
+    """
+    energy, mean = F.avg_pool2d(z_sr.abs() - z_hr.abs(), 4), F.avg_pool2d(z_sr - z_hr, 4)
+    return (energy.abs() + mean.abs()).flatten(1).mean(dim=1)  # of (B, C, h/4, w/4)
 
 
 def perceptual(trunk: LpipsHed, sr: Tensor, hr: Tensor, rng: torch.Generator) -> Tensor:

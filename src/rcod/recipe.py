@@ -75,7 +75,7 @@ RECIPES = {
             goal="restore",
             summary="the one-step restorer: grouping, image tokens, distillation",
             steps=2400,
-            optim=OptimSettings(lr=1e-3),
+            optim=OptimSettings(lr=4e-4, clip=0.2),
             distill_from=800,
         ),
         Recipe(
