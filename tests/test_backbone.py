@@ -37,7 +37,9 @@ def test_fewer_components_are_the_best_linear_ones():
     assert bool((std.diff() <= 0).all())
     torch.testing.assert_close(mean, crops.mean(dim=(0, 2, 3)))
     net = TinyBackbone(SMALL)
-    net.basis.copy_(basis), net.mean.copy_(mean), net.std.copy_(std)
+    net.basis.copy_(basis)
+    net.mean.copy_(mean)
+    net.std.copy_(std)
     spread = net.encode(crops).std(dim=(0, 2, 3))
     torch.testing.assert_close(spread, torch.ones(12), rtol=0.05, atol=0)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from rcod.backbone import TinySettings
 from rcod.errors import RcodError
 from rcod.images import Photo
-from rcod.restore import Restorer, glances
+from rcod.restore import Level, Restorer, glances
 from rcod.systems import SYSTEMS, build
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "otter.jpg"
@@ -32,9 +32,9 @@ def test_same_photo_and_settings_same_bytes(restorer: Restorer, picture: Image.I
 
 
 def test_a_level_alone_equals_the_level_among_all(restorer: Restorer, picture: Image.Image):
-    names = ["fidelity", "neutral", "realism", "auto"]
+    names: tuple[Level, ...] = ("fidelity", "neutral", "realism", "auto")
     for name, result in zip(names, restorer.levels(picture, names), strict=True):
-        alone = restorer(picture, realism=name)  # pyright: ignore[reportArgumentType]
+        alone = restorer(picture, realism=name)
         assert torch.equal(alone.photo.pixels, result.photo.pixels)
         assert (alone.level, alone.timestep, alone.metric) == (
             result.level, result.timestep, result.metric,

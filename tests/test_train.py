@@ -90,6 +90,7 @@ def test_a_restore_step_moves_student_and_critic(photos: Path, autoencoder: Path
     before = {name: [p.clone() for p in x.parameters] for name, x in learners.items()}
     frozen = [p.clone() for p in nets.teacher.parameters()]
     batches = train.Pairs(crops, pairs).batches(2, 32, train.seeded(0))
+    values: dict[str, float] = {}
     for n in range(2):
         values = train.step(nets, next(batches), setting, learners, (n, train.seeded(n)))
     assert {"pixel", "distill", "critic", "loss", "norm"} <= values.keys()

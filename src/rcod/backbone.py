@@ -41,7 +41,7 @@ class Backbone(Protocol):
 class TinySettings(BaseModel, frozen=True, extra="forbid"):
     """The shape of the tiny model."""
 
-    latent: int = Field(32, ge=3, le=48)  # channels; 48 would be lossless
+    latent: int = Field(default=32, ge=3, le=48)  # channels; 48 would be lossless
     widths: tuple[int, int] = (64, 128)  # channels at latent resolution and at half of it
     blocks: tuple[int, int, int] = (5, 8, 5)  # residual blocks: before, at half, after
     tokens: int = 128  # width of an image token

@@ -32,8 +32,8 @@ SCALE = 4  # LR to HR
 class DataSettings(BaseModel, frozen=True, extra="forbid"):
     """How photos become training pairs."""
 
-    crop: int = Field(256, ge=64, multiple_of=32)  # side of a cached HR crop, pixels
-    crops: int = Field(16000, ge=1)  # how many crops the cache holds
+    crop: int = Field(default=256, ge=64, multiple_of=32)  # side of a cached HR crop, pixels
+    crops: int = Field(default=16000, ge=1)  # how many crops the cache holds
     soft: float = 42.0  # dB; a photo that survives /2 x2 better than this is halved first
     flat: float = 2.5  # mean |gradient| (of 255) under which a crop is mostly passed over
     mix: dict[str, float] = {"optical": 0.6, "s3diff": 0.25, "osediff": 0.15}  # degradations

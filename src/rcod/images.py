@@ -154,7 +154,7 @@ def write(path: str | Path, photo: Photo) -> None:
     A file of that name is replaced. Its colour profile is the photo's own, or sRGB.
     """
     path = Path(path)
-    check_writable(path, *photo.pixels.shape[1:], photo.alpha)
+    check_writable(path, *photo.pixels.shape[-2:], alpha=photo.alpha)
     encoder = ENCODERS[path.suffix.lower()]
     image = to_pil(photo)
     exif = Image.Exif()

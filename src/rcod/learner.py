@@ -31,7 +31,8 @@ class Learner:
         self.optimizer.param_groups[0]["lr"] = self.settings.lr * self.rate(step)
         self.optimizer.step()
         decay = min(self.settings.ema, (step + 1) / (step + 10))
-        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+        for mean, parameter in zip(self.average, self.parameters, strict=True):
+            mean.lerp_(parameter.detach(), 1 - decay)
         return float(norm)
 
     def rate(self, step: int) -> float:

@@ -22,7 +22,7 @@ class LossSettings(BaseModel, frozen=True, extra="forbid"):
     texture: Ends = (0.0, 0.1)  # local energy of every latent channel
     perceptual: Ends = (0.05, 1.0)  # LPIPS over the HED trunk
     distill: Ends = (0.0, 0.1)  # VSD, or the adversary
-    share: float = Field(0.25, gt=0, le=1)  # part of a batch that the costly terms look at
+    share: float = Field(default=0.25, gt=0, le=1)  # part of a batch that the costly terms look at
 
 
 def weight_of(ends: Ends, realism: Tensor) -> Tensor:

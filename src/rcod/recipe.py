@@ -21,12 +21,14 @@ from rcod.schedule import CleanLatent
 class OptimSettings(BaseModel, frozen=True, extra="forbid"):
     """AdamW, a warm-up, a plateau and a straight fall to zero."""
 
-    lr: float = Field(5e-4, gt=0)
-    warmup: int = Field(200, ge=0)  # steps
-    decay: float = Field(0.3, ge=0, le=1)  # last part of the run, in which the rate falls
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(0.5, gt=0)  # largest gradient norm
-    ema: float = Field(0.999, ge=0, lt=1)  # decay of the averaged weights, which are the result
+    lr: float = Field(default=5e-4, gt=0)
+    warmup: int = Field(default=200, ge=0)  # steps
+    decay: float = Field(default=0.3, ge=0, le=1)  # last part of the run, in which the rate falls
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=0.5, gt=0)  # largest gradient norm
+    ema: float = Field(
+        default=0.999, ge=0, lt=1
+    )  # decay of the averaged weights, which are the result
 
 
 class Recipe(BaseModel, frozen=True, extra="forbid"):
@@ -36,8 +38,8 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
     goal: Literal["autoencoder", "prior", "restore", "metric"]
     summary: str
     steps: int = Field(ge=1)
-    batch: int = Field(16, ge=1)
-    window: int = Field(128, ge=32, multiple_of=8)  # HR pixels a side
+    batch: int = Field(default=16, ge=1)
+    window: int = Field(default=128, ge=32, multiple_of=8)  # HR pixels a side
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     optim: OptimSettings = OptimSettings()
@@ -45,14 +47,16 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
     model: TinySettings = TinySettings()
     formula: CleanLatent = "residual"
     groups: GroupSettings = GroupSettings()
-    explore: float = Field(0.5, ge=0, le=1)  # samples placed anywhere on the dial, not by group
-    blind: float = Field(0.1, ge=0, le=1)  # samples whose image tokens are left out
+    explore: float = Field(
+        default=0.5, ge=0, le=1
+    )  # samples placed anywhere on the dial, not by group
+    blind: float = Field(default=0.1, ge=0, le=1)  # samples whose image tokens are left out
     losses: LossSettings = LossSettings()
-    rank: int = Field(0, ge=0)  # LoRA rank of the student; 0 trains its full weights
+    rank: int = Field(default=0, ge=0)  # LoRA rank of the student; 0 trains its full weights
     distill_way: Distill = "released"  # degradation-aware sampling
-    distill_from: int = Field(0, ge=0)  # first step with distillation
-    critic_rank: int = Field(16, ge=1)  # LoRA rank of the critic
-    critic_lr: float = Field(5e-4, gt=0)
+    distill_from: int = Field(default=0, ge=0)  # first step with distillation
+    critic_rank: int = Field(default=16, ge=1)  # LoRA rank of the critic
+    critic_lr: float = Field(default=5e-4, gt=0)
 
 
 RECIPES = {

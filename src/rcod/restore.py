@@ -86,7 +86,8 @@ class Restorer:
         place = pick_device(device)
         precision = pick_dtype(dtype, place)
         system, onestep, metric = load(find_weights(name))
-        onestep.to(place).backbone.unet.to(dtype=precision, memory_format=torch.channels_last)
+        unet = onestep.to(place).backbone.unet.to(precision)
+        unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return cls(system, onestep.requires_grad_(False), metric.to(place).requires_grad_(False))
 
     def __call__(

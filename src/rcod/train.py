@@ -228,7 +228,7 @@ def run(
         return rundir.model
     if recipe.goal == "restore" and recipe.formula == "residual":
         fit_gain(nets.onestep, next(data.batches(512, recipe.window, seeded(recipe.seed))))
-    nets.onestep.to(memory_format=torch.channels_last)
+    nets.onestep.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     student = nets.metric if recipe.goal == "metric" else nets.onestep
     learners = {"student": Learner(student, recipe.optim, recipe.steps)}
     if recipe.goal == "restore":
