@@ -13,7 +13,8 @@ from rcod import restore
 from rcod.images import Photo, read
 from rcod.restore import Restorer
 
-SIDE = 384  # LR pixels a side: more than one tile, and still small enough for one pass
+SIDE = 384  # LR pixels a side
+TILE = 256  # latent pixels; the restorer's own tiles are larger, so its seams are rarer
 
 
 def main() -> None:
@@ -22,12 +23,12 @@ def main() -> None:
     pixels = read(sys.argv[1]).pixels[None]  # (1, 3, h, w)
     up = torch.nn.functional.interpolate(pixels, (SIDE, SIDE), mode="bicubic").clamp(0, 1)
     photo = Photo(up[0])
-    own = restore.TILE, restore.OVERLAP
+    own = restore.OVERLAP
     for level in ("fidelity", "neutral", "realism"):
         restore.TILE, restore.OVERLAP = SIDE, 0
         whole = restorer(photo, level).photo.pixels
-        for overlap in sorted({0, 8, 16, own[1]}):
-            restore.TILE, restore.OVERLAP = own[0], overlap
+        for overlap in sorted({0, 16, 32, 64, own}):
+            restore.TILE, restore.OVERLAP = TILE, overlap
             error = (restorer(photo, level).photo.pixels - whole).abs() * 255
             largest, mean = float(error.max()), float(error.mean())
             print(f"{level:8}  overlap {overlap:2}  largest {largest:6.3f}  mean {mean:.5f}")

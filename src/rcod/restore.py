@@ -34,7 +34,7 @@ Level = Literal["fidelity", "neutral", "realism", "auto"]
 Realism = float | Level
 ColorFix = Literal["wavelet", "adain", "none"]
 
-TILE, OVERLAP = 256, 32  # latent pixels
+TILE, OVERLAP = 512, 96  # latent pixels; a result of 2048 x 2048 is one tile
 GLANCE = 256  # LR pixels a side of the pieces the metric is estimated on
 
 
