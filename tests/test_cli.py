@@ -195,3 +195,21 @@ def test_ctrl_c_stops_cleanly(tmp_path: Path):
     for path in (tmp_path / "o").iterdir():
         with Image.open(path) as picture:
             picture.load()
+
+
+def test_training_refuses_what_it_cannot_do(tmp_path: Path, here):
+    place = ("--photos", tmp_path, "--run", tmp_path / "run")
+    refused(here("train", "huge", *place), "no recipe is called huge; there are tiny-autoencoder")
+    refused(here("train", "tiny-prior", "steps", *place), "changed by key=value, got steps")
+    refused(here("train", "tiny-prior", "steps=0", *place), "steps: Input should be greater than")
+    refused(here("train", "tiny-prior", *place), "a folder must hold at least one picture")
+
+
+def test_a_model_is_trained_from_the_command_line(tmp_path: Path, here):
+    (tmp_path / "photos").mkdir()
+    photo(tmp_path / "photos" / "a.png", 96, 80)
+    small = ("data.crop=64", "data.crops=4", "window=32", "model.latent=12")
+    done = here("train", "tiny-autoencoder", *small, "--photos", tmp_path / "photos", "--run",
+                tmp_path / "run")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "model.safetensors").is_file()

@@ -86,7 +86,7 @@ RECIPES = {
             name="tiny-metric",
             goal="metric",
             summary="metric estimation: guess the latent metric from the photo alone",
-            steps=1500,
+            steps=900,
             batch=32,
         ),
     )
