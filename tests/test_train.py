@@ -102,6 +102,31 @@ def test_a_restore_step_moves_student_and_critic(photos: Path, autoencoder: Path
     assert all(torch.equal(a, b) for a, b in zip(frozen, nets.teacher.parameters(), strict=True))
 
 
+def test_adapters_alone_learn_and_are_merged_into_the_result(
+    photos: Path, autoencoder: Path, tmp_path: Path
+):
+    """A student of rank 2, here by the prior's cheap loss, ends as a plain model file."""
+    setting = recipe("tiny-rcod", steps="2", rank="2")
+    _, nets = train.prepare(setting.model_copy(update={"goal": "prior"}), autoencoder, None)
+    unet = nets.onestep.backbone.unet
+    adapters = train.attach(unet, setting.rank, train.seeded(0))
+    learner = Learner(unet, setting.optim, 2)
+    assert {id(p) for p in learner.parameters} == {id(p) for p in adapters}
+    crops = train.build_crops(train.photos_in(photos), photos.parent / "cache", setting.data)
+    batch = next(train.Pairs(crops, None).batches(2, 32, train.seeded(0)))
+    for n in range(2):
+        learner.update(train.prior_step(nets, batch, setting, train.seeded(n)), n)
+    rundir = train.RunDir(tmp_path / "run", setting, resume=False)
+    train.save_average(nets, learner, train.SYSTEMS["tiny"].model_copy(
+        update={"model": setting.model}), rundir)  # fmt: skip
+    _, merged, _ = checkpoint.load(rundir.model)
+    learner.swap()  # the file holds the average
+    z, t, tokens = torch.randn(1, 12, 8, 8), torch.tensor([499]), torch.zeros(1, 49, 8)
+    wanted = nets.onestep.backbone.predict(z, t, tokens)
+    got = merged.backbone.predict(z, t, tokens)
+    torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
+
+
 def test_errors_say_what_to_do(photos: Path, tmp_path: Path):
     with pytest.raises(RcodError, match="continues from a model; name it with --start"):
         train.run(recipe("tiny-prior"), photos, tmp_path / "run", cache=photos.parent / "cache")

@@ -71,7 +71,7 @@ class TinyBackbone(nn.Module):
     def predict(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         """(B, C, h, w), (B,), (B, N, D) -> eps (B, C, h, w); h and w may be odd."""
         h, w = z.shape[-2:]
-        dtype = self.unet.enter.weight.dtype
+        dtype = next(self.unet.parameters()).dtype
         even = F.pad(z, (0, w % 2, 0, h % 2), mode="replicate").to(dtype)
         return self.unet(even, t, tokens.to(dtype))[..., :h, :w].to(z.dtype)
 
