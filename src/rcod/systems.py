@@ -31,7 +31,7 @@ class System(BaseModel, frozen=True, extra="forbid"):
 SYSTEMS = {
     "tiny": System(
         name="tiny",
-        summary="RCOD on the project's own small model, trained from scratch; ships inside",
+        summary="RCOD on the project's own small model, trained from scratch",
         licence="MIT",
         weights="tiny.safetensors",
     ),
