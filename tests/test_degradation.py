@@ -1,11 +1,11 @@
 """Facts about how good photos become bad ones."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import golden
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -23,16 +23,7 @@ from rcod.degradation import (
 from rcod.errors import RcodError
 from rcod.kernels import KernelSettings, blur
 
-GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "degradation"
 MODES: tuple[Mode, ...] = ("area", "bilinear", "bicubic")
-
-
-def golden(name: str) -> dict[str, np.ndarray]:
-    path = GOLDEN / name
-    if not path.exists():
-        pytest.skip(f"{name} of the original programs is not on this machine; needs shared/golden")
-    with np.load(path) as arrays:
-        return dict(arrays)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -57,7 +48,7 @@ def quiet(**changes: object) -> DegradeSettings:
 
 
 def test_jpeg_equals_the_original():
-    known = golden("ops.npz")
+    known = golden("degradation/ops.npz")
     x, wide = torch.from_numpy(known["x"]), torch.from_numpy(known["x_80x96"])
     quality = torch.from_numpy(known["jpeg_quality"])
     np.testing.assert_allclose(jpeg(x, quality), known["jpeg"], atol=1e-5)
@@ -67,7 +58,7 @@ def test_jpeg_equals_the_original():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_resize_equals_the_original(mode: Mode):
-    known = golden("ops.npz")
+    known = golden("degradation/ops.npz")
     x = torch.from_numpy(known["x"])[0]
     np.testing.assert_allclose(resize(x, 0.63, mode), known[f"resize_{mode}_0.63"][0], atol=1e-6)
     by_size = known[f"resize_{mode}_size_33x71"][0]
@@ -75,7 +66,7 @@ def test_resize_equals_the_original(mode: Mode):
 
 
 def test_gaussian_noise_equals_the_original():
-    known = golden("noise.npz")
+    known = golden("degradation/noise.npz")
     x, sigma = torch.from_numpy(known["x"]), known["gauss_sigma"]
     rng = seeded(int(known["torch_seed_gauss"]))
     gray = gaussian_noise(x[1], sigma[1], True, rng)  # drawn first, and for the whole batch
@@ -85,7 +76,7 @@ def test_gaussian_noise_equals_the_original():
 
 
 def test_poisson_noise_equals_the_original():
-    known = golden("noise.npz")
+    known = golden("degradation/noise.npz")
     x, scales = torch.from_numpy(known["x"]), known["poisson_scale"]
     rng = seeded(int(known["torch_seed_poisson"]))
     both = [
@@ -98,7 +89,7 @@ def test_poisson_noise_equals_the_original():
 
 @pytest.mark.parametrize("run", [1, 2, 3, 4])
 def test_every_stage_of_a_run_equals_the_original(run: int):
-    known = golden(f"pipeline_{run}.npz")
+    known = golden(f"degradation/pipeline_{run}.npz")
     x = torch.from_numpy(known["hr_augmented"])[0]
     for i, (name, given) in enumerate(json.loads(str(known["stages"]))):
         arrays = {

@@ -1,11 +1,11 @@
 """Facts about blur kernels."""
 
 from math import pi
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import golden
 from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,16 +23,6 @@ from rcod.kernels import (
     uniform,
 )
 
-GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "degradation"
-
-
-def golden(name: str) -> dict[str, np.ndarray]:
-    path = GOLDEN / name
-    if not path.exists():
-        pytest.skip(f"{name} of the original programs is not on this machine; needs shared/golden")
-    with np.load(path) as arrays:
-        return dict(arrays)
-
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -45,7 +35,7 @@ def slide(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def test_bells_equal_the_original():
-    known = golden("kernels.npz")
+    known = golden("degradation/kernels.npz")
     for i, kind in enumerate(known["kind"]):
         size = int(known["size"][i])
         x, y, theta, beta = (known[n][i] for n in ("sigma_x", "sigma_y", "theta", "beta"))
@@ -59,7 +49,7 @@ def test_bells_equal_the_original():
 
 
 def test_sinc_equals_the_original():
-    known = golden("kernels.npz")
+    known = golden("degradation/kernels.npz")
     for i, omega in enumerate(known["sinc_omega"]):
         size, full = int(known["sinc_size"][i]), known[f"sinc{i:02d}"]
         margin = (len(full) - size) // 2  # some are padded with zeros
@@ -67,7 +57,7 @@ def test_sinc_equals_the_original():
 
 
 def test_blur_equals_the_original():
-    known = golden("ops.npz")
+    known = golden("degradation/ops.npz")
     x, kernels = torch.from_numpy(known["x"]), torch.from_numpy(known["kernels"])
     for i in range(len(x)):
         np.testing.assert_allclose(
