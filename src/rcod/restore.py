@@ -130,10 +130,10 @@ class Restorer:
         if color not in ("wavelet", "adain", "none"):
             raise RcodError(f"color must be wavelet, adain or none, got {color}")
         photo = as_photo(image)
-        seen = self._look(photo, "auto" in realisms)
-        return [self._finish(photo, seen, realism, scale, color) for realism in realisms]
+        seen = self.look(photo, "auto" in realisms)
+        return [self.finish(photo, seen, realism, scale, color) for realism in realisms]
 
-    def _look(self, photo: Photo, measure: bool) -> Seen:
+    def look(self, photo: Photo, measure: bool) -> Seen:
         """Everything that does not depend on the dial."""
         seconds: dict[str, float] = {}
         lr = photo.pixels[None].to(self.onestep.alphas.device)  # (1, 3, h, w)
@@ -148,7 +148,7 @@ class Restorer:
                 metric = float(torch.cat([self.metric(piece) for piece in glances(lr)]).mean())
         return Seen(up, z_up, tokens, metric, seconds)
 
-    def _finish(
+    def finish(
         self, photo: Photo, seen: Seen, realism: Realism, scale: float, color: ColorFix
     ) -> Result:
         """One place of the dial."""
@@ -180,7 +180,7 @@ class Restorer:
 
     def _timestep(self, realism: Realism, metric: float | None) -> int:
         if realism == "auto":
-            assert metric is not None, "auto needs the metric that _look estimates"
+            assert metric is not None, "auto needs the metric that look estimates"
             return int(timestep_of_metric(torch.tensor([metric]), self.system.groups))
         place = LEVELS[realism] if isinstance(realism, str) else float(realism)
         return timestep_of_realism(place, self.system.groups)
