@@ -1,0 +1,154 @@
+"""Laws of a photo that stays open, on the model that ships."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from rcod.errors import RcodError
+from rcod.images import Photo, from_pil
+from rcod.restore import Realism, Restorer
+from rcod.sitting import (
+    Place,
+    Sitting,
+    check_format,
+    draw_invention,
+    encode,
+    encode_png,
+    measure_invention,
+    take,
+)
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "otter.jpg"
+
+
+@pytest.fixture(scope="module")
+def restorer() -> Restorer:
+    return Restorer.load("tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def photo() -> Photo:
+    return from_pil(Image.open(EXAMPLE).crop((20, 20, 60, 52)))  # 40 x 32
+
+
+def test_every_place_equals_the_restorers_own(restorer: Restorer, photo: Photo):
+    sitting = Sitting(restorer, photo)
+    asked: list[tuple[Realism, float]] = [
+        ("auto", 4), ("realism", 4), (0.37, 4), ("fidelity", 2), (0.37, 4), ("auto", 4),
+    ]  # fmt: skip
+    for realism, scale in asked:
+        mine, own = sitting.result(Place(realism, scale)), restorer(photo, realism, scale)
+        assert torch.equal(mine.photo.pixels, own.photo.pixels)
+        assert (mine.level, mine.realism, mine.timestep, mine.metric, mine.auto) == (
+            own.level, own.realism, own.timestep, own.metric, own.auto,
+        )  # fmt: skip
+
+
+def test_a_photo_is_looked_at_once_and_a_place_computed_once(
+    restorer: Restorer, photo: Photo, monkeypatch: pytest.MonkeyPatch
+):
+    calls: list[str] = []
+    for name in ("look", "finish"):
+        own = getattr(restorer, name)
+        monkeypatch.setattr(
+            restorer, name, lambda *a, own=own, name=name: calls.append(name) or own(*a)
+        )
+    sitting = Sitting(restorer, photo)
+    chosen = sitting.result(Place("auto"))
+    assert not sitting.has(Place(0.3))
+    for realism in (chosen.realism, "auto", 0.3, 0.3):
+        sitting.result(Place(realism))
+    assert calls == ["look", "finish", "finish"] and sitting.has(Place(0.3))
+
+
+def test_memory_is_bounded(restorer: Restorer, photo: Photo):
+    one = 3 * 128 * 160 * 4  # bytes of a result
+    sitting = Sitting(restorer, photo, keep=2 * one)
+    empty = sitting.size
+    assert empty == photo.pixels.nbytes
+    for step in range(5):
+        sitting.result(Place(step / 10))
+    assert [sitting.has(Place(step / 10)) for step in range(5)] == [False] * 3 + [True] * 2
+    assert sitting.size < empty + 6 * one
+    tight = Sitting(restorer, photo, keep=0)
+    assert tight.result(Place(0.2)).photo.pixels.shape == (3, 128, 160) and tight.has(Place(0.2))
+
+
+def test_fidelity_invents_nothing_and_invention_rises(restorer: Restorer, photo: Photo):
+    sitting = Sitting(restorer, photo)
+    levels = [sitting.invention(Place(level)) for level in ("fidelity", "neutral", "realism")]
+    assert levels[0].share == levels[0].mean == 0 and not levels[0].where.any()
+    assert 0 < levels[1].share < levels[2].share < 1
+    assert 0 < levels[1].mean < levels[2].mean
+    assert levels[2].where.shape == (128, 160)
+
+
+def test_invention_counts_departure_against_fine_structure():
+    rng = torch.Generator().manual_seed(0)
+    kept = torch.rand(1, 64, 64, generator=rng).expand(3, -1, -1) * 0.5
+    spot = torch.zeros(64, 64)
+    spot[20:29, 20:29] = 10 / 255
+    found = measure_invention(kept + spot, kept)
+    assert found.mean == pytest.approx(10 * 81 / 64**2, rel=1e-4)
+    assert float(found.where[24, 24]) == pytest.approx(10 / 255, rel=1e-4)
+    assert not found.where[:10].any() and not found.where[:, 40:].any()
+    flat = torch.full((3, 8, 8), 0.5)
+    assert measure_invention(flat, flat).share == 0
+    assert measure_invention(flat + 0.1, flat).share == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize(("departure", "alpha"), [(0.0, 0), (3 / 255, 118), (0.5, 235)])
+def test_overlay_shows_nothing_where_nothing_departs(departure: float, alpha: int):
+    overlay = draw_invention(torch.full((4, 6), departure))
+    assert overlay.size == (6, 4) and overlay.mode == "RGBA"
+    assert overlay.getchannel("A").getextrema() == pytest.approx((alpha, alpha), abs=1)
+
+
+def test_bytes_are_those_of_the_file(restorer: Restorer, photo: Photo, tmp_path: Path):
+    from rcod.images import write
+
+    for format in ("png", "jpg", "webp"):
+        write(tmp_path / f"a.{format}", photo)
+        assert encode(photo, format) == (tmp_path / f"a.{format}").read_bytes()
+
+
+def test_errors_name_no_file():
+    for content in (b"", b"not a picture", EXAMPLE.read_bytes()[:2000]):
+        with pytest.raises(RcodError) as error:
+            take(content)
+        assert "rcod-" not in str(error.value) and "/" not in str(error.value)
+        assert str(error.value).startswith("must ")
+    clear = Photo(torch.zeros(3, 4, 4), torch.zeros(1, 4, 4))
+    with pytest.raises(RcodError, match=r"^a JPEG picture must be opaque"):
+        encode(clear, "jpg")
+    with pytest.raises(RcodError, match=r"^a JPEG picture must be opaque"):
+        check_format(clear, 4, "jpg")
+    with pytest.raises(RcodError, match=r"^a WEBP picture must be at most"):
+        check_format(Photo(torch.zeros(3, 1, 5000)), 4, "webp")
+    check_format(clear, 4, "png")
+
+
+def test_before_is_the_photo_at_the_results_size(restorer: Restorer, photo: Photo):
+    before = Sitting(restorer, Photo(photo.pixels, photo.pixels[:1])).before(2.5)
+    assert before.pixels.shape == (3, 80, 100)
+    assert before.alpha is not None and before.alpha.shape == (1, 80, 100)
+
+
+def test_sheet_shows_all_levels(restorer: Restorer, photo: Photo):
+    sheet = Sitting(restorer, photo).sheet("otter", 2)
+    assert sheet.width > 3 * 80 and encode_png(sheet).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (("strong",), "realism must be"),
+        (("auto", 9.0), "scale must lie"),
+        (("auto", 4.0, "sepia"), "color must be"),
+    ],
+)
+def test_places_are_checked(values: tuple, words: str):
+    with pytest.raises(RcodError, match=words):
+        Place(*values)
