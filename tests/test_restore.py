@@ -102,6 +102,24 @@ def test_tiles_leave_no_seam():
     assert float(error.max()) < 4 and float(error.mean()) < 0.05
 
 
+def test_every_tile_is_told_of_and_a_watcher_may_end_the_work(
+    restorer: Restorer, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("rcod.restore.TILE", 32)
+    monkeypatch.setattr("rcod.restore.OVERLAP", 8)
+    told: list[float] = []
+    photo = Photo(restorer(picture, 0.0, scale=1).photo.pixels)
+    seen = restorer.look(photo, False)
+    restorer.finish(photo, seen, 0.0, 4, "wavelet", told.append)
+    assert told == [0.5, 1.0]
+
+    def leave(done: float) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        restorer.finish(photo, seen, 0.0, 4, "wavelet", leave)
+
+
 def test_glances_cover_large_photos_and_take_small_ones_whole():
     assert [p.shape[-2:] for p in glances(torch.zeros(1, 3, 100, 30))] == [(100, 30)]
     pieces = list(glances(torch.zeros(1, 3, 2000, 300)))

@@ -8,9 +8,10 @@ dial is computed once for a photo and shared by all the levels asked for.
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
@@ -28,10 +29,11 @@ from rcod.grouping import LEVELS, realism_of_timestep, timestep_of_metric, times
 from rcod.images import Photo, from_pil, read, to_pil
 from rcod.onestep import OneStep, enlarge
 from rcod.systems import System
-from rcod.tiling import PHASE, tiled
+from rcod.tiling import PHASE, plan, tiled
 
 Level = Literal["fidelity", "neutral", "realism", "auto"]
 Realism = float | Level
+Watch = Callable[[float], None]  # told the share that is done; may raise to end the work
 ColorFix = Literal["wavelet", "adain", "none"]
 
 TILE, OVERLAP = 512, 96  # latent pixels; a result of 2048 x 2048 is one tile
@@ -149,13 +151,19 @@ class Restorer:
         return Seen(up, z_up, tokens, metric, seconds)
 
     def finish(
-        self, photo: Photo, seen: Seen, realism: Realism, scale: float, color: ColorFix
+        self,
+        photo: Photo,
+        seen: Seen,
+        realism: Realism,
+        scale: float,
+        color: ColorFix,
+        watch: Watch = lambda done: None,
     ) -> Result:
-        """One place of the dial."""
+        """One place of the dial; `watch` is told of every tile."""
         seconds = dict(seen.seconds)
         t = self._timestep(realism, seen.metric)
         with clock(seconds, "predict"):
-            z_sr = self._clean(seen, t)
+            z_sr = self._clean(seen, t, watch)
         with clock(seconds, "decode"):
             sr = self.onestep.backbone.decode(z_sr)  # (1, 3, 4h, 4w)
         with clock(seconds, "color"):
@@ -185,15 +193,22 @@ class Restorer:
         place = LEVELS[realism] if isinstance(realism, str) else float(realism)
         return timestep_of_realism(place, self.system.groups)
 
-    def _clean(self, seen: Seen, t: int) -> Tensor:
+    def _clean(self, seen: Seen, t: int, watch: Watch) -> Tensor:
         """z_up -> z_sr, in tiles where the photo is large."""
         timestep = torch.tensor([t], device=seen.z_up.device)
         height, width = seen.z_up.shape[-2:]
         z_up = seen.z_up
         if max(height, width) > TILE:  # cuts must fall where the UNet's strides do
             z_up = F.pad(z_up, (0, -width % PHASE, 0, -height % PHASE), mode="replicate")
-        z_sr = tiled(lambda z: self.onestep.clean(z, timestep, seen.tokens), z_up, TILE, OVERLAP)
-        return z_sr[..., :height, :width]
+        tiles = len(plan(z_up.shape[-2], z_up.shape[-1], TILE, OVERLAP).corners)
+        done = count(1)
+
+        def clean(z: Tensor) -> Tensor:
+            z_sr = self.onestep.clean(z, timestep, seen.tokens)
+            watch(next(done) / tiles)
+            return z_sr
+
+        return tiled(clean, z_up, TILE, OVERLAP)[..., :height, :width]
 
 
 def check_realism(realism: Realism) -> None:

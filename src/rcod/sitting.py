@@ -31,6 +31,7 @@ from rcod.restore import (
     Restorer,
     Result,
     Seen,
+    Watch,
     check_realism,
     check_scale,
     resize,
@@ -91,14 +92,14 @@ class Sitting:
         return sum(tensor.nbytes for tensor in held)
 
     @torch.inference_mode()
-    def result(self, place: Place) -> Result:
+    def result(self, place: Place, watch: Watch = lambda done: None) -> Result:
         """The restored photo at one place of the dial, as `Restorer.__call__` gives it."""
         if self._seen is None:
             self._seen = self._restorer.look(self.photo, True)
         result = self._results.get(self._key(place))
         if result is None:
             result = self._restorer.finish(
-                self.photo, self._seen, place.realism, place.scale, place.color
+                self.photo, self._seen, place.realism, place.scale, place.color, watch
             )
             if place.realism == "auto":
                 self._auto = result.realism
