@@ -2,9 +2,11 @@
 
 import torch
 
-from rcod.backbone import TinyBackbone, TinySettings, fit_basis
+from rcod.backbone import TinyBackbone, TinySettings, fit_basis, lap, lapping
 
-SMALL = TinySettings(latent=12, widths=(8, 16), blocks=(1, 2, 1), tokens=8, heads=2)
+SMALL = TinySettings(
+    latent=12, lap=-15, waves=4, widths=(8, 16), blocks=(1, 2, 1), tokens=8, heads=2
+)
 
 
 def backbone(settings: TinySettings = SMALL) -> TinyBackbone:
@@ -12,7 +14,7 @@ def backbone(settings: TinySettings = SMALL) -> TinyBackbone:
     net = TinyBackbone(settings)
     rng = torch.Generator().manual_seed(0)
     crops = torch.rand(4, 3, 32, 32, generator=rng)
-    basis, mean, std = fit_basis(crops, settings.latent)
+    basis, mean, std = fit_basis(crops, settings.latent, net.turn)
     net.basis.copy_(basis)
     net.mean.copy_(mean)
     net.std.copy_(std)
@@ -31,12 +33,12 @@ def test_all_components_lose_nothing():
 
 def test_fewer_components_are_the_best_linear_ones():
     crops = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    basis, mean, std = fit_basis(crops, 12)
+    net = TinyBackbone(SMALL)
+    basis, mean, std = fit_basis(crops, 12, net.turn)
     flat = basis.flatten(1)
     torch.testing.assert_close(flat @ flat.T, torch.eye(12), rtol=1e-4, atol=1e-4)
     assert bool((std.diff() <= 0).all())
     torch.testing.assert_close(mean, crops.mean(dim=(0, 2, 3)))
-    net = TinyBackbone(SMALL)
     net.basis.copy_(basis)
     net.mean.copy_(mean)
     net.std.copy_(std)
@@ -48,7 +50,22 @@ def test_encoding_a_part_is_a_part_of_the_encoding():
     net = backbone()
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     whole = net.encode(image)
-    torch.testing.assert_close(net.encode(image[..., 16:48, 8:40]), whole[..., 4:12, 2:10])
+    part = net.encode(image[..., 16:48, 8:40])
+    torch.testing.assert_close(part[..., 1:-1, 1:-1], whole[..., 5:11, 3:9])  # blocks lap by one
+
+
+def test_lapping_is_undone_by_its_transpose_and_reaches_two_pixels_over_borders():
+    turn = lapping(-15)
+    image = torch.rand(1, 3, 8, 12, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(lap(lap(image, turn), turn.T), image)
+    torch.testing.assert_close(turn @ turn.T, torch.eye(4))
+    torch.testing.assert_close(lapping(0), torch.eye(4))
+    flat = torch.full((1, 3, 8, 8), 0.5)
+    torch.testing.assert_close(lap(flat, turn), flat)  # an even area stays even
+    one = torch.zeros(1, 3, 12, 12)
+    one[..., 4:8, 4:8] = 1  # an error of one block
+    seen = lap(one, turn.T)[0, 0] != 0
+    assert seen[2:10, 2:10].sum() == seen.sum() == 64
 
 
 def test_a_far_pixel_does_not_matter():

@@ -44,6 +44,11 @@ def test_windows_of_hr_and_lr_show_the_same_place(tmp_path: Path):
         batch = next(batches)
         torch.testing.assert_close(batch.hr[..., ::4, ::4], batch.lr)
         assert batch.context.shape == (16, 3, 16, 16)
+    np.save(tmp_path / "guides.npy", hr[[2, 0]])  # row 0 shows crop 2
+    data.add_guides(tmp_path / "guides.npy", torch.tensor([2, 0]))
+    batch = next(data.batches(16, 32, torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(batch.guide, batch.hr)
+    assert 8 <= batch.guided.sum() < 16  # half of the batch and whoever has one by chance
     clean = next(Pairs(tmp_path / "crops.npy", None).batches(2, 32, torch.Generator()))
     torch.testing.assert_close(clean.hr[..., ::4, ::4], clean.lr, rtol=0, atol=1 / 255)
 

@@ -38,7 +38,7 @@ ORDER = (
     "kernels",
     "degradation",
     "data",
-    "guide",
+    "elder",
     "losses",
     "vsd",
     "adversary",
@@ -51,6 +51,11 @@ ORDER = (
     "evaluate",
     "benchmark",
     # doors
+    "engine",
+    "meters",
+    "guard",
+    "service",
+    "server",
     "web",
     "cli",
 )

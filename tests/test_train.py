@@ -10,7 +10,9 @@ from PIL import Image
 
 from rcod import checkpoint, train
 from rcod.errors import RcodError
-from rcod.learner import Learner
+from rcod.learner import Learner, orthogonal
+from rcod.metrics import LpipsHed
+from rcod.objectives import prior_loss
 from rcod.recipe import Recipe, recipe_named
 
 SMALL = {
@@ -76,24 +78,24 @@ def test_a_resumed_run_equals_an_unbroken_one(
         go(tmp_path / "broken")
 
 
-def test_a_restore_step_moves_student_and_critic(photos: Path, autoencoder: Path, tmp_path: Path):
-    setting = recipe("tiny-rcod", steps="2", distill_from="0")
+def test_a_restore_step_moves_student_critic_and_adversary(
+    photos: Path, autoencoder: Path, tmp_path: Path
+):
+    setting = recipe("tiny-rcod", steps="2", perceive_from="0", distill_from="0")
     crops = train.build_crops(train.photos_in(photos), photos.parent / "cache", setting.data)
     pairs = train.build_pairs(crops, setting.data, workers=1)
     system, nets = train.prepare(setting.model_copy(update={"goal": "prior"}), autoencoder, None)
     assert system.groups == setting.groups
     train.attach(nets.critic, 2, train.seeded(0))
-    learners = {
-        "student": Learner(nets.onestep, setting.optim, 2),
-        "critic": Learner(nets.critic, setting.optim, 2),
-    }
+    nets = nets._replace(trunk=LpipsHed())  # its weights are no part of the law
+    learners = train.learners_of(nets, setting)
     before = {name: [p.clone() for p in x.parameters] for name, x in learners.items()}
     frozen = [p.clone() for p in nets.teacher.parameters()]
     batches = train.Pairs(crops, pairs).batches(2, 32, train.seeded(0))
     values: dict[str, float] = {}
     for n in range(2):
         values = train.step(nets, next(batches), setting, learners, (n, train.seeded(n)))
-    assert {"pixel", "distill", "critic", "loss", "norm"} <= values.keys()
+    assert {"pixel", "distill", "critic", "adversary", "loss", "norm"} <= values.keys()
     for name, learner in learners.items():
         moved = [
             not torch.equal(a, b) for a, b in zip(before[name], learner.parameters, strict=True)
@@ -115,7 +117,7 @@ def test_adapters_alone_learn_and_are_merged_into_the_result(
     crops = train.build_crops(train.photos_in(photos), photos.parent / "cache", setting.data)
     batch = next(train.Pairs(crops, None).batches(2, 32, train.seeded(0)))
     for n in range(2):
-        learner.update(train.prior_step(nets, batch, setting, train.seeded(n)), n)
+        learner.update(prior_loss(nets, batch, setting, train.seeded(n)), n)
     rundir = train.RunDir(tmp_path / "run", setting, resume=False)
     train.save_average(nets, learner, train.SYSTEMS["tiny"].model_copy(
         update={"model": setting.model}), rundir)  # fmt: skip
@@ -132,3 +134,11 @@ def test_errors_say_what_to_do(photos: Path, tmp_path: Path):
         train.run(recipe("tiny-prior"), photos, tmp_path / "run", cache=photos.parent / "cache")
     with pytest.raises(RcodError, match="photos must be a folder or a list"):
         train.run(recipe("tiny-prior"), tmp_path / "none", tmp_path / "other")
+
+
+def test_orthogonal_steps_have_equal_singular_values():
+    matrix = torch.randn(12, 40, generator=torch.Generator().manual_seed(0)) * 1e-4
+    for each in (matrix, matrix.T):
+        values = torch.linalg.svdvals(orthogonal(each))
+        assert values.min() > 0.5
+        assert values.max() < 1.4

@@ -1,8 +1,8 @@
 """The latent diffusion model behind three calls: encode, predict, decode.
 
 `Backbone` is what every system stands on. `TinyBackbone` is the project's own: a linear
-autoencoder (the Karhunen-Loeve basis of 4 x 4 pixel blocks, whitened) and a small UNet of
-plain convolutions. It holds no image-wide statistics and attends to the image tokens alone,
+autoencoder (the Karhunen-Loeve basis of lapped 4 x 4 pixel blocks, whitened) and a small UNet
+of plain convolutions. It holds no image-wide statistics and attends to the image tokens alone,
 so its answer at a pixel depends on the photo around it and never on where a tile was cut.
 
     image -> encode -> z -> predict(z, t, tokens) -> eps
@@ -42,6 +42,8 @@ class TinySettings(BaseModel, frozen=True, extra="forbid"):
     """The shape of the tiny model."""
 
     latent: int = Field(default=32, ge=3, le=48)  # channels; 48 would be lossless
+    lap: float = 0.0  # degrees by which pixels are turned across the borders of blocks; see `lap`
+    waves: float = Field(default=16.0, ge=1)  # of the time embedding: few make an even dial
     widths: tuple[int, int] = (64, 128)  # channels at latent resolution and at half of it
     blocks: tuple[int, int, int] = (5, 8, 5)  # residual blocks: before, at half, after
     tokens: int = 128  # width of an image token
@@ -60,12 +62,14 @@ class TinyBackbone(nn.Module):
         self.basis = nn.Buffer(torch.zeros(settings.latent, 3, size, size))  # orthonormal rows
         self.mean = nn.Buffer(torch.zeros(3))  # mean colour
         self.std = nn.Buffer(torch.ones(settings.latent))  # of each coefficient
+        self.turn = nn.Buffer(lapping(settings.lap), persistent=False)  # (4, 4)
         self.unet = TinyUNet(settings)
 
     def encode(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> whitened block coefficients, (B, C, H/4, W/4)."""
         with torch.autocast(image.device.type, enabled=False):  # 8 bits of mantissa would show
-            z = F.conv2d(image - self.mean.view(1, 3, 1, 1), self.basis, stride=self.factor)
+            turned = lap(image - self.mean.view(1, 3, 1, 1), self.turn)
+            z = F.conv2d(turned, self.basis, stride=self.factor)
             return z / self.std.view(1, -1, 1, 1)
 
     def predict(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
@@ -80,23 +84,58 @@ class TinyBackbone(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             scaled = z * self.std.view(1, -1, 1, 1)
             image = F.conv_transpose2d(scaled, self.basis, stride=self.factor)
-            return image + self.mean.view(1, 3, 1, 1)
+            return lap(image, self.turn.T) + self.mean.view(1, 3, 1, 1)
 
 
-def fit_basis(crops: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The linear autoencoder that loses least: principal components of 4 x 4 x 3 blocks.
+def lapping(degrees: float) -> Tensor:
+    """The orthogonal map of four pixels astride a border, (4, 4); 0 degrees change nothing.
+
+    Sums and differences of mirrored pixels are formed, the differences turned, and both taken
+    apart again (the time-domain lapped transform of Tran et al., 2003).
+    """
+    mirror = torch.eye(2).flip(0)
+    top, bottom = (torch.cat(pair, 1) for pair in ((torch.eye(2), mirror), (mirror, -torch.eye(2))))
+    butterfly = torch.cat([top, bottom]) / math.sqrt(2)  # its own inverse
+    angle = math.radians(degrees)
+    middle = torch.eye(4)
+    middle[2:, 2:] = torch.tensor(
+        [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    )
+    return (butterfly @ middle @ butterfly).T
+
+
+def lap(image: Tensor, turn: Tensor) -> Tensor:
+    """Turn the four pixels astride every border of 4 x 4 blocks, along both axes.
+
+    Blocks of the turned image reach over their neighbours' pixels, so that an error of one block
+    fades out instead of ending in an edge. The inverse is the same call with `turn.T`.
+
+    Args:
+        image: (B, 3, H, W), H and W multiples of 4.
+        turn: orthogonal map of four neighbours, (4, 4), applied to rows from the right.
+    """
+    for _ in range(2):
+        inner = image[..., 2:-2]
+        borders = inner.unflatten(-1, (inner.shape[-1] // 4, 4)) @ turn  # (B, 3, H, W/4 - 1, 4)
+        image = torch.cat([image[..., :2], borders.flatten(-2), image[..., -2:]], -1)
+        image = image.transpose(-1, -2)
+    return image
+
+
+def fit_basis(crops: Tensor, channels: int, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The linear autoencoder that loses least: principal components of lapped 4 x 4 x 3 blocks.
 
     Args:
         crops: HR crops, (N, 3, H, W) in [0, 1], H and W multiples of 4.
         channels: how many components to keep, at most 48.
+        turn: the lapping, (4, 4).
 
     Returns:
         Basis (C, 3, 4, 4) with orthonormal rows, mean colour (3,), standard deviations (C,).
     """
     mean = crops.mean(dim=(0, 2, 3))
-    blocks = F.unfold(
-        crops - mean.view(1, 3, 1, 1), TinyBackbone.factor, stride=TinyBackbone.factor
-    )
+    turned = lap(crops - mean.view(1, 3, 1, 1), turn)
+    blocks = F.unfold(turned, TinyBackbone.factor, stride=TinyBackbone.factor)
     rows = blocks.transpose(1, 2).reshape(-1, blocks.shape[1]).double()  # (blocks, 48)
     variance, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
     basis = vectors.T.flip(0)[:channels].reshape(channels, 3, 4, 4)
@@ -109,6 +148,7 @@ class TinyUNet(nn.Module):
     def __init__(self, settings: TinySettings) -> None:
         super().__init__()
         wide, half = settings.widths
+        self.waves = settings.waves
         before, middle, after = settings.blocks
         self.time = nn.Sequential(nn.Linear(64, 256), nn.SiLU(), nn.Linear(256, 256), nn.SiLU())
         self.enter = nn.Conv2d(settings.latent, wide, 3, padding=1)
@@ -125,7 +165,7 @@ class TinyUNet(nn.Module):
 
     def forward(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         """(B, C, h, w) with even sides, (B,), (B, N, D) -> eps (B, C, h, w)."""
-        emb = LOUDNESS * self.time(embed_time(t).to(z.dtype))  # (B, 256)
+        emb = LOUDNESS * self.time(embed_time(t, self.waves).to(z.dtype))  # (B, 256)
         x = self.enter(z)  # (B, wide, h, w)
         for block in self.before:
             x = block(x, emb)
@@ -137,7 +177,7 @@ class TinyUNet(nn.Module):
         x = x + self.up(y)  # (B, wide, h, w)
         for block in self.after:
             x = block(x, emb)
-        share = (t.to(x.dtype) - 250) / 500  # 0 at fidelity, 1 at realism
+        share = ((t.float() - 250) / 500).to(x.dtype)  # 0 at fidelity, 1 at realism
         return self.leave(x) + share.view(-1, 1, 1, 1) * self.lean(x)
 
 
@@ -191,8 +231,11 @@ def zero(layer: nn.Conv2d | nn.Linear) -> None:
         nn.init.zeros_(parameter)
 
 
-def embed_time(t: Tensor) -> Tensor:
-    """Sines and cosines of the timestep; (B,) in [0, 1000) -> (B, 64), smooth in t."""
-    rates = torch.exp(torch.linspace(0.0, math.log(16.0), 32, device=t.device))
+def embed_time(t: Tensor, waves: float) -> Tensor:
+    """Sines and cosines of the timestep; (B,) in [0, 1000) -> (B, 64), smooth in t.
+
+    From 0 to 1000 the slowest passes a quarter of a wave, the fastest `waves` quarters.
+    """
+    rates = torch.exp(torch.linspace(0.0, math.log(waves), 32, device=t.device))
     angles = t.float().view(-1, 1) / 1000 * rates * math.pi / 2
     return torch.cat([angles.sin(), angles.cos()], dim=1)

@@ -46,6 +46,8 @@ class Batch(NamedTuple):
     hr: Tensor  # (B, 3, H, W) true pixels
     lr: Tensor  # (B, 3, H/4, W/4) the same place, degraded
     context: Tensor  # (B, 3, C, C) the whole degraded crop the window was cut from
+    guide: Tensor  # (B, 3, H, W) a larger restorer's picture of it, true pixels where there is none
+    guided: Tensor  # (B,) 1 where there is one
 
 
 def photos_in(source: Path) -> list[Path]:
@@ -116,32 +118,55 @@ def digest(*parts: str) -> str:
 
 
 class Pairs:
-    """Random windows of cached crops with their degraded twins."""
+    """Random windows of cached crops with their degraded twins, and guides where there are any."""
 
     def __init__(self, crops: Path, pairs: Path | None) -> None:
         self.hr = np.load(crops, mmap_mode="r")  # (N, 3, S, S)
         self.lr = np.load(pairs, mmap_mode="r") if pairs else None  # (N, 3, S/4, S/4)
-        # flat crops teach little: detailed ones come up to six times as often
+        # flat crops teach little: detailed ones come up to four times as often
         slope = [np.abs(np.diff(crop[:, ::4].astype(np.int16), axis=2)).mean() for crop in self.hr]
-        self.chance = torch.tensor(slope, dtype=torch.float64).clamp(2, 12)  # (N,)
+        self.chance = torch.tensor(slope, dtype=torch.float64).clamp(3, 12)  # (N,)
+        self.guides: np.ndarray | None = None  # (K, 3, S, S)
+        self.guided: dict[int, int] = {}  # crop -> its row in `guides`
+
+    def add_guides(self, guides: Path, crops: Tensor) -> None:
+        """Let half of every batch come from the crops (K,) that have a guide."""
+        self.guides = np.load(guides, mmap_mode="r")
+        self.guided = {crop: row for row, crop in enumerate(crops.tolist())}
+
+    def draw(self, batch: int, rng: torch.Generator) -> list[int]:
+        """Crops for a batch, detailed and guided ones more often."""
+        index = torch.multinomial(self.chance, batch, True, generator=rng).tolist()
+        crops = list(self.guided)
+        if crops:
+            rows = torch.randint(len(crops), (batch // 2,), generator=rng).tolist()
+            index[: batch // 2] = [crops[row] for row in rows]
+        return index
 
     def batches(self, batch: int, window: int, rng: torch.Generator) -> Iterator[Batch]:
         """Endless batches of `window` x `window` HR pixels, flipped and turned at random."""
         side = self.hr.shape[-1]
         places = (side - window) // SCALE + 1
         while True:
-            index = torch.multinomial(self.chance, batch, True, generator=rng).tolist()
+            index = self.draw(batch, rng)
             turn = torch.randint(8, (batch,), generator=rng).tolist()
             y, x = (torch.randint(places, (batch,), generator=rng).tolist() for _ in range(2))
-            hr, lr, context = [], [], []
+            hr, lr, context, guide = [], [], [], []
             for i, k, top, left in zip(index, turn, y, x, strict=True):
                 high = _turn(self.hr[i], k)
                 low = _shrink(high) if self.lr is None else _turn(self.lr[i], k)
-                n, m = window // SCALE, window
-                lr.append(low[:, top : top + n, left : left + n])
-                hr.append(high[:, SCALE * top : SCALE * top + m, SCALE * left : SCALE * left + m])
+                row = self.guided.get(i)
+                shown = high if row is None or self.guides is None else _turn(self.guides[row], k)
+                lr.append(_window(low, top, left, window // SCALE))
+                hr.append(_window(high, SCALE * top, SCALE * left, window))
+                guide.append(_window(shown, SCALE * top, SCALE * left, window))
                 context.append(low)
-            yield Batch(_stack(hr), _stack(lr), _stack(context))
+            guided = torch.tensor([float(i in self.guided) for i in index])
+            yield Batch(_stack(hr), _stack(lr), _stack(context), _stack(guide), guided)
+
+
+def _window(picture: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
+    return picture[:, top : top + side, left : left + side]
 
 
 def _stack(arrays: list[np.ndarray]) -> Tensor:

@@ -18,10 +18,12 @@ class LossSettings(BaseModel, frozen=True, extra="forbid"):
     """What a sample pays for, at both ends of the dial; straight lines between."""
 
     pixel: Ends = (1.0, 0.2)  # Charbonnier distance
+    guide: Ends = (0.0, 0.8)  # the same from the guide, where there is one
     latent: Ends = (0.03, 0.0)  # L1 of whitened latents, where every frequency counts alike
     texture: Ends = (0.0, 0.1)  # local energy of every latent channel
     perceptual: Ends = (0.05, 1.0)  # LPIPS over the HED trunk
-    distill: Ends = (0.0, 0.1)  # VSD, or the adversary
+    distill: Ends = (0.0, 0.1)  # VSD
+    adversary: Ends = (0.0, 0.05)
     share: float = Field(default=0.25, gt=0, le=1)  # part of a batch that the costly terms look at
 
 
@@ -70,13 +72,17 @@ def texture(z_sr: Tensor, z_hr: Tensor) -> Tensor:
     return (energy.abs() + mean.abs()).flatten(1).mean(dim=1)  # of (B, C, h/4, w/4)
 
 
-def perceptual(trunk: LpipsHed, sr: Tensor, hr: Tensor, rng: torch.Generator) -> Tensor:
-    """Perceptual distance, (B,), of images (B, 3, H, W) in [0, 1], seen at a random reduction.
+def look(
+    trunk: LpipsHed, sr: Tensor, target: Tensor, rng: torch.Generator
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Taps of results and targets, (B, 3, H, W) in [0, 1] each, seen at a random reduction.
 
     A distance that always looks at full size can be pleased by a fine grid of dots; one that
     steps back at random can't.
     """
     scale = 0.5 + 0.5 * float(torch.rand((), generator=rng))
-    size = [round(side * scale / 8) * 8 for side in hr.shape[-2:]]
-    sr, hr = (F.interpolate(x, size, mode="bilinear", antialias=True) for x in (sr, hr))
-    return trunk(sr, hr)
+    size = [round(side * scale / 8) * 8 for side in sr.shape[-2:]]
+    seen = [F.interpolate(x, size, mode="bilinear", antialias=True) for x in (sr, target)]
+    with torch.no_grad():
+        there = trunk.trunk.features(seen[1])
+    return trunk.trunk.features(seen[0]), there

@@ -22,6 +22,8 @@ class OptimSettings(BaseModel, frozen=True, extra="forbid"):
     """AdamW, a warm-up, a plateau and a straight fall to zero."""
 
     lr: float = Field(default=5e-4, gt=0)
+    muon: float = Field(default=0.0, ge=0)  # rate of matrices and kernels; 0: AdamW for them too
+    beta: float = Field(default=0.9, ge=0, lt=1)  # decay of AdamW's first moment
     warmup: int = Field(default=200, ge=0)  # steps
     decay: float = Field(default=0.3, ge=0, le=1)  # last part of the run, in which the rate falls
     weight_decay: float = Field(default=0.0, ge=0)
@@ -54,6 +56,10 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
     losses: LossSettings = LossSettings()
     rank: int = Field(default=0, ge=0)  # LoRA rank of the student; 0 trains its full weights
     distill_way: Distill = "released"  # degradation-aware sampling
+    guides: int = Field(default=0, ge=0)  # crops that a larger restorer has restored, too
+    perceive_from: int = Field(default=0, ge=0)  # first step with the perceptual term
+    adversary_from: int = Field(default=0, ge=0)  # first step with the adversary
+    adversary_lr: float = Field(default=4e-4, gt=0)
     distill_from: int = Field(default=0, ge=0)  # first step with distillation
     critic_rank: int = Field(default=16, ge=1)  # LoRA rank of the critic
     critic_lr: float = Field(default=5e-4, gt=0)
@@ -67,6 +73,7 @@ RECIPES = {
             goal="autoencoder",
             summary="fit the linear autoencoder to the crops, in closed form",
             steps=1,
+            model=TinySettings(lap=-15.0, waves=4.0),
         ),
         Recipe(
             name="tiny-prior",

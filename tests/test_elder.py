@@ -1,0 +1,50 @@
+"""Guides are made once, for the same crops, and survive being broken off."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from rcod import elder
+from rcod.errors import RcodError
+
+
+def pairs_in(folder: Path) -> Path:
+    folder.mkdir()
+    np.save(folder / "pairs.npy", np.random.default_rng(0).integers(0, 255, (8, 3, 4, 4), np.uint8))
+    return folder / "pairs.npy"
+
+
+def test_a_broken_run_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    save_file(elder.Elder().state_dict(), tmp_path / elder.FILE)
+    chance, forward, calls = torch.ones(8, dtype=torch.float64), elder.Elder.forward, []
+
+    def break_off(self: elder.Elder, x: torch.Tensor) -> torch.Tensor:
+        calls.append(x)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return forward(self, x)
+
+    whole = elder.build_guides(pairs_in(tmp_path / "whole"), chance, 8, tmp_path)
+    pairs = pairs_in(tmp_path / "broken")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(elder.Elder, "forward", break_off)
+        elder.build_guides(pairs, chance, 8, tmp_path)
+    broken = elder.build_guides(pairs, chance, 8, tmp_path)
+    assert whole.read_bytes() == broken.read_bytes()
+    assert np.load(whole).shape == (8, 3, 16, 16)
+
+
+def test_fewer_guides_are_the_first_of_more():
+    chance = torch.linspace(1, 4, 100, dtype=torch.float64)
+    few, many = elder.chosen(chance, 10), elder.chosen(chance, 60)
+    assert few.tolist() == many[:10].tolist()
+    assert len(set(many.tolist())) == 60
+
+
+def test_missing_weights_are_named(tmp_path: Path):
+    with pytest.raises(RcodError, match=r"guides need .*realesrgan_x4plus.safetensors"):
+        elder.Elder.load(tmp_path)
