@@ -14,6 +14,11 @@ ORDER = (
     "errors",
     "device",
     # pixels
+    "decode",
+    "metadata",
+    "encode",
+    "profiles",
+    "resample",
     "images",
     "color",
     "tiling",
@@ -21,6 +26,7 @@ ORDER = (
     # mathematics
     "schedule",
     "grouping",
+    "dial",
     # networks
     "lora",
     "backbone",
@@ -30,6 +36,7 @@ ORDER = (
     "systems",
     "checkpoint",
     # using
+    "passes",
     "restore",
     "sheet",
     "batch",

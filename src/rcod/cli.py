@@ -4,6 +4,7 @@
     rcod models
     rcod train RECIPE --photos DIR --run DIR [key=value ...]
     rcod benchmark
+    rcod web | serve [--port 7860]
 
 What a caller can fix is one line on standard error and exit code 2. Everything that needs
 PyTorch is imported inside the commands, so that help comes at once.
@@ -161,6 +162,32 @@ def benchmark(
         if with_cold:
             numbers["cold"] = cold()
         _say(json.dumps(numbers, indent=2))
+
+
+@app.command("web")
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7860,
+    model: ModelOption = "tiny",
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    queue: Annotated[int, typer.Option(min=1, help="Photos that may wait or run.")] = 8,
+    max_megabytes: Annotated[int, typer.Option(min=1, help="Of a request.")] = 64,
+    max_megapixels: Annotated[int, typer.Option(min=1, help="Of a result.")] = 100,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one photo.")] = 300,
+    token: Annotated[
+        str | None, typer.Option(envvar="RCOD_TOKEN", help="Refuse who does not show it.")
+    ] = None,
+) -> None:
+    """Serve the page and the HTTP interface, until Ctrl-C."""
+    with _plain_errors():
+        from rcod.web import Limits, Restorer, listen_and_serve
+
+        limits = Limits(
+            queue, max_megabytes * 10**6, max_megapixels * 10**6, seconds=timeout, token=token
+        )
+        listen_and_serve(lambda: Restorer.load(model, device, dtype), host, port, limits, _say)
 
 
 def _dial(text: str) -> "Realism | Literal['all']":

@@ -10,6 +10,7 @@ costs nothing. Every result is the same, byte for byte, as the restorer's own.
 """
 
 import io
+import math
 import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from rcod.restore import (
     Watch,
     check_realism,
     check_scale,
+    finished,
     resize,
     target_size,
 )
@@ -42,7 +44,8 @@ from rcod.sheet import ALL, draw_sheet
 KEEP = 256_000_000  # bytes of results that a sitting keeps; the latest is kept in any case
 LUMA = (0.299, 0.587, 0.114)  # BT.601
 NEAR = 9  # pixels a side of the window over which the map averages
-FULL = 12 / 255  # mean departure within the window that the overlay shows at full strength
+FULL = 8 / 255  # mean departure within the window that the overlay shows at full strength
+SHOWN = 1024  # pixels a side of the overlay at most; the map is smooth
 FAINT, STRONG = (255, 176, 32), (255, 32, 110)  # the overlay's colours
 
 
@@ -129,12 +132,8 @@ class Sitting:
     def before(self, scale: float) -> Photo:
         """The photo itself at the result's size: bicubic, no model."""
         size = target_size(self.photo, scale)
-        pixels, alpha = (
-            None if x is None else resize(x[None], size)[0].clamp(0, 1)
-            for x in (self.photo.pixels, self.photo.alpha)
-        )
-        assert pixels is not None
-        return Photo(pixels, alpha, self.photo.icc, None)
+        pixels = resize(self.photo.pixels[None], size)[0].clamp(0, 1)
+        return replace(finished(self.photo, pixels, size), exif=None)
 
     def _key(self, place: Place) -> Key:
         """One key for a level, its number, and auto once it has chosen."""
@@ -170,14 +169,16 @@ def measure_invention(sr: Tensor, kept: Tensor) -> Invention:
 
 
 def draw_invention(where: Tensor) -> Image.Image:
-    """The map as a see-through picture to lay over the result; nothing shows at 0.
+    """The map as a see-through picture to stretch over the result; nothing shows at 0.
 
     Colours stand for fixed departures, so that maps of different photos and levels compare.
     """
-    strength = (where / FULL).clamp(0, 1).cpu()  # (H, W)
+    step = math.ceil(max(where.shape) / SHOWN)
+    small = F.avg_pool2d(where[None, None], step, ceil_mode=True, count_include_pad=False)[0, 0]
+    strength = (small / FULL).clamp(0, 1).cpu()  # (H / step, W / step)
     faint, strong = (torch.tensor(c, dtype=torch.float32).view(3, 1, 1) for c in (FAINT, STRONG))
     colours = faint + (strong - faint) * strength  # (3, H, W)
-    rgba = torch.cat((colours, 235 * strength.sqrt()[None])).round().byte()  # (4, H, W)
+    rgba = torch.cat((colours, 235 * strength[None])).round().byte()  # (4, H, W)
     return Image.fromarray(rgba.permute(1, 2, 0).contiguous().numpy())
 
 

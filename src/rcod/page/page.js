@@ -1,0 +1,497 @@
+// The page: one photo, one place of the dial. Places that were computed are kept; between two of
+// them the dial is answered at once by a blend, and the exact picture follows.
+
+import { draw, peek, resize } from "/page/view.js";
+
+const $ = (id) => document.getElementById(id);
+const body = document.body;
+const LEVELS = { fidelity: 0, neutral: 0.5, realism: 1 };
+const NAMES = { 0: "Fidelity", 0.5: "Neutral", 1: "Realism" };
+const KEPT = 14; // results of a photo that the page keeps
+const BLENDED = 24e6; // pixels above which no levels are fetched ahead
+const CALM = 220; // ms without a turn before a slow picture is asked for
+
+let about = { largest: 1e8, edges: [0.5, 0.7] };
+let photo = null; // { file, id, width, height }
+let place = { realism: "auto", scale: 4 };
+let results = new Map(); // key -> { bitmap, level, realism, metric, seconds }
+let autoPlace = null; // what auto chose for this photo
+let inventions = new Map(); // key -> { url, share, mean }
+let mapShown = false;
+let running = null; // { key, abort } of the one picture under way
+let slow = 0; // ms that the last turn of the dial took to be exact
+let calm = null; // timer
+let epoch = 0; // counts photos, so that late answers to an earlier one are dropped
+let turned = 0; // when the dial was last turned
+
+class Refused extends Error {
+  constructor(status, sentence, after) {
+    super(sentence);
+    this.status = status;
+    this.after = after;
+  }
+}
+
+// --- asking the server ---
+
+async function ask(path, options = {}) {
+  for (;;) {
+    const answer = await fetch(path, options);
+    if (answer.ok) return answer;
+    let sentence = `the server answered ${answer.status}`;
+    try { sentence = (await answer.json()).error ?? sentence; } catch { /* not ours */ }
+    const refused = new Refused(answer.status, sentence, Number(answer.headers.get("retry-after")) || 1);
+    if (refused.status !== 503) throw refused;
+    say(`The server is busy; trying again in ${refused.after} s`);
+    await pause(refused.after * 1000, options.signal);
+  }
+}
+
+function pause(ms, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    signal?.addEventListener("abort", () => { clearTimeout(timer); reject(signal.reason); });
+  });
+}
+
+// A photo that the server has put away meanwhile is sent once more.
+async function askOfPhoto(rest, options) {
+  try {
+    return await ask(`/page/photos/${photo.id}/${rest}`, options);
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    await send(options?.signal);
+    return ask(`/page/photos/${photo.id}/${rest}`, options);
+  }
+}
+
+async function send(signal) {
+  const form = new FormData();
+  form.append("image", photo.file);
+  const answer = await ask("/page/photos", { method: "POST", body: form, signal });
+  Object.assign(photo, await answer.json());
+}
+
+// --- a photo comes in ---
+
+async function open(file) {
+  const mine = ++epoch;
+  const earlier = photo;
+  running?.abort.abort();
+  const abort = new AbortController();
+  const next = { file };
+  calmDown();
+  showAlert(null);
+  const wasEmpty = body.dataset.state === "empty";
+  body.dataset.state = "reading";
+  show("work");
+  showWait("Reading the photo", abort);
+  photo = next;
+  try {
+    await send(abort.signal);
+    if (mine !== epoch) return;
+    if (earlier?.id) fetch(`/page/photos/${earlier.id}`, { method: "DELETE" }).catch(() => {});
+    forget();
+    $("file").textContent = file.name;
+    body.classList.toggle("seethrough", photo.alpha);
+    place = { realism: "auto", scale: fitting() };
+    $("scale").value = String(place.scale);
+    await showBefore(true);
+    await turn("auto");
+  } catch (error) {
+    if (mine !== epoch) return;
+    photo = earlier;
+    if (error.name !== "AbortError") showAlert(`${file.name}: ${error.message}`);
+    body.dataset.state = wasEmpty || !earlier ? "empty" : "exact";
+    show(body.dataset.state === "empty" ? "empty" : "work");
+  } finally {
+    if (mine === epoch && !running) hideWait();
+  }
+}
+
+function forget() {
+  for (const { bitmap } of results.values()) bitmap.close();
+  for (const { url } of inventions.values()) URL.revokeObjectURL(url);
+  results = new Map();
+  inventions = new Map();
+  autoPlace = null;
+  $("map").hidden = true;
+  $("before").removeAttribute("src");
+}
+
+async function showBefore(fresh) {
+  const answer = await askOfPhoto(`before?scale=${place.scale}`);
+  const url = URL.createObjectURL(await answer.blob());
+  const picture = $("before");
+  await new Promise((resolve) => { picture.onload = picture.onerror = resolve; picture.src = url; });
+  URL.revokeObjectURL(url);
+  resize(...target(), fresh);
+  const pixels = target()[0] * target()[1] / 1e6;
+  $("size").textContent = `${photo.width} × ${photo.height} becomes ${target().join(" × ")}, ${pixels.toFixed(pixels < 10 ? 1 : 0)} megapixels`;
+}
+
+// The scale chosen, or the largest that this server allows for the photo.
+function fitting() {
+  const most = Math.sqrt(about.largest / (photo.width * photo.height));
+  let best = 1;
+  for (const option of $("scale").options) {
+    const scale = Number(option.value);
+    option.disabled = scale > most;
+    if (scale <= Math.min(most, Number($("scale").value))) best = scale;
+  }
+  return best;
+}
+
+const target = () => [photo.width, photo.height].map((side) => Math.max(1, even(side * place.scale)));
+const even = (x) => (x % 1 === 0.5 && Math.floor(x) % 2 === 0 ? Math.floor(x) : Math.round(x)); // as Python rounds
+
+// --- the dial ---
+
+const number = (realism) => (realism === "auto" ? autoPlace : LEVELS[realism] ?? realism);
+const keyOf = (realism) => `${number(realism)}@${place.scale}`;
+
+function turn(realism) {
+  turned = performance.now();
+  place = { ...place, realism };
+  paintDial();
+  const kept = results.get(keyOf(realism));
+  if (kept) {
+    results.delete(keyOf(realism));
+    results.set(keyOf(realism), kept);
+    paint(kept);
+    return afterwards();
+  }
+  blend();
+  if (slow > 400 && typeof realism === "number") {
+    clearTimeout(calm);
+    calm = setTimeout(compute, CALM);
+    return undefined;
+  }
+  return compute();
+}
+
+// The nearest places below and above that are kept, mixed.
+function blend() {
+  const wanted = number(place.realism);
+  if (wanted === null) return;
+  const here = [...results.entries()]
+    .map(([key, result]) => [key.split("@"), result])
+    .filter(([[, scale]]) => Number(scale) === place.scale)
+    .map(([[realism], result]) => [Number(realism), result])
+    .sort(([a], [b]) => a - b);
+  const below = here.filter(([realism]) => realism <= wanted).pop();
+  const above = here.find(([realism]) => realism >= wanted);
+  if (!below || !above || below === above) return;
+  draw([[below[1].bitmap, 1], [above[1].bitmap, (wanted - below[0]) / (above[0] - below[0])]]);
+  body.dataset.state = "blend";
+  body.dataset.shown = String(wanted);
+  measure("rcod blend");
+  say("Preview; the exact picture follows");
+}
+
+async function compute() {
+  if (running || !photo) return; // when it is done, the latest place is asked for
+  const mine = epoch, wanted = place, key = keyOf(wanted.realism);
+  const abort = new AbortController();
+  running = { key, abort };
+  const start = performance.now();
+  const first = results.size === 0;
+  const stopWatching = watch(abort, first);
+  try {
+    const answer = await askOfPhoto(`result?realism=${wanted.realism}&scale=${wanted.scale}`, { signal: abort.signal });
+    const bitmap = await createImageBitmap(await answer.blob());
+    if (mine !== epoch) return bitmap.close();
+    const spent = performance.now() - start;
+    keep(wanted, answer.headers, bitmap, spent);
+    if (!first) slow = spent;
+  } catch (error) {
+    if (mine === epoch) failed(error);
+    if (results.size) place = { ...place, realism: lastShown };
+    return undefined;
+  } finally {
+    stopWatching();
+    running = null;
+    if (mine !== epoch) compute();
+  }
+  const kept = results.get(keyOf(place.realism));
+  if (!kept) return turn(place.realism); // turned on meanwhile
+  paint(kept);
+  return afterwards();
+}
+
+function keep(wanted, headers, bitmap, spent) {
+  const realism = Number(headers.get("x-rcod-realism"));
+  if (wanted.realism === "auto") autoPlace = realism;
+  const metric = headers.get("x-rcod-metric");
+  if (metric !== null) photo.metric = Number(metric);
+  const at = `${wanted.realism === "auto" ? realism : number(wanted.realism)}@${wanted.scale}`;
+  results.get(at)?.bitmap.close();
+  results.set(at, { bitmap, timestep: headers.get("x-rcod-timestep"), spent });
+  const few = bitmap.width * bitmap.height > BLENDED ? 2 : KEPT;
+  for (const [old, { bitmap: picture }] of results) {
+    if (results.size <= few) break;
+    const level = Object.values(LEVELS).some((l) => old === `${l}@${place.scale}`);
+    if (old !== at && (!level || few === 2)) { picture.close(); results.delete(old); }
+  }
+}
+
+let lastShown = "auto";
+
+function paint(result) {
+  draw([[result.bitmap, 1]]);
+  lastShown = place.realism;
+  body.dataset.state = "exact";
+  body.dataset.shown = String(number(place.realism));
+  measure("rcod exact");
+  paintDial();
+  say(`Exact picture at timestep ${result.timestep}, made in ${(result.spent / 1000).toFixed(2)} s`);
+  $("download").disabled = false;
+  hideWait();
+}
+
+// From the turn until it is on the screen.
+function measure(name) {
+  const start = turned;
+  requestAnimationFrame(() => setTimeout(() => performance.measure(name, { start, end: performance.now() })));
+}
+
+// What is done once the person rests: the invention's number, then the levels to blend between.
+async function afterwards() {
+  const mine = epoch, at = keyOf(place.realism);
+  const still = () => mine === epoch && at === keyOf(place.realism) && !running;
+  clearTimeout(calm);
+  await pause(results.size > 1 ? 60 : 0);
+  if (!still()) return;
+  try {
+    await showInvention(still);
+    if (target()[0] * target()[1] > BLENDED) return;
+    for (const level of ["fidelity", "realism", "neutral"]) {
+      if (!still()) return;
+      if (results.has(keyOf(level))) continue;
+      const wanted = { realism: LEVELS[level], scale: place.scale };
+      const start = performance.now();
+      const answer = await askOfPhoto(`result?realism=${level}&scale=${wanted.scale}`);
+      const bitmap = await createImageBitmap(await answer.blob());
+      if (mine !== epoch) return bitmap.close();
+      keep(wanted, answer.headers, bitmap, slow = performance.now() - start);
+    }
+    body.dataset.ahead = "true";
+  } catch (error) {
+    if (mine === epoch) failed(error);
+  }
+}
+
+async function showInvention(still) {
+  const at = keyOf(place.realism);
+  if (!inventions.has(at)) {
+    $("share").classList.add("old");
+    const answer = await askOfPhoto(`invention?realism=${number(place.realism)}&scale=${place.scale}`);
+    const url = URL.createObjectURL(await answer.blob());
+    inventions.set(at, { url, share: Number(answer.headers.get("x-rcod-share")), mean: Number(answer.headers.get("x-rcod-mean")) });
+    if (inventions.size > 3 * KEPT) {
+      const [oldest, { url: stale }] = inventions.entries().next().value;
+      URL.revokeObjectURL(stale);
+      inventions.delete(oldest);
+    }
+  }
+  if (still()) paintInvention();
+}
+
+function paintInvention() {
+  const found = inventions.get(keyOf(place.realism));
+  $("map").hidden = !mapShown || !found;
+  $("view").classList.toggle("mapped", mapShown);
+  $("legend").hidden = !mapShown;
+  $("map-button").setAttribute("aria-pressed", String(mapShown));
+  $("map-button").textContent = mapShown ? "Hide the map" : "Show where";
+  $("share").value = found ? `${(100 * found.share).toFixed(found.share < 0.1 ? 1 : 0)} %` : "–";
+  $("share-text").textContent = found && found.share === 0
+    ? "This is the fidelity result itself; every level is measured against it."
+    : `of the fine detail is not in the fidelity result${found ? ` (${found.mean.toFixed(1)} of 255 in the mean)` : ""}.`;
+  if (mapShown && found && $("map").src !== found.url) $("map").src = found.url;
+}
+
+function paintDial() {
+  const { realism } = place, at = number(realism);
+  const name = NAMES[at];
+  $("dial").value = at ?? 0.5;
+  $("dial").setAttribute("aria-valuetext", at === null ? "auto" : name ?? at.toFixed(2));
+  $("dial-number").value = at === null ? "–" : at.toFixed(2);
+  for (const button of document.querySelectorAll("[data-level]")) {
+    const level = button.dataset.level;
+    button.setAttribute("aria-pressed", String(realism === "auto" ? level === "auto" : LEVELS[level] === at));
+  }
+  paintAuto();
+  paintInvention();
+}
+
+function paintAuto() {
+  const shown = place.realism === "auto" && autoPlace !== null && photo?.metric !== undefined;
+  $("auto").hidden = !shown;
+  if (!shown) return;
+  const damage = 1 - photo.metric, edges = about.edges.map((edge) => 1 - edge).sort((a, b) => a - b);
+  const words = ["light", "moderate", "heavy"];
+  const zone = edges.filter((edge) => damage > edge).length;
+  $("auto-text").textContent = `Auto estimates ${Math.round(100 * damage)} % damage, which is ${words[zone] ?? "heavy"}, and chose ${NAMES[autoPlace]}.`;
+  const bounds = [0, ...edges, 1];
+  $("gauge").querySelectorAll("i").forEach((bar, i) => {
+    bar.style.flexGrow = String((bounds[i + 1] ?? 1) - bounds[i]);
+    bar.classList.toggle("on", i === zone);
+  });
+  $("gauge-mark").style.left = `${100 * Math.max(0, Math.min(1, damage))}%`;
+}
+
+// --- waiting ---
+
+function watch(abort, first) {
+  const begin = performance.now();
+  const timer = setInterval(async () => {
+    if (performance.now() - begin < 500 || !photo?.id) return;
+    try {
+      const { position, fraction } = await (await fetch(`/page/photos/${photo.id}/progress`)).json();
+      if (abort.signal.aborted || running?.abort !== abort) return;
+      const text = position > 0 ? `${position} ${position === 1 ? "photo is" : "photos are"} before yours` : "Restoring";
+      showWait(text, abort, position > 0 ? null : fraction, !first);
+    } catch { /* the picture's own request says what is wrong */ }
+  }, 400);
+  if (first) showWait("Restoring", abort);
+  return () => { clearInterval(timer); hideWait(); };
+}
+
+function showWait(text, abort, fraction = null, small = false) {
+  $("wait").hidden = false;
+  $("wait").classList.toggle("small-wait", small);
+  $("wait-text").textContent = text;
+  if (fraction > 0) $("wait-bar").value = fraction;
+  else $("wait-bar").removeAttribute("value");
+  $("cancel").onclick = () => abort.abort();
+}
+
+function hideWait() { $("wait").hidden = true; }
+function calmDown() { clearTimeout(calm); hideWait(); }
+function say(text) { if ($("status").textContent !== text) $("status").textContent = text; }
+
+function failed(error) {
+  hideWait();
+  if (error.name === "AbortError") {
+    say("Cancelled");
+    if (results.size === 0) { forget(); photo = null; body.dataset.state = "empty"; show("empty"); }
+    else body.dataset.state = "exact";
+    return;
+  }
+  showAlert(error instanceof Refused ? error.message : "The server does not answer; is it still running?");
+}
+
+function showAlert(text) {
+  $("alert").hidden = text === null;
+  $("alert-text").textContent = text ?? "";
+}
+
+function show(part) {
+  $("empty").hidden = part !== "empty";
+  $("work").hidden = part !== "work";
+  $("another").hidden = $("file").hidden = part !== "work";
+}
+
+// --- buttons, keys, files ---
+
+$("dial").addEventListener("input", (event) => turn(Number(event.target.value)));
+for (const button of document.querySelectorAll("[data-level]")) {
+  button.addEventListener("click", () => turn(button.dataset.level === "auto" ? "auto" : LEVELS[button.dataset.level]));
+}
+$("map-button").addEventListener("click", () => { mapShown = !mapShown; paintInvention(); });
+$("scale").addEventListener("change", async (event) => {
+  const old = place.scale;
+  place = { ...place, scale: Number(event.target.value) };
+  try {
+    await showBefore(false);
+    await turn(place.realism);
+  } catch (error) {
+    place = { ...place, scale: old };
+    event.target.value = String(old);
+    failed(error);
+  }
+});
+$("download").addEventListener("click", async () => {
+  const format = $("format").value, stem = photo.file.name.replace(/\.[^.]*$/, "") || "photo";
+  $("download").disabled = true;
+  try {
+    const answer = await askOfPhoto(`result?realism=${place.realism}&scale=${place.scale}&format=${format}`);
+    save(await answer.blob(), `${stem}-${place.scale}x.${format}`);
+  } catch (error) {
+    failed(error);
+  } finally {
+    $("download").disabled = false;
+  }
+});
+
+function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+$("sheet-button").addEventListener("click", async () => {
+  $("sheet-button").disabled = true;
+  try {
+    const blob = await (await askOfPhoto(`sheet?scale=${place.scale}`)).blob();
+    URL.revokeObjectURL($("sheet-image").src);
+    $("sheet-image").src = $("sheet-save").href = URL.createObjectURL(blob);
+    $("sheet-save").download = `${photo.file.name.replace(/\.[^.]*$/, "")}-levels.png`;
+    $("sheet").showModal();
+  } catch (error) {
+    failed(error);
+  } finally {
+    $("sheet-button").disabled = false;
+  }
+});
+$("sheet-close").addEventListener("click", () => $("sheet").close());
+$("alert-close").addEventListener("click", () => showAlert(null));
+$("another").addEventListener("click", () => $("pick").click());
+$("pick").addEventListener("change", (event) => {
+  if (event.target.files.length) open(event.target.files[0]);
+  event.target.value = "";
+});
+for (const button of document.querySelectorAll("[data-example]")) {
+  button.addEventListener("click", async () => {
+    const name = `${button.dataset.example}.jpg`;
+    open(new File([await (await fetch(`/page/${name}`)).blob()], name, { type: "image/jpeg" }));
+  });
+}
+
+document.addEventListener("dragover", (event) => { event.preventDefault(); body.classList.add("dragging"); });
+document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) body.classList.remove("dragging"); });
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  body.classList.remove("dragging");
+  if (event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
+});
+document.addEventListener("paste", (event) => {
+  const file = [...event.clipboardData.files][0];
+  if (file) open(file);
+});
+document.addEventListener("keydown", (event) => {
+  if (event.target.closest("select, dialog") || event.ctrlKey || event.metaKey || event.altKey || !photo || $("work").hidden) return;
+  const level = ["fidelity", "neutral", "realism", "auto"][Number(event.key) - 1];
+  if (level) turn(level === "auto" ? "auto" : LEVELS[level]);
+  if (event.key === "m" || event.key === "M") $("map-button").click();
+});
+window.addEventListener("blur", () => peek(false));
+
+$("theme").addEventListener("click", () => {
+  const root = document.documentElement;
+  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+  localStorage.setItem("rcod-theme", root.dataset.theme);
+});
+const theme = localStorage.getItem("rcod-theme");
+if (theme) document.documentElement.dataset.theme = theme;
+
+try {
+  about = await (await ask("/page/about")).json();
+  $("limits").textContent = `${about.formats.join(", ")}; up to ${about.megapixels} megapixels and ${about.megabytes} MB. Photos stay in the memory of the machine that serves this page and are put away after ${about.minutes} minutes.`;
+} catch (error) {
+  failed(error);
+}

@@ -1,0 +1,282 @@
+"""The HTTP interface over a real socket, in a process of its own."""
+
+import concurrent.futures
+import io
+import json
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+from running import ENVIRONMENT, Running, start
+
+from rcod.images import write
+from rcod.restore import Restorer
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "examples" / "otter.jpg"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    running = start("--queue", "32", "--max-megapixels", "1", "--max-megabytes", "3")
+    yield running
+    code, errors = running.end()
+    assert code == 0 and errors == "", errors
+
+
+@pytest.fixture(scope="module")
+def restorer() -> Restorer:
+    return Restorer.load("tiny")
+
+
+def small(side: int = 24) -> bytes:
+    image = Image.open(EXAMPLE).crop((30, 30, 30 + side, 30 + side))
+    image.save(content := io.BytesIO(), "PNG")
+    return content.getvalue()
+
+
+def post(url: str, content: bytes, timeout: float = 30, **fields: str) -> httpx.Response:
+    files = {"image": ("photo.png", content)}
+    return httpx.post(f"{url}/v1/upscale", files=files, data=fields, timeout=timeout)
+
+
+def alive(running: Running) -> bool:
+    return httpx.get(f"{running.url}/healthz", timeout=10).json()["status"] == "ok"
+
+
+def own_bytes(restorer: Restorer, path: Path, content: bytes, realism: float | str) -> bytes:
+    """What Python writes for the same settings."""
+    (source := path.with_suffix(".in.png")).write_bytes(content)
+    write(path, restorer(source, realism).photo)  # pyright: ignore[reportArgumentType]
+    return path.read_bytes()
+
+
+def test_http_python_and_command_line_give_the_same_bytes(
+    server: Running, restorer: Restorer, tmp_path: Path
+):
+    content = small()
+    (photo := tmp_path / "a.png").write_bytes(content)
+    command = [sys.executable, "-m", "rcod", "upscale", str(photo), "-o", str(tmp_path / "out"),
+               "--realism", "0.37", "--scale", "3"]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT)
+    answer = post(server.url, content, realism="0.37", scale="3")
+    assert answer.status_code == 200 and answer.headers["content-type"] == "image/png"
+    assert answer.content == (tmp_path / "out" / "a.png").read_bytes()
+    write(tmp_path / "b.png", restorer(photo, 0.37, 3).photo)
+    assert answer.content == (tmp_path / "b.png").read_bytes()
+
+
+def test_headers_tell_how_the_picture_came_about(server: Running):
+    answer = post(server.url, small(), format="jpg")
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(answer.content)).size == (96, 96)
+    assert answer.headers["x-rcod-level"] in ("fidelity", "neutral", "realism")
+    assert answer.headers["x-rcod-auto"] == "true" and float(answer.headers["x-rcod-metric"]) > 0
+    assert int(answer.headers["x-rcod-timestep"]) in (249, 499, 749)
+    assert {"queue;dur", "predict;dur", "color;dur"} <= {
+        part.strip().split("=")[0] for part in answer.headers["server-timing"].split(",")
+    }
+
+
+def test_requests_at_once_give_the_pictures_of_serial_runs(
+    server: Running, restorer: Restorer, tmp_path: Path
+):
+    content = small(16)
+    places = [step / 19 for step in range(20)]
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda r: post(server.url, content, realism=repr(r)), places))
+    for place, answer in zip(places, answers, strict=True):
+        assert answer.content == own_bytes(restorer, tmp_path / "x.png", content, place)
+
+
+def test_levels_come_as_a_zip(server: Running):
+    files = {"image": ("photo.png", small())}
+    answer = httpx.post(f"{server.url}/v1/levels", files=files, timeout=30)
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as packed:
+        names = ["fidelity.png", "neutral.png", "realism.png", "auto.png"]
+        assert packed.namelist() == [*names, "levels.png", "levels.json"]
+        told = json.loads(packed.read("levels.json"))
+        assert told["realism"]["x-rcod-timestep"] == "749"
+        neutral = post(server.url, small(), realism="neutral").content
+        assert packed.read("neutral.png") == neutral
+
+
+def test_models_metrics_and_description(server: Running):
+    assert httpx.get(f"{server.url}/v1/models").json()["loaded"] == "tiny"
+    post(server.url, small())
+    text = httpx.get(f"{server.url}/metrics").text
+    assert 'rcod_requests_total{route="/v1/upscale",status="200"}' in text
+    assert 'rcod_request_seconds_bucket{route="/v1/upscale",le="+Inf"}' in text
+    assert "rcod_seats_taken" in text and "rcod_memory_bytes" in text
+    paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
+    assert set(paths) == {"/v1/upscale", "/v1/levels", "/v1/models", "/healthz", "/metrics"}
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "status", "words"),
+    [
+        (b"no picture", {}, 422, "must be a picture that can be read"),
+        (b"", {}, 422, "must hold a picture"),
+        (small()[:300], {}, 422, "must be a whole picture"),
+        (small(), {"realism": "strong"}, 422, "realism must be fidelity"),
+        (small(), {"realism": "nan"}, 422, "realism must lie in [0, 1]"),
+        (small(), {"scale": "99"}, 422, "scale: "),
+        (small(), {"scale": "nan"}, 422, "scale: "),
+        (small(), {"format": "exe"}, 422, "format: "),
+        (small(), {"color": "../../etc"}, 422, "color: "),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(
+    server: Running, content: bytes, fields: dict[str, str], status: int, words: str
+):
+    answer = post(server.url, content, 30, **fields)
+    assert answer.status_code == status
+    sentence = answer.json()["error"]
+    assert words in sentence and "\n" not in sentence
+    for secret in ("Traceback", "/tmp", "rcod-", str(ROOT), ".py"):
+        assert secret not in answer.text
+
+
+def test_too_many_pixels_are_refused_before_decoding(server: Running):
+    Image.new("L", (9000, 8000)).save(content := io.BytesIO(), "PNG")
+    answer = post(server.url, content.getvalue())
+    assert answer.status_code == 413
+    assert "at most 0.25 megapixels here, got 9000 x 8000" in answer.json()["error"]
+    answer = post(server.url, small(160), scale="8")
+    assert answer.status_code == 413
+    assert "choose a smaller scale, at most 6.2" in answer.json()["error"]
+
+
+def test_a_large_body_is_refused_without_being_read(server: Running):
+    answer = post(server.url, bytes(4_000_000))
+    assert answer.status_code == 413 and "at most 3 MB" in answer.json()["error"]
+
+    def pieces() -> Iterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+        for _ in range(100):
+            yield bytes(100_000)
+
+    chunked = {"content-type": "multipart/form-data; boundary=x"}
+    answer = httpx.post(f"{server.url}/v1/upscale", content=pieces(), headers=chunked, timeout=30)
+    assert answer.status_code == 413
+    with socket.create_connection(server.address, timeout=10) as raw:
+        raw.sendall(b"POST /v1/upscale HTTP/1.1\r\nHost: localhost\r\n"
+                    b"Content-Length: 2000000000\r\n\r\nabc")  # fmt: skip
+        assert raw.recv(100).startswith(b"HTTP/1.1 413")
+    assert alive(server)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET / HTTP/1.1\r\nHost: local",  # half a header, then nothing
+        b"POST /v1/upscale HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\nshort",
+        b"POST /v1/upscale HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\ntoo long",
+        b"POST /v1/upscale HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"POST /v1/upscale HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
+        b"Content-Length: 6\r\n\r\nhello",
+        b"POST /v1/upscale HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"GET " + b"/" * 70_000 + b" HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_broken_requests_do_no_harm(server: Running, request_: bytes):
+    with socket.create_connection(server.address, timeout=10) as raw:
+        raw.sendall(request_)
+        raw.shutdown(socket.SHUT_WR)  # half-closed: nothing more will come
+        answer = b""
+        while piece := raw.recv(4096):
+            answer += piece
+    assert answer[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 422") and b"Traceback" not in answer
+    assert alive(server)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../etc/passwd", "/etc/passwd", "C:\\x.png", "a\0b.png", "x" * 3000, "%2e%2e/a"]
+)
+def test_file_names_are_never_used(server: Running, name: str):
+    files = {"image": (name, small(8))}
+    answer = httpx.post(f"{server.url}/v1/upscale", files=files, timeout=30)
+    assert answer.status_code in (200, 400) and "passwd" not in answer.text
+    for path in ("/page/../cli.py", "/page/%2e%2e/cli.py", "/page/..%2f..%2fcli.py", "/page/nope"):
+        with socket.create_connection(server.address, timeout=10) as raw:
+            raw.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+            assert raw.recv(100).startswith(b"HTTP/1.1 404")
+
+
+def test_other_hosts_names_and_other_sites_are_refused(server: Running):
+    answer = httpx.get(f"{server.url}/v1/models", headers={"host": "evil.example"})
+    assert answer.status_code == 403
+    answer = httpx.post(f"{server.url}/v1/upscale", headers={"sec-fetch-site": "cross-site"})
+    assert answer.status_code == 403
+
+
+def test_every_answer_keeps_pages_apart(server: Running):
+    for path in ("/", "/healthz", "/nothing"):
+        headers = httpx.get(server.url + path).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff" and "server" not in headers
+
+
+def test_token_queue_and_timeouts():
+    running = start("--queue", "1", "--token", "open-sesame", "--timeout", "1")
+    shown = {"authorization": "Bearer open-sesame"}
+    try:
+        assert alive(running)
+        assert httpx.get(f"{running.url}/v1/models").status_code == 401
+        wrong = {"authorization": "Bearer open-sesamf"}
+        assert httpx.get(f"{running.url}/v1/models", headers=wrong).status_code == 401
+        assert httpx.get(f"{running.url}/v1/models", headers=shown).status_code == 200
+        entered = httpx.get(f"{running.url}/?token=open-sesame")
+        assert entered.status_code == 303 and entered.headers["location"] == "/"
+        cookie = entered.headers["set-cookie"]
+        assert "HttpOnly" in cookie and "SameSite=strict" in cookie
+        cookies = {"cookie": cookie.split(";")[0]}
+        assert httpx.get(f"{running.url}/", headers=cookies).status_code == 200
+        large = {"image": ("a.png", small(160))}
+        full: list[httpx.Response] = []
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            url = f"{running.url}/v1/upscale"
+            for answer in pool.map(
+                lambda _: httpx.post(url, files=large, headers=shown, timeout=30), range(8)
+            ):
+                full.append(answer)
+        assert {answer.status_code for answer in full} <= {200, 503, 504}
+        refused = [answer for answer in full if answer.status_code == 503]
+        assert refused and all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+        assert "all seats are taken" in refused[0].json()["error"]
+        huge = {"image": ("a.png", small(160))}
+        late = httpx.post(
+            f"{running.url}/v1/levels", files=huge, data={"scale": "8"}, headers=shown, timeout=30
+        )
+        assert late.status_code in (200, 504)
+    finally:
+        code, _ = running.end()
+    assert code == 0
+
+
+def test_sigterm_lets_a_request_finish():
+    running = start()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        future = pool.submit(post, running.url, small(100), realism="1")
+        deadline = time.monotonic() + 20
+        while "rcod_seats_taken 1" not in httpx.get(f"{running.url}/metrics").text:
+            assert time.monotonic() < deadline and not future.done()
+        code, errors = running.end()
+        assert future.result().status_code == 200
+        assert Image.open(io.BytesIO(future.result().content)).size == (400, 400)
+    assert (code, errors) == (0, "")
+
+
+def test_a_taken_port_is_one_sentence(server: Running):
+    command = [sys.executable, "-m", "rcod", "serve", "--port", str(server.address[1])]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
+    assert done.returncode == 2 and "must be free to listen on" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
