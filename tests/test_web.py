@@ -1,0 +1,203 @@
+"""The page, driven in a real browser, and the routes that only it uses."""
+
+import hashlib
+import re
+import time
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import pytest
+from browser import chromium, complaints, hosts, wait_for
+from PIL import Image
+from running import Running, start
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from rcod import web
+from rcod.guard import Refusal
+from rcod.images import Photo, read, write
+from rcod.restore import Restorer
+from rcod.sitting import Sitting
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "examples" / "heron.jpg"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    running = start()
+    yield running
+    code, errors = running.end()
+    assert (code, errors) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def restorer() -> Restorer:
+    return Restorer.load("tiny")
+
+
+def canvas(page: Chrome) -> str:
+    """A hash of the pixels that the page shows."""
+    data = page.execute_script("return document.getElementById('after').toDataURL()")
+    return hashlib.sha256(data.encode()).hexdigest()
+
+
+def placed(page: Chrome) -> str:
+    """Where in the view the picture lies."""
+    return page.execute_script("return document.getElementById('stage').style.transform")
+
+
+def choose(page: Chrome, path: Path) -> None:
+    page.find_element(By.ID, "pick").send_keys(str(path))
+
+
+def text(page: Chrome, name: str) -> str:
+    return page.find_element(By.ID, name).text
+
+
+def download(page: Chrome, folder: Path) -> Path:
+    """Click the button and wait for the file."""
+    page.find_element(By.ID, "download").click()
+    for _ in range(1500):
+        found = [path for path in folder.iterdir() if path.suffix in (".png", ".jpg", ".webp")]
+        if found:
+            return found[0]
+        time.sleep(0.02)
+    raise AssertionError("no file came")
+
+
+@pytest.mark.parametrize(("width", "height", "dark"), [(1280, 800, False), (390, 844, True)])
+def test_a_visit(
+    server: Running, restorer: Restorer, tmp_path: Path, width: int, height: int, dark: bool
+):
+    with chromium(width, height, tmp_path, dark) as page:
+        page.get(server.url)
+        wait_for(page, "document.getElementById('limits').textContent.includes('megapixels')")
+        choose(page, EXAMPLE)
+        wait_for(page, "document.body.dataset.state === 'exact'")
+        chosen = canvas(page)
+        assert "Auto estimates" in text(page, "auto-text")
+        wait_for(page, "document.body.dataset.ahead === 'true'")
+
+        page.find_element(By.CSS_SELECTOR, "[data-zoom=in]").click()
+        before = placed(page)
+        dial = page.find_element(By.ID, "dial")
+        dial.send_keys(Keys.HOME, *[Keys.ARROW_RIGHT] * 37)
+        wait_for(page, "document.body.dataset.shown === '0.37'")
+        wait_for(page, "document.body.dataset.state === 'exact'")
+        assert canvas(page) != chosen and placed(page) == before
+        assert text(page, "dial-number") == "0.37"
+
+        page.find_element(By.ID, "map-button").click()
+        wait_for(page, "document.getElementById('map').naturalWidth > 0")
+        assert page.find_element(By.ID, "map").is_displayed()
+        wait_for(page, r"/^[\d.]+ %$/.test(document.getElementById('share').value)")
+
+        got = download(page, tmp_path)
+        write(tmp_path / "own.PNG", restorer(EXAMPLE, 0.37).photo)
+        assert got.name == "heron-4x.png"
+        assert got.read_bytes() == (tmp_path / "own.PNG").read_bytes()
+
+        page.find_element(By.ID, "sheet-button").click()
+        wait_for(page, "document.getElementById('sheet-image').naturalWidth > 0")
+        page.find_element(By.ID, "sheet-close").click()
+
+        (broken := tmp_path / "broken.jpg").write_bytes(EXAMPLE.read_bytes()[:900])
+        choose(page, broken)
+        wait_for(page, "!document.getElementById('alert').hidden")
+        assert re.match(r"broken\.jpg: must be a whole picture", text(page, "alert-text"))
+        assert page.find_element(By.ID, "work").is_displayed()  # the photo before is still there
+
+        page.find_element(By.TAG_NAME, "body").send_keys("1")
+        wait_for(page, "document.body.dataset.shown === '0'")
+        wait_for(page, "document.getElementById('share').value === '0.0 %'")
+        wide = page.execute_script("return document.documentElement.scrollWidth")
+        assert wide <= width, "nothing hangs over the side"
+        refused = [line for line in complaints(page) if "422" not in line]  # the broken file's own
+        assert refused == []
+        assert hosts(page) == {server.url.removeprefix("http://")}
+
+
+def test_everything_on_the_page_has_a_name(server: Running, tmp_path: Path):
+    with chromium(1280, 800, tmp_path) as page:
+        page.get(server.url)
+        choose(page, EXAMPLE)
+        wait_for(page, "document.body.dataset.state === 'exact'")
+        unnamed = page.execute_script("""
+            return [...document.querySelectorAll("button, a, select, input, output, progress")]
+                .filter(e => !(e.textContent.trim() || e.ariaLabel || e.labels?.length
+                    || e.getAttribute("aria-labelledby"))).map(e => e.outerHTML)""")
+        assert unnamed == []
+        page.get(f"{server.url}/docs")
+        wait_for(page, "document.querySelectorAll('section').length === 5")
+        assert "X-Rcod-Level" in page.page_source
+        assert complaints(page) == [] and len(hosts(page)) == 1
+
+
+def test_a_photo_that_was_put_away_is_said_so(server: Running):
+    answer = httpx.get(f"{server.url}/page/photos/nobody/result")
+    assert answer.status_code == 404 and "put away" in answer.json()["error"]
+
+
+def test_routes_of_an_open_photo(server: Running, restorer: Restorer, tmp_path: Path):
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        small = Image.open(EXAMPLE).crop((40, 40, 70, 64)).convert("RGBA")
+        small.putalpha(100)
+        small.save(content := BytesIO(), "PNG")
+        files = {"image": ("a.png", content.getvalue())}
+        told = client.post("/page/photos", files=files).json()
+        assert (told["width"], told["height"], told["alpha"]) == (30, 24, True)
+        photo = f"/page/photos/{told['id']}"
+        shown = client.get(f"{photo}/result?realism=0.5")
+        assert shown.headers["content-type"] == "image/png"
+        assert shown.headers["x-rcod-level"] == "neutral"
+        write(tmp_path / "a.webp", restorer(read_bytes(content, tmp_path), 0.5, 2).photo)
+        saved = client.get(f"{photo}/result?realism=0.5&scale=2&format=webp")
+        assert saved.content == (tmp_path / "a.webp").read_bytes()
+        assert client.get(f"{photo}/result?format=jpg").status_code == 422
+        assert client.get(f"{photo}/result?realism=2").status_code == 422
+        before = Image.open(BytesIO(client.get(f"{photo}/before?scale=3").content))
+        assert before.size == (90, 72) and before.mode == "RGBA"
+        map_ = client.get(f"{photo}/invention?realism=1")
+        assert 0 < float(map_.headers["x-rcod-share"]) < 1
+        assert float(map_.headers["x-rcod-mean"]) > 0
+        assert client.get(f"{photo}/sheet?scale=1").headers["content-type"] == "image/png"
+        assert client.get(f"{photo}/progress").json() == {"position": 0, "fraction": 1.0}
+        assert client.delete(photo).status_code == 204
+        assert client.get(f"{photo}/result").status_code == 404
+
+
+def read_bytes(content: BytesIO, folder: Path) -> Photo:
+    (path := folder / "in.png").write_bytes(content.getvalue())
+    return read(path)
+
+
+def test_photos_are_put_away_when_idle_or_too_many(restorer: Restorer):
+    photo = read(EXAMPLE)
+    sittings = web.Sittings(held=3 * photo.pixels.nbytes, idle=1000)
+    names = [sittings.add(Sitting(restorer, photo)) for _ in range(4)]
+    with pytest.raises(Refusal, match="put away"):
+        sittings.find(names[0])
+    assert sittings.find(names[1]) is sittings.find(names[1])
+    tight = web.Sittings(held=0)
+    assert tight.find(tight.add(Sitting(restorer, photo)))
+    hasty = web.Sittings(idle=-1)
+    first, last = (hasty.add(Sitting(restorer, photo)) for _ in range(2))
+    assert hasty.find(last)
+    with pytest.raises(Refusal, match="put away"):
+        hasty.find(first)
+
+
+def test_examples_of_the_page_are_those_of_the_project():
+    for path in sorted((ROOT / "examples").glob("*.jpg")):
+        assert (web.PAGE / path.name).read_bytes() == path.read_bytes()
+
+
+def test_page_asks_no_other_host():
+    for path in sorted(web.PAGE.iterdir()):
+        if path.suffix in (".html", ".css", ".js"):
+            source = path.read_text(encoding="utf-8")
+            assert re.findall(r"(?:https?:)?//[\w-]+\.[\w.]+", source) == [], path.name
