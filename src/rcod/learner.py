@@ -53,13 +53,17 @@ class Learner:
     @torch.no_grad()
     def _turn(self, rate: float) -> None:
         """Move matrices and kernels by steps whose singular values are all alike."""
+        ahead: dict[tuple[int, int], list[Tensor]] = {}  # like shapes are turned together
         for parameter, momentum in zip(self.turned, self.momenta, strict=True):
-            if parameter.grad is None:
-                continue
-            momentum.mul_(MOMENTUM).add_(parameter.grad)
-            ahead = (parameter.grad + MOMENTUM * momentum).flatten(1)  # (out, in)
-            tall = max(1.0, ahead.shape[0] / ahead.shape[1]) ** 0.5
-            parameter.add_(orthogonal(ahead).view_as(parameter), alpha=-rate * tall)
+            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            momentum.mul_(MOMENTUM).add_(grad)
+            matrix = (grad + MOMENTUM * momentum).flatten(1)  # (out, in)
+            ahead.setdefault((matrix.shape[0], matrix.shape[1]), []).append(matrix)
+        steps = {shape: iter(orthogonal(torch.stack(same))) for shape, same in ahead.items()}
+        for parameter in self.turned:
+            tall, wide = parameter.shape[0], parameter[0].numel()
+            step = next(steps[tall, wide]).view_as(parameter)
+            parameter.add_(step, alpha=-rate * max(1.0, tall / wide) ** 0.5)
 
     def rate(self, step: int) -> float:
         """Warm-up, plateau, straight fall; a factor of the learning rate."""
@@ -91,15 +95,15 @@ class Learner:
                 tensor.copy_(saved)
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """The nearest matrix with equal singular values, roughly: they end in [0.7, 1.2].
+def orthogonal(matrices: Tensor) -> Tensor:
+    """The nearest matrices with equal singular values, roughly: they end in [0.7, 1.2].
 
-    Newton-Schulz iterations in bfloat16; (m, n) -> (m, n) in the dtype of `matrix`.
+    Newton-Schulz iterations in bfloat16; (K, m, n) -> (K, m, n) in the dtype of `matrices`.
     """
-    x = matrix.to(torch.bfloat16)
-    wide = x if x.shape[0] <= x.shape[1] else x.T
-    wide = wide / (wide.norm() + 1e-7)
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if tall else matrices).to(torch.bfloat16)
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     for a, b, c in ROUNDS:
-        gram = wide @ wide.T
-        wide = a * wide + (b * gram + c * gram @ gram) @ wide
-    return (wide if x.shape[0] <= x.shape[1] else wide.T).to(matrix.dtype)
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.mT if tall else x).to(matrices.dtype)
