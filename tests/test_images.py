@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageCms
 from torch import Tensor
 
-from rcod import images
+from rcod import encode
 from rcod.errors import RcodError
 from rcod.images import Photo, check_writable, find, from_pil, read, srgb_profile, to_pil, write
 
@@ -51,6 +51,21 @@ def grey_profile() -> bytes:
                        b"XYZ ", b"\0" * 12, b"acsp")  # fmt: skip
     head += b"\0" * 28 + struct.pack(">3i", 63190, 65536, 54061)
     return head.ljust(128, b"\0") + body
+
+
+def wide_profile() -> bytes:
+    """An RGB profile whose green is far greener than sRGB's (that of Adobe RGB, 1998)."""
+    icc = bytearray(srgb_profile())
+    (entries,) = struct.unpack(">I", icc[128:132])
+    at = {bytes(icc[o : o + 4]): o for o in range(132, 132 + 12 * entries, 12)}
+    columns = {
+        b"rXYZ": (0.60974, 0.31111, 0.01947), b"gXYZ": (0.20528, 0.62567, 0.06087),
+        b"bXYZ": (0.14919, 0.06322, 0.74457),
+    }  # fmt: skip
+    for name, column in columns.items():
+        (start,) = struct.unpack(">I", icc[at[name] + 4 : at[name] + 8])
+        icc[start + 8 : start + 20] = struct.pack(">3i", *(round(x * 65536) for x in column))
+    return bytes(icc).replace("sRGB".encode("utf-16-be"), "wide".encode("utf-16-be"))
 
 
 def huge_png() -> bytes:
@@ -167,7 +182,7 @@ def test_a_profile_is_converted_to_srgb():
     image.info["icc_profile"] = swapped_profile()
     swapped = from_pil(image)
     torch.testing.assert_close(swapped.pixels, plain[[1, 0, 2]], rtol=0, atol=2.1 / 255)
-    assert swapped.icc is None
+    assert swapped.icc == swapped_profile()  # in which the result will be written
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -187,19 +202,20 @@ def test_a_profile_that_cannot_be_used_is_refused(icc: bytes):
 
 
 def test_bad_files_are_refused_in_one_sentence(tmp_path: Path):
-    jpeg, gif = io.BytesIO(), io.BytesIO()
+    jpeg, floats, nan, wide = (io.BytesIO() for _ in range(4))
     colours(64, 64).save(jpeg, "JPEG")
-    colours().save(gif, "GIF", save_all=True, append_images=[colours(9, 12)])
-    floats = io.BytesIO()
-    Image.new("F", (3, 3)).save(floats, "TIFF")
+    Image.new("F", (3, 3), 7).save(floats, "TIFF")
+    Image.new("F", (3, 3), float("nan")).save(nan, "TIFF")
+    Image.new("I", (3, 3)).save(wide, "TIFF")
     files = {
         "empty.png": (b"", "the file is empty"),
         "text.png": (b"just words", "its content is none of these"),
         "cut.jpg": (jpeg.getvalue()[:800], "whole picture"),
         "cut.png": (huge_png()[:20], "whole picture|none of these"),
         "bomb.png": (huge_png(), "at most 80 megapixels"),
-        "moving.gif": (gif.getvalue(), "got 2 frames"),
-        "floats.tif": (floats.getvalue(), "8 or 16 bits per channel, got 32"),
+        "wide.tif": (wide.getvalue(), "8 or 16 bits per channel, got 32"),
+        "floats.tif": (floats.getvalue(), r"floats must lie in \[0, 1\], got 7 to 7"),
+        "nan.tif": (nan.getvalue(), "must be a number, got NaN"),
         "drawing.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "EPS"),
     }
     for name, (content, words) in files.items():
@@ -263,7 +279,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(images.os, "fsync", full)
+    monkeypatch.setattr(encode.os, "fsync", full)
     with pytest.raises(RcodError, match="No space left"):
         write(tmp_path / "a.png", Photo(torch.ones(3, 2, 2)))
     monkeypatch.undo()

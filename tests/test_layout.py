@@ -23,6 +23,9 @@ ORDER = (
     "color",
     "tiling",
     "metrics",
+    "aids",
+    "naturalness",
+    "perceptual",
     # mathematics
     "schedule",
     "grouping",
@@ -39,6 +42,10 @@ ORDER = (
     "passes",
     "restore",
     "sheet",
+    "forecast",
+    "orders",
+    "jobs",
+    "ledger",
     "batch",
     "sitting",
     # training
@@ -55,7 +62,17 @@ ORDER = (
     "objectives",
     "train",
     # judging
+    "likeness",
+    "inception",
+    "judge",
+    "datasets",
+    "scoring",
+    "peers",
+    "journal",
     "evaluate",
+    "intervals",
+    "report",
+    "studies",
     "benchmark",
     # doors
     "engine",
@@ -64,6 +81,9 @@ ORDER = (
     "service",
     "server",
     "web",
+    "terminal",
+    "upscaling",
+    "judging",
     "cli",
 )
 

@@ -1,42 +1,46 @@
 """How does a picture file become a tensor, and how does a tensor become a file?
 
 Whatever the file holds (a turned camera photo, a palette, ink colours, 16 bits, a colour
-profile), the rest of the package sees upright sRGB in [0, 1]. What cannot be read is
-refused before it is decoded, in one sentence. A file is written under another name and
-then renamed, so that a half-written picture never carries the name asked for.
+profile), the rest of the package sees upright sRGB in [0, 1]. The result goes back into the
+photo's own colours and depth, with its profile and its tags.
 
-    file -> open -> turn -> sRGB -> Photo (3, H, W) -> ... -> Photo -> 8 bit -> file
+    file -> decode -> turn -> sRGB -> Photo (3, H, W) -> ... -> Photo -> profile -> encode -> file
 """
 
-import contextlib
+import dataclasses
 import io
-import os
-import struct
-import uuid
-import warnings
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from rcod.decode import DAMAGE, STRIP, Planes, decode, decode_pil, unit
+from rcod.encode import Frame, Writer, is_ours, placed, writer
 from rcod.errors import RcodError
+from rcod.metadata import Tags, collect
+from rcod.profiles import Shaper, convert, shaper, srgb_profile, to_grey
+from rcod.resample import spread_colours
 
-MAX_PIXELS = 80_000_000  # an 80 megapixel photo is 1 GB as float32; larger files are often traps
-READABLE = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga",
-            ".tif", ".tiff", ".webp")  # fmt: skip
-ENCODERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-LONGEST = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # pixels a side, by format
-SOFTWARE = 0x0131  # EXIF's name of the program that wrote the file
-SIZE_TAGS = (0xA002, 0xA003)  # EXIF's own width and height, wrong once a photo is enlarged
-MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}  # by a profile's colour space
-DAMAGE = (  # what Pillow raises on damaged files, depending on the format
-    OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, struct.error, zlib.error
-)  # fmt: skip
+__all__ = [
+    "DAMAGE", "ENCODERS", "SUFFIXES", "Photo", "Sink", "check_writable", "find", "from_pil",
+    "is_ours", "placed", "read", "sink", "srgb_profile", "suffix_of", "to_pil", "write",
+]  # fmt: skip
+
+SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".jxl", ".pgm",
+            ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp")  # fmt: skip
+ENCODERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF",
+            ".tiff": "TIFF", ".avif": "AVIF"}  # fmt: skip
+LONGEST = {"PNG": 2**31 - 1, "TIFF": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383,
+           "AVIF": 65_535}  # pixels a side, by format  # fmt: skip
+DEEP = ("PNG", "TIFF")  # formats that are written with 16 bits
+UNSHOWN = 1 / 255  # colours further than this outside of sRGB are remembered
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,19 @@ class Photo:
 
     pixels: Tensor  # (3, H, W) float32 in [0, 1]
     alpha: Tensor | None = None  # (1, H, W) float32 in [0, 1], 0 where nothing shows
-    icc: bytes | None = None  # the profile the pixels are meant in; None is sRGB
+    icc: bytes | None = None  # the file's profile, in which a result is written; None is sRGB
     exif: bytes | None = None  # without the turn, which is already done
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    bits: int = 8  # of every channel of the file: 8 or 16
+    grey: bool = False  # the file had no colours, so its result has none
+    beyond: Tensor | None = None  # (3, H, W) what the profile shows and sRGB can't, added back
+    notes: tuple[str, ...] = ()  # what was left out on reading
+
+    @property
+    def tags(self) -> Tags:
+        """EXIF, XMP and dots per inch."""
+        return Tags(self.exif, self.xmp, self.dpi)
 
 
 def find(paths: list[Path]) -> list[Path]:
@@ -77,32 +92,12 @@ def find(paths: list[Path]) -> list[Path]:
     return found
 
 
-def read(path: str | Path) -> Photo:
-    """Read a picture file, upright and in sRGB; of several TIFF or MPO pages, the first."""
-    path = Path(path)
-    try:
-        if path.stat().st_size == 0:
-            raise RcodError(f"{path}: must hold a picture, and the file is empty; copy it again")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged tags; damaged pixels are errors
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return from_pil(image, str(path))
-    except RcodError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise RcodError(_too_large(str(path), "many more")) from None
-    except Image.UnidentifiedImageError:
-        raise RcodError(
-            f"{path}: must be a picture that can be read ({', '.join(READABLE)}), and its content "
-            "is none of these, whatever its name; convert it first"
-        ) from None
-    except DAMAGE as error:
-        if isinstance(error, OSError) and error.errno:
-            raise RcodError(f"{path}: must be a readable file, got: {error.strerror}") from None
-        raise RcodError(
-            f"{path}: must be a whole picture, and decoding it failed ({error}); copy it again"
-        ) from None
+def read(source: str | Path | bytes, name: str | None = None) -> Photo:
+    """Read a picture file, or its bytes, upright and in sRGB; of several pages the first."""
+    if not isinstance(source, bytes):
+        source = Path(source)
+    name = name or (str(source) if isinstance(source, Path) else "picture")
+    return _photo(decode(source, name), name)
 
 
 def from_pil(image: Image.Image, name: str = "picture") -> Photo:
@@ -114,19 +109,24 @@ def from_pil(image: Image.Image, name: str = "picture") -> Photo:
         image: a picture of any mode with up to 16 bits per channel.
         name: what an error calls it.
     """
-    _check(image, name)
-    image.load()
-    upright, exif = _turn(image)
-    colours, alpha = _split(upright)
-    pixels = _unit(_to_srgb(colours, name)).expand(3, -1, -1).contiguous()  # (3, H, W)
-    return Photo(pixels, None if alpha is None else _unit(alpha), None, exif)
+    return _photo(decode_pil(image, name), name)
 
 
 def to_pil(photo: Photo) -> Image.Image:
-    """Round a photo to an 8-bit PIL image: RGB, or RGBA where it has an alpha channel."""
+    """Round a photo to an 8-bit sRGB PIL image: RGB, or RGBA where it has an alpha channel."""
     channels = photo.pixels if photo.alpha is None else torch.cat((photo.pixels, photo.alpha))
     rounded = channels.detach().float().clamp(0, 1).mul(255).round().byte().cpu()  # (C, H, W)
     return Image.fromarray(rounded.permute(1, 2, 0).contiguous().numpy())
+
+
+def suffix_of(content: bytes) -> str:
+    """The ending for a result in the format of a picture's bytes; .png where it can't be."""
+    known = {encoder: suffix for suffix, encoder in reversed(ENCODERS.items())}
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return known.get(image.format or "", ".png")
+    except (*DAMAGE, Image.DecompressionBombError):
+        return ".png"
 
 
 def check_writable(path: Path, height: int, width: int, alpha: Tensor | None = None) -> None:
@@ -148,153 +148,152 @@ def check_writable(path: Path, height: int, width: int, alpha: Tensor | None = N
         )
 
 
-def write(path: str | Path, photo: Photo) -> None:
-    """Write a photo with 8 bits per channel in the format its suffix names, whole or not at all.
+def write(path: str | Path, photo: Photo, quality: int | None = None) -> None:
+    """Write a photo in the format its suffix names, whole or not at all.
 
-    A file of that name is replaced. Its colour profile is the photo's own, or sRGB.
+    A file of that name is replaced. Its colours are in the photo's own profile, or sRGB.
     """
     path = Path(path)
-    check_writable(path, *photo.pixels.shape[-2:], alpha=photo.alpha)
-    encoder = ENCODERS[path.suffix.lower()]
-    image = to_pil(photo)
-    exif = Image.Exif()
-    exif.load(photo.exif or b"")
-    exif[SOFTWARE] = "rcod"
-    options = {"icc_profile": photo.icc or srgb_profile(), "exif": exif.tobytes()}
-    if encoder == "JPEG":
-        image = image.convert("RGB")  # opaque, as check_writable made sure
-        options |= {"quality": 95, "subsampling": 0}  # no colour resolution lost
-    elif encoder == "WEBP":
-        options |= {"quality": 95}
-    image.save(encoded := io.BytesIO(), encoder, **options)
-    write_whole(path, encoded.getbuffer())
-
-
-def is_ours(path: Path) -> bool:
-    """Whether a file is a picture that `write` has written."""
-    try:
-        with Image.open(path) as image:
-            return image.getexif().get(SOFTWARE) == "rcod"
-    except (*DAMAGE, Image.DecompressionBombError):
-        return False
-
-
-def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Put bytes into a file of that name, whole or not at all; a file there is replaced."""
-    part = path.with_name(f".rcod-{uuid.uuid4().hex}.part")  # same folder, so same disk
-    try:
-        with part.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise RcodError(
-            f"{path}: must be writable, and writing failed ({error.strerror}); "
-            "choose another folder"
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):  # no such folder: nothing was written
-            part.unlink(missing_ok=True)
-
-
-def srgb_profile() -> bytes:
-    """The ICC profile of sRGB, the same bytes on every call."""
-    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # else the time of the call
-    return bytes(profile)
-
-
-def _too_large(name: str, size: str) -> str:
-    """The sentence for a picture with too many pixels."""
-    return (
-        f"{name}: a picture must have at most {MAX_PIXELS // 1_000_000} megapixels, "
-        f"got {size}; cut or shrink it first"
-    )
-
-
-def _check(image: Image.Image, name: str) -> None:
-    """Refuse, before any pixel is decoded, what this module would misread."""
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise RcodError(_too_large(name, f"{width} x {height}"))
-    if width * height == 0:
-        raise RcodError(f"{name}: a picture must have pixels, got {width} x {height}")
-    if image.format is not None and image.format not in READABLE:
-        raise RcodError(
-            f"{name}: must be one of {', '.join(READABLE)}, got {image.format}; convert it first"
-        )
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format not in ("MPO", "TIFF"):  # theirs are previews and masks
-        raise RcodError(f"{name}: must be a single picture, got {frames} frames; extract one first")
-    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
-        raise RcodError(
-            f"{name}: must have 8 or 16 bits per channel, got 32; convert it to 16 first"
-        )
-
-
-def _turn(image: Image.Image) -> tuple[Image.Image, bytes | None]:
-    """The picture upright, and its EXIF block without the entries that no longer hold."""
-    upright = image
-    try:
-        upright = ImageOps.exif_transpose(image)
-        exif = upright.getexif()
-        camera = exif.get_ifd(0x8769) if 0x8769 in exif else {}
-        for tag in SIZE_TAGS:
-            camera.pop(tag, None)
-        return upright, exif.tobytes() if len(exif) else None
-    except DAMAGE:  # of the tags: not worth refusing the picture
-        return upright, None
-
-
-def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """The colours in a mode of plain channels, and the alpha channel if there is one."""
-    if image.mode.startswith("I") and "transparency" in image.info:  # a see-through value
-        shows = np.asarray(image) != image.info["transparency"]
-        return image, Image.fromarray(shows.astype(np.uint8) * 255)
-    grey = image.mode in ("1", "L", "LA", "La")
-    if image.has_transparency_data:
-        full = image.convert("LA" if grey else "RGBA")
-        return full.convert("L" if grey else "RGB"), full.getchannel("A")
-    if image.mode in ("1", "P", "RGBX", "YCbCr", "HSV"):
-        image = image.convert("L" if grey else "RGB")
-    return image, None
-
-
-def _to_srgb(image: Image.Image, name: str) -> Image.Image:
-    """Convert plain channels to sRGB (RGB or grey) by the profile attached to the picture."""
-    icc = image.info.get("icc_profile")
-    if not icc:
-        return image.convert("RGB") if image.mode in ("CMYK", "LAB") else image
-    mode = "L" if image.mode.startswith("I") else image.mode
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        space = MODES[icc[16:20].decode("latin-1").strip()]  # from the header
-        if space != mode and (space, mode) != ("RGB", "L"):
-            raise RcodError(
-                f"{name}: the colour profile must fit the picture, and it is for {space} where "
-                f"the picture is {mode}; save it again without the profile"
+    height, width = photo.pixels.shape[-2:]
+    check_writable(path, height, width, alpha=photo.alpha)
+    with placed(path) as file, sink(file, path.suffix, photo, (height, width), quality) as into:
+        for top in range(0, height, STRIP):
+            rows = slice(top, top + STRIP)
+            alpha = None if photo.alpha is None else photo.alpha[:, rows]
+            beyond = None if photo.beyond is None else photo.beyond[:, rows]
+            part = dataclasses.replace(
+                photo, pixels=photo.pixels[:, rows], alpha=alpha, beyond=beyond
             )
-        if ImageCms.getProfileDescription(profile).startswith("sRGB"):
-            return image
-        if mode != image.mode:  # the conversion knows no 16 bits
-            image = Image.fromarray(_unit(image)[0].mul(255).round().byte().numpy())
-        converted = ImageCms.profileToProfile(
-            image.convert(space), profile, ImageCms.createProfile("sRGB"),
-            ImageCms.Intent.RELATIVE_COLORIMETRIC, "RGB",
-            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )  # fmt: skip
-    except (ImageCms.PyCMSError, OSError, KeyError) as error:
-        raise RcodError(
-            f"{name}: the colour profile must be readable, and it is damaged or unknown ({error}); "
-            "save the picture again without it"
-        ) from None
-    assert converted is not None  # it is only for pictures changed in place
-    return converted
+            into.put(part, top, 0)
 
 
-def _unit(image: Image.Image) -> Tensor:
-    """A grey or RGB picture of 8 or 16 bits as (1 or 3, H, W) float32 in [0, 1]."""
-    values = np.asarray(image, np.float32) / (65535 if image.mode.startswith("I") else 255)
-    scaled = torch.from_numpy(values).clamp_(0, 1)
-    return scaled[None] if scaled.ndim == 2 else scaled.permute(2, 0, 1)
+@contextmanager
+def sink(
+    file: BinaryIO, suffix: str, photo: Photo, size: tuple[int, int], quality: int | None = None
+) -> Iterator["Sink"]:
+    """Begin a result of `size` (height, width); it is complete when the block ends.
+
+    Args:
+        file: open for writing, and able to seek.
+        suffix: names the format.
+        photo: whose depth, profile, alpha and tags the result has.
+        size: height and width of the result.
+        quality: 1 to 100, for formats that lose something; None is our choice.
+    """
+    encoder = ENCODERS[suffix.lower()]
+    bits = photo.bits if encoder in DEEP else 8
+    solid = encoder == "JPEG" or photo.alpha is None  # check_writable saw to it
+    icc = photo.icc
+    if icc is not None and icc[16:20] == b"GRAY" and encoder in ("WEBP", "AVIF"):
+        icc = None  # they have no grey
+    channels = (1 if photo.grey else 3) + (not solid)
+    frame = Frame(*size, channels, bits, icc or srgb_profile(), photo.tags)
+    into = Sink(writer(file, encoder, frame, quality), frame, photo.grey, _own(icc))
+    yield into
+    into.writer.close()
+
+
+@dataclass
+class Sink:
+    """A file that takes pieces of a result from left to right and from top to bottom."""
+
+    writer: Writer
+    frame: Frame
+    grey: bool
+    own: Shaper | None
+    line: np.ndarray | None = None  # (h, W, C) the row of pieces that isn't complete
+
+    def put(self, piece: Photo, top: int, left: int) -> None:
+        """Take the next piece; pieces side by side are equally high."""
+        rows = self.pack(piece)  # (h, w, C)
+        width = rows.shape[1]
+        if width == self.frame.width:
+            self.writer.put(rows)
+            return
+        if left == 0:
+            self.line = np.empty((len(rows), self.frame.width, rows.shape[2]), rows.dtype)
+        assert self.line is not None, "pieces come from left to right"
+        self.line[:, left : left + width] = rows
+        if left + width == self.frame.width:
+            self.writer.put(self.line)
+            self.line = None
+
+    def pack(self, piece: Photo) -> np.ndarray:
+        """A piece in the file's colours and depth, (h, w, C) uint8 or uint16."""
+        colours = piece.pixels
+        if self.own is not None:
+            colours = self.own.from_srgb(colours)
+            if piece.beyond is not None:
+                colours = colours + piece.beyond
+        if self.grey and len(colours) == 3:
+            colours = to_grey(colours)
+        if self.frame.channels in (2, 4):
+            assert piece.alpha is not None, "every piece of a picture with alpha has some"
+            colours = torch.cat((colours, piece.alpha))
+        most = 2**self.frame.bits - 1
+        rounded = colours.clamp(0, 1).mul(most).round().permute(1, 2, 0).to(torch.int32)
+        return rounded.contiguous().numpy().astype(np.uint8 if most == 255 else np.uint16)
+
+
+def _photo(planes: Planes, name: str) -> Photo:
+    """Upright sRGB of what was decoded."""
+    tags, turn = collect(planes.image)
+    icc = planes.image.info.get("icc_profile") or None
+    notes = planes.notes
+    beyond: Tensor | None = None
+    if planes.mode in ("CMYK", "LAB"):
+        same = planes.image.convert("RGB") if icc is None else convert(planes.image, icc, name)
+        pixels, icc = unit(same), None
+        notes += (f"is {planes.mode}; the result is in sRGB",)
+    elif icc is None:
+        pixels = planes.values
+    elif (found := shaper(icc, planes.mode, name)) is None:  # tables
+        eight = planes.values.mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
+        stored = Image.fromarray(eight[..., 0] if eight.shape[2] == 1 else eight)
+        pixels, icc = unit(convert(stored, icc, name)), None
+        notes += ("has a profile that only reads; the result is in sRGB",)
+    elif found.is_srgb():
+        pixels = planes.values
+    else:
+        pixels, beyond = _to_srgb(planes.values, found)
+    pixels = _turned(pixels, turn).expand(3, -1, -1).contiguous()
+    alpha = None if planes.alpha is None else _turned(planes.alpha, turn).contiguous()
+    return Photo(
+        pixels if alpha is None else spread_colours(pixels, alpha), alpha,
+        icc, *dataclasses.astuple(tags),
+        bits=planes.bits, grey=planes.mode == "L",
+        beyond=None if beyond is None else _turned(beyond, turn).contiguous(), notes=notes,
+    )  # fmt: skip
+
+
+def _to_srgb(values: Tensor, own: Shaper) -> tuple[Tensor, Tensor | None]:
+    """Colours in sRGB, and what it can't show of them, strip by strip."""
+    if own.matrix is not None:
+        values = values.expand(3, -1, -1)
+    pixels = torch.empty(3, *values.shape[-2:])
+    beyond: Tensor | None = None
+    for top in range(0, values.shape[-2], STRIP):
+        part = values[:, top : top + STRIP]
+        pixels[:, top : top + STRIP] = shown = own.to_srgb(part)
+        lost = part - own.from_srgb(shown)
+        if own.matrix is not None and bool(lost.abs().max() > UNSHOWN):
+            beyond = torch.zeros_like(pixels) if beyond is None else beyond
+            beyond[:, top : top + STRIP] = lost
+    return pixels, beyond
+
+
+@lru_cache(maxsize=4)
+def _own(icc: bytes | None) -> Shaper | None:
+    """The curves to write by; None where that is sRGB."""
+    if icc is None:
+        return None
+    found = Shaper.parse(icc)
+    return None if found is None or found.is_srgb() else found
+
+
+def _turned(plane: Tensor, turn: int) -> Tensor:
+    """A plane (C, H, W) made upright, by EXIF's number of its turn."""
+    if turn in (5, 6, 7, 8):
+        plane = plane.transpose(-1, -2)
+    flips = {2: [-1], 3: [-1, -2], 4: [-2], 6: [-1], 7: [-1, -2], 8: [-2]}.get(turn, [])
+    return plane.flip(flips) if flips else plane

@@ -1,0 +1,299 @@
+"""What is in a picture file, before anybody judges its colours?
+
+Every format ends as float planes in the file's own colours, stored turn and all. Whatever
+would be misread, take too much memory or lie about itself is refused before it is decoded.
+Pillow keeps 8 bits of every colour; where a file has 16, its decoder is run a second time with
+the byte order exchanged, and that gives the other halves.
+
+    file -> open -> check -> 8 bits             -.
+                         '-> high and low bytes -+-> planes (C, H, W) in [0, 1], alpha, info
+"""
+
+import contextlib
+import io
+import struct
+import sys
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rcod.errors import RcodError
+
+MAX_PIXELS = 80_000_000  # an 80 megapixel photo is 1 GB as float32; larger files are often traps
+READABLE = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "JXL", "MPO", "PNG", "PPM", "TGA",
+            "TIFF", "WEBP")  # fmt: skip
+EXTRAS = {"HEIC": ("heic", "pi_heif"), "JPEG XL": ("jxl", "pillow_jxl")}  # extra, module
+STRIP = 256  # rows turned to floats at once, so that a large photo is in memory only twice
+DAMAGE = (  # what Pillow raises on damaged files, depending on the format
+    OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError,
+    AttributeError, struct.error, zlib.error,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Planes:
+    """A decoded file: colours as stored, neither turned nor converted."""
+
+    values: Tensor  # (1 or 3, H, W) float32 in [0, 1], in the file's own colour space
+    mode: str  # L, RGB, or (still to be converted by a profile) CMYK, LAB with 8-bit `image`
+    alpha: Tensor | None  # (1, H, W) float32 in [0, 1]
+    bits: int  # 8 or 16 a channel
+    image: Image.Image  # the file's tags; for CMYK and LAB the pixels as well
+    notes: tuple[str, ...] = ()
+
+
+def decode(source: Path | bytes, name: str) -> Planes:
+    """Read a picture file or its bytes; what is wrong with it is one sentence naming it."""
+    try:
+        before = source.stat() if isinstance(source, Path) else None
+        if (len(source) if isinstance(source, bytes) else source.stat().st_size) == 0:
+            raise RcodError(f"{name}: must hold a picture, and the file is empty; copy it again")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # damaged tags; damaged pixels are errors
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with _opened(source, name) as image:
+                planes = decode_pil(image, name, lambda: _opened(source, name))
+    except RcodError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise RcodError(_too_large(name, "many more")) from None
+    except MemoryError:
+        raise RcodError(f"{name}: must fit into memory, and it doesn't; shrink it first") from None
+    except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno:
+            raise RcodError(f"{name}: must be a readable file, got: {error.strerror}") from None
+        raise RcodError(
+            f"{name}: must be a whole picture, and decoding it failed ({error}); copy it again"
+        ) from None
+    if isinstance(source, Path) and before is not None:
+        _check_unchanged(source, before.st_size, before.st_mtime_ns, name)
+    return planes
+
+
+def decode_pil(
+    image: Image.Image,
+    name: str,
+    again: Callable[[], contextlib.AbstractContextManager[Image.Image]] | None = None,
+) -> Planes:
+    """Take over a PIL image of any mode.
+
+    Args:
+        image: opened, loaded or made.
+        name: what an error calls it.
+        again: opens its file once more, for the other half of 16-bit colours.
+    """
+    notes = _check(image, name)
+    if again is not None and (halves := _halves(image)) is not None:
+        values, alpha = _deep(image, again, *halves)
+        return Planes(values, "RGB" if len(values) == 3 else "L", alpha, 16, image, notes)
+    image.load()
+    colours, alpha = _split(image)
+    bits = 16 if colours.mode[0] in "IF" else 8
+    if colours.mode in ("CMYK", "LAB"):
+        return Planes(torch.empty(0), colours.mode, None, 8, colours, notes)
+    values = _floats(colours, name)
+    shown = None if alpha is None else unit(alpha)
+    return Planes(values, "RGB" if len(values) == 3 else "L", shown, bits, image, notes)
+
+
+def unit(image: Image.Image) -> Tensor:
+    """A grey or RGB picture of 8 or 16 bits as (1 or 3, H, W) float32 in [0, 1]."""
+    channels = len(image.getbands())
+    out = torch.empty(channels, image.height, image.width)
+    most = 65535 if image.mode.startswith("I") else 255
+    for top, rows in _strips(image):
+        values = torch.from_numpy(rows.astype(np.float32)).view(len(rows), -1, channels)
+        out[:, top : top + len(rows)] = values.permute(2, 0, 1).div_(most).clamp_(0, 1)
+    return out
+
+
+@contextmanager
+def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
+    """Open a picture; formats that come by an extra are asked for when nothing else fits."""
+    try:
+        image = Image.open(source if isinstance(source, Path) else io.BytesIO(source))
+    except Image.UnidentifiedImageError:
+        image = _by_extra(source, name)
+    with image:
+        yield image
+
+
+def _by_extra(source: Path | bytes, name: str) -> Image.Image:
+    """Open HEIC or JPEG XL, or say what is missing."""
+    kind = None
+    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+        start = file.read(32)
+    if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
+        kind = "HEIC"
+    elif start[:2] == b"\xff\x0a" or start[4:8] == b"JXL ":
+        kind = "JPEG XL"
+    if kind is None:
+        raise RcodError(
+            f"{name}: must be a picture that can be read ({', '.join(READABLE)}), and its content "
+            "is none of these, whatever its name; convert it first"
+        )
+    extra, module = EXTRAS[kind]
+    try:
+        if kind == "HEIC":
+            from pi_heif import register_heif_opener
+
+            register_heif_opener()
+        else:
+            import pillow_jxl  # noqa: F401  (registers JPEG XL with Pillow)
+    except ImportError:
+        what = f"{kind} pictures need {module}, which isn't installed"
+        raise RcodError(f"{name}: {what}; pip install 'rcod[{extra}]', or convert it") from None
+    try:
+        return Image.open(source if isinstance(source, Path) else io.BytesIO(source))
+    except Image.UnidentifiedImageError:
+        raise RcodError(f"{name}: must be a whole {kind} picture; copy it again") from None
+
+
+def _check_unchanged(path: Path, size: int, changed: int, name: str) -> None:
+    """Refuse a file that somebody wrote to meanwhile: half of it may be another picture's."""
+    try:
+        after = path.stat()
+    except OSError:
+        raise RcodError(f"{name}: the file must stay while it is read; call again") from None
+    if (after.st_size, after.st_mtime_ns) != (size, changed):
+        raise RcodError(f"{name}: the file changed while it was read; call again when it is done")
+
+
+def _too_large(name: str, size: str) -> str:
+    """The sentence for a picture with too many pixels."""
+    return (
+        f"{name}: a picture must have at most {MAX_PIXELS // 1_000_000} megapixels, "
+        f"got {size}; cut or shrink it first"
+    )
+
+
+def _check(image: Image.Image, name: str) -> tuple[str, ...]:
+    """Refuse, before any pixel is decoded, what would be misread; say what will be left out."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise RcodError(_too_large(name, f"{width} x {height}"))
+    if width * height == 0:
+        raise RcodError(f"{name}: a picture must have pixels, got {width} x {height}")
+    if image.format is not None and image.format not in READABLE:
+        known = ", ".join(READABLE)
+        raise RcodError(f"{name}: must be one of {known}, got {image.format}; convert it first")
+    if image.mode == "I" and image.format == "TIFF":
+        raise RcodError(f"{name}: must have 8 or 16 bits per channel, got 32; convert it first")
+    several = getattr(image, "is_animated", False)  # counting frames could take for ever
+    if not several or image.format == "MPO":  # whose others are previews
+        return ()
+    what = "page" if image.format == "TIFF" else "frame"
+    return (f"has more than one {what}; the first is taken and the others are left out",)
+
+
+def _halves(image: Image.Image) -> tuple[str, str] | None:
+    """The raw modes that read the high and the low bytes of 16-bit colours, where it has such."""
+    modes = {_raw(tile.args) for tile in image.tile}
+    if len(modes) != 1 or image.mode not in ("RGB", "RGBA"):
+        return None
+    base, _, order = next(iter(modes)).partition(";16")
+    if order not in ("B", "L", "N"):
+        return None
+    if base == "LA":  # all four bytes of a pixel at once
+        return "RGBA", ""
+    base = "RGBA" if base == "RGBa" else base  # premultiplied colours are divided later
+    big = order == "B" or (order == "N" and sys.byteorder == "big")
+    other = "L" if big else "B"
+    return f"{base};16{order}", f"{base};16{other}"
+
+
+def _raw(args: object) -> str:
+    """A tile's raw mode."""
+    first = args[0] if isinstance(args, tuple) and args else args
+    return first if isinstance(first, str) else ""
+
+
+def _deep(
+    image: Image.Image,
+    again: Callable[[], contextlib.AbstractContextManager[Image.Image]],
+    high: str,
+    low: str,
+) -> tuple[Tensor, Tensor | None]:
+    """Colours (1 or 3, H, W) and alpha of a picture with 16 bits a channel."""
+    premultiplied = any(_raw(tile.args).startswith("RGBa") for tile in image.tile)
+    see_through = image.info.get("transparency")
+    _load_as(image, high)
+    if not low:
+        pairs = [(top, rows[..., ::2], rows[..., 1::2]) for top, rows in _strips(image)]
+        out = _joined(pairs, 2, image.height, image.width)
+        return out[:1], out[1:]
+    with again() as other:
+        _load_as(other, low)
+        strips = zip(_strips(image), _strips(other), strict=True)
+        pairs = ((top, rows, more) for (top, rows), (_, more) in strips)
+        out = _joined(pairs, len(image.getbands()), image.height, image.width)
+    if len(out) == 3:
+        if not isinstance(see_through, tuple):
+            return out, None
+        key = torch.tensor(see_through, dtype=torch.float32)[:, None, None] / 65535
+        return out, ((out - key).abs() > 0.5 / 65535).any(0, keepdim=True).float()
+    if premultiplied:
+        out[:3] = (out[:3] / out[3:].clamp(min=1e-6)).clamp_(0, 1)
+    return out[:3], out[3:]
+
+
+def _load_as(image: Image.Image, raw: str) -> None:
+    """Decode with another raw mode of the same width."""
+    image.tile = [
+        tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw)
+        for tile in image.tile
+    ]
+    image.load()
+
+
+def _joined(pairs: object, channels: int, height: int, width: int) -> Tensor:
+    """High and low bytes, strip by strip, as (C, H, W) float32 in [0, 1]."""
+    out = torch.empty(channels, height, width)
+    for top, high, low in pairs:  # pyright: ignore[reportGeneralTypeIssues]
+        values = (high.astype(np.int32) * 256 + low).astype(np.float32)  # (h, W, C or 4)
+        part = torch.from_numpy(values[..., :channels]).permute(2, 0, 1)
+        out[:, top : top + len(values)] = part.div_(65535)
+    return out
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
+    """Rows of a picture, a few at a time: the first one's number and (h, W[, C])."""
+    for top in range(0, image.height, STRIP):
+        yield top, np.asarray(image.crop((0, top, image.width, min(top + STRIP, image.height))))
+
+
+def _floats(colours: Image.Image, name: str) -> Tensor:
+    """Plain channels as floats; those that were floats must be what a picture is."""
+    if colours.mode != "F":
+        return unit(colours)
+    values = torch.from_numpy(np.array(colours, np.float32))[None]  # (1, H, W)
+    if not bool(values.isfinite().all()):
+        raise RcodError(f"{name}: every pixel must be a number, got NaN or infinity; repair it")
+    if values.min() < -0.001 or values.max() > 1.001:
+        raise RcodError(
+            f"{name}: a picture of floats must lie in [0, 1], got {float(values.min()):.4g} to "
+            f"{float(values.max()):.4g}; divide it first"
+        )
+    return values.clamp_(0, 1)
+
+
+def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """The colours in a mode of plain channels, and the alpha channel if there is one."""
+    if image.mode.startswith("I") and "transparency" in image.info:  # a see-through value
+        shows = np.asarray(image) != image.info["transparency"]
+        return image, Image.fromarray(shows.astype(np.uint8) * 255)
+    grey = image.mode in ("1", "L", "LA", "La")
+    if image.has_transparency_data:
+        full = image.convert("LA" if grey else "RGBA")
+        return full.convert("L" if grey else "RGB"), full.getchannel("A")
+    if image.mode in ("1", "P", "RGBX", "YCbCr", "HSV"):
+        image = image.convert("L" if grey else "RGB")
+    return image, None

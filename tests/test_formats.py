@@ -1,0 +1,252 @@
+"""A photo goes through a file of every kind and comes out the same: the matrix."""
+
+import io
+import sys
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_images import TURN, colours, grey_profile, swapped_profile
+
+from rcod.decode import decode
+from rcod.encode import Frame, writer
+from rcod.errors import RcodError
+from rcod.images import Photo, read, srgb_profile, suffix_of, write
+from rcod.metadata import Tags
+
+RAMP = torch.linspace(0, 1, 60).view(1, 1, -1).expand(3, 40, -1)
+MAKE, WHEN, CAMERA, EXPOSURE, GPS = 0x010F, 0x0132, 0x8769, 0x829A, 0x8825
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" '
+    b'dc:title="Heron" exif:GPSLatitude="48,1N"/></x:xmpmeta>'
+)
+
+
+def tags() -> Tags:
+    """EXIF of a camera, a place, XMP and a density."""
+    exif = Image.Exif()
+    exif[MAKE], exif[WHEN] = "Maker", "2024:05:06 07:08:09"
+    exif.get_ifd(CAMERA)[EXPOSURE] = 0.01
+    exif.get_ifd(CAMERA)[0x927C] = bytes(range(256)) * 20  # a maker's note
+    exif.get_ifd(GPS)[1] = "N"
+    return Tags(exif.tobytes(), XMP, (300.0, 300.0))
+
+
+def exif_of(photo: Photo) -> dict[int, object]:
+    block = Image.Exif()
+    block.load(photo.exif or b"")
+    found = {tag: value for tag, value in block.items() if tag not in (CAMERA, GPS)}
+    below = {tag: block.get_ifd(CAMERA)[tag] for tag in block.get_ifd(CAMERA)}
+    return found | below | {GPS: dict(block.get_ifd(GPS))}
+
+
+MATRIX = list(
+    product(["png", "tif", "jpg", "webp", "avif"], ["colour", "grey"], [8, 16],
+            [None, "srgb", "own"], [False, True])
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "mode", "bits", "profile", "clear"), MATRIX)
+def test_what_is_written_comes_back(
+    tmp_path: Path, kind: str, mode: str, bits: int, profile: str | None, clear: bool
+):
+    if kind == "jpg" and clear:
+        pytest.skip("not checked here: JPEG has no alpha")
+    grey = mode == "grey"
+    own = grey_profile() if grey else swapped_profile()
+    icc = {None: None, "srgb": srgb_profile(), "own": own}[profile]
+    if grey and profile == "srgb":
+        icc = None
+    alpha = RAMP[:1].flip(-1) * 0.9 + 0.05 if clear else None
+    pixels = RAMP if grey else torch.stack((RAMP[0], 1 - RAMP[1], RAMP[2] * 0.5))
+    given = Photo(pixels, alpha, icc, tags().exif, XMP, (300.0, 300.0), bits=bits, grey=grey)
+    path = tmp_path / f"a.{kind}"
+    write(path, given)
+    found = read(path)
+    lossy, deep = kind in ("jpg", "webp", "avif"), kind in ("png", "tif") and bits == 16
+    tolerance = 0.06 if lossy else 0.002 if deep else 0.009
+    if profile == "own" and not lossy:
+        tolerance *= 3  # curves are steep in the dark
+    assert found.pixels.shape == given.pixels.shape
+    torch.testing.assert_close(found.pixels, given.pixels, rtol=0, atol=tolerance)
+    assert found.icc == (icc if not (grey and kind in ("webp", "avif")) and icc else srgb_profile())
+    assert exif_of(found) == exif_of(given) | {0x000B: "rcod"}
+    assert found.xmp is not None and b"Heron" in found.xmp and b"Orientation" not in found.xmp
+    if kind in ("png", "tif", "jpg"):
+        assert found.dpi == pytest.approx((300, 300), abs=0.01)
+    assert found.bits == (16 if deep else 8)
+    assert found.grey == (grey and kind in ("png", "tif", "jpg"))
+    if deep:
+        ladder = torch.linspace(0, 1, 3000).expand(3, 2, -1)
+        write(path, Photo(ladder, bits=16, grey=grey))
+        assert len(read(path).pixels[0].unique()) > 2000
+    if clear:
+        assert found.alpha is not None and alpha is not None
+        assert abs(float(found.alpha.mean() - alpha.mean())) < 1 / 255
+
+
+def stored(kind: str) -> tuple[bytes, torch.Tensor]:
+    """A file as others write it, and the pixels that are meant."""
+    image = colours(40, 60)
+    made: dict[str, Callable[[], Image.Image]] = {
+        "palette.png": lambda: image.quantize(16), "grey.png": lambda: image.convert("L"),
+        "grey-alpha.png": lambda: image.convert("LA"), "bit.png": lambda: image.convert("1"),
+        "ink.jpg": lambda: image.convert("CMYK"), "ink.tif": lambda: image.convert("CMYK"),
+        "first.gif": lambda: image.quantize(16), "plain.bmp": lambda: image,
+        "float.tif": lambda: Image.fromarray(np.asarray(image.convert("L"), np.float32) / 255),
+        "tiled.tif": lambda: image, "plain.jp2": lambda: image, "plain.tga": lambda: image,
+    }  # fmt: skip
+    source = made[kind]()
+    options: dict[str, object] = {}
+    if kind == "first.gif":
+        options = {"save_all": True, "append_images": [Image.new("P", source.size)]}
+    if kind == "tiled.tif":
+        options = {"compression": "tiff_lzw", "tiffinfo": {322: 16, 323: 16}}
+    if kind.endswith("jpg"):
+        options = {"quality": 100, "subsampling": 0}
+    source.save(file := io.BytesIO(), Image.registered_extensions()[f".{kind.split('.')[1]}"],
+                **options)  # fmt: skip
+    if kind == "float.tif":
+        meant = torch.from_numpy(np.array(source)).expand(3, -1, -1)
+    else:
+        meant = torch.from_numpy(np.array(source.convert("RGB"))).permute(2, 0, 1) / 255
+    return file.getvalue(), meant
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["palette.png", "grey.png", "grey-alpha.png", "bit.png", "ink.jpg", "ink.tif", "first.gif",
+     "plain.bmp", "float.tif", "plain.jp2", "plain.tga"],
+)  # fmt: skip
+def test_formats_of_others_are_read(kind: str):
+    content, meant = stored(kind)
+    photo = read(content, kind)
+    atol = 0.03 if kind == "ink.jpg" else 0.5 / 255
+    torch.testing.assert_close(photo.pixels, meant.float(), rtol=0, atol=atol)
+    if kind == "first.gif":
+        assert photo.notes == ("has more than one frame; the first is taken and the others are "
+                               "left out",)  # fmt: skip
+
+
+def test_of_several_pages_the_first_is_taken_and_it_is_said():
+    pages = [colours(20, 30), colours(10, 10)]
+    pages[0].save(file := io.BytesIO(), "TIFF", save_all=True, append_images=pages[1:])
+    photo = read(file.getvalue(), "a.tif")
+    assert photo.pixels.shape == (3, 20, 30)
+    assert "more than one page; the first is taken" in photo.notes[0]
+
+
+def deep_file(encoder: str, values: np.ndarray) -> bytes:
+    """A file of 16 bits a channel, (H, W, C)."""
+    height, width, channels = values.shape
+    frame = Frame(height, width, channels, 16, srgb_profile(), Tags())
+    into = writer(file := io.BytesIO(), encoder, frame, None)
+    into.put(values)
+    into.close()
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("encoder", ["PNG", "TIFF"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_every_one_of_sixteen_bits_survives(encoder: str, channels: int):
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 65536, (70, 33, channels)).astype(np.uint16)
+    planes = decode(deep_file(encoder, values), "a")
+    colours = channels - (channels + 1) % 2
+    assert planes.bits == 16
+    assert np.array_equal(np.round(planes.values.permute(1, 2, 0) * 65535), values[..., :colours])
+    if channels in (2, 4):
+        assert planes.alpha is not None
+        assert np.array_equal(np.round(planes.alpha[0] * 65535), values[..., -1])
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("kind", ["png", "tif", "jpg", "webp"])
+def test_every_turn_is_made_in_every_format(kind: str, turn: int):
+    upright = torch.zeros(3, 24, 40)
+    upright[0, :8, :8], upright[1, :8, -8:], upright[2, -8:, :8] = 1, 1, 1
+    image = Image.fromarray((upright.permute(1, 2, 0) * 255).byte().numpy())
+    undo = [None, None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180,
+            Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_90,
+            Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_270][turn]  # fmt: skip
+    exif = Image.Exif()
+    exif[TURN] = turn
+    stored = image if undo is None else image.transpose(undo)
+    encoder = {"tif": "TIFF", "jpg": "JPEG"}.get(kind, kind)
+    stored.save(file := io.BytesIO(), encoder, exif=exif, quality=95)
+    found = read(file.getvalue(), f"a.{kind}")
+    assert found.pixels.shape == (3, 24, 40)
+    assert float((found.pixels - upright).abs().mean()) < 0.02
+    assert exif_of(found).get(TURN, 1) == 1
+
+
+def test_gps_alone_may_be_dropped_and_everything():
+    kept = tags().without("gps")
+    photo = Photo(RAMP, exif=kept.exif, xmp=kept.xmp)
+    assert exif_of(photo)[GPS] == {} and exif_of(photo)[MAKE] == "Maker"
+    assert b"GPS" not in (kept.xmp or b"") and b"Heron" in (kept.xmp or b"")
+    assert tags().without("all") == Tags()
+
+
+def test_an_exif_block_too_large_for_jpeg_loses_the_makers_note_only(tmp_path: Path):
+    exif = Image.Exif()
+    exif[MAKE] = "Maker"
+    exif.get_ifd(CAMERA)[0x927C] = bytes(70_000)
+    write(tmp_path / "a.jpg", Photo(RAMP, exif=exif.tobytes()))
+    found = exif_of(read(tmp_path / "a.jpg"))
+    assert found[MAKE] == "Maker" and 0x927C not in found
+
+
+def test_colours_outside_of_srgb_survive(tmp_path: Path):
+    """What a wide profile shows and sRGB can't is put back."""
+    from test_images import wide_profile
+
+    values = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(1))
+    values[:, :4] = torch.tensor([0.0, 1.0, 0.0]).view(3, 1, 1)  # the greenest green
+    file = io.BytesIO()
+    frame = Frame(16, 16, 3, 16, wide_profile(), Tags())
+    into = writer(file, "PNG", frame, None)
+    stored = (values * 65535).round().permute(1, 2, 0).int().numpy().astype(np.uint16)
+    into.put(stored)
+    into.close()
+    photo = read(file.getvalue(), "a.png")
+    assert photo.beyond is not None and photo.icc == wide_profile()
+    write(tmp_path / "a.png", photo)
+    again = decode(tmp_path / "a.png", "a").values.permute(1, 2, 0) * 65535
+    assert np.abs(again.numpy() - stored).max() < 65535 / 255
+
+
+def test_the_format_of_bytes_is_known():
+    colours().save(file := io.BytesIO(), "WEBP")
+    assert suffix_of(file.getvalue()) == ".webp" and suffix_of(b"?") == ".png"
+
+
+def test_heic_and_jpeg_xl_come_by_an_extra(monkeypatch: pytest.MonkeyPatch):
+    content = (Path(__file__).parent / "two.heic").read_bytes()  # half red, half blue
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
+    for given, words in (
+        (content, r"HEIC pictures need pi_heif, .* pip install 'rcod\[heic\]'"),
+        (content[:200], "HEIC pictures need pi_heif"),
+    ):
+        with pytest.raises(RcodError, match=words):
+            read(given, "a.heic")
+    monkeypatch.undo()
+    pytest.importorskip("pi_heif", reason="not checked here: the extra heic isn't installed")
+    photo = read(content, "a.heic")
+    assert photo.pixels.shape == (3, 12, 16) and exif_of(photo)[MAKE] == "Maker"
+    assert float(photo.pixels[0, 6, 3]) > 0.7 and float(photo.pixels[2, 6, 12]) > 0.7
+    with pytest.raises(RcodError, match=r"a\.heic.*whole"):
+        read(content[:400], "a.heic")
+
+
+def test_jpeg_xl_is_read():
+    jxl = pytest.importorskip("pillow_jxl", reason="not checked here: the extra jxl isn't there")
+    assert jxl
+    colours(20, 30).save(file := io.BytesIO(), "JXL", lossless=True)
+    photo = read(file.getvalue(), "a.jxl")
+    meant = torch.from_numpy(np.array(colours(20, 30))).permute(2, 0, 1) / 255
+    torch.testing.assert_close(photo.pixels, meant)
