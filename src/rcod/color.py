@@ -10,6 +10,9 @@ the whole picture.
     up --> colours ---------'
 """
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -47,6 +50,35 @@ def match_adain(sr: Tensor, up: Tensor) -> Tensor:
     mean, spread = _statistics(sr)
     mean_up, spread_up = _statistics(up)
     return ((sr - mean) / spread * spread_up + mean_up).clamp_(0, 1)
+
+
+class Spread(NamedTuple):
+    """Mean and standard deviation of every channel of a whole picture, (C,) float32 each."""
+
+    mean: Tensor
+    std: Tensor
+
+    def channels(self, first: int, last: int) -> "Spread":
+        """Those of some channels."""
+        return Spread(self.mean[first:last], self.std[first:last])
+
+
+def measure_spread(pieces: Iterable[Tensor]) -> Spread:
+    """Mean and standard deviation over all pieces (C, h, w) of a picture."""
+    pixels, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
+    for piece in pieces:
+        pixels += piece.shape[-2] * piece.shape[-1]
+        values = piece.double().flatten(1)  # (C, h w)
+        total, squares = total + values.sum(1), squares + values.square().sum(1)
+    mean = total / pixels
+    variance = (squares - pixels * mean.square()).clamp(min=0) / max(pixels - 1, 1)
+    return Spread(mean.float(), (variance + FLOOR).sqrt().float())
+
+
+def match_spread(sr: Tensor, own: Spread, wanted: Spread) -> Tensor:
+    """What `match_adain` does, for a part (B, 3, h, w) of a picture of known spread."""
+    mean, std, mean_up, std_up = (x.to(sr.device).view(1, -1, 1, 1) for x in (*own, *wanted))
+    return ((sr.clamp(0, 1) - mean) / std * std_up + mean_up).clamp_(0, 1)
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -79,6 +79,13 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     return torch.Generator(device=device).manual_seed(seed)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error is about memory; PyTorch has no class of its own for the processor's."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return "allocate memory" in str(error) or "not enough memory" in str(error)
+
+
 def _is_there(device: torch.device) -> bool:
     """Whether this PyTorch, on this machine, can compute on the device."""
     if device.type == "cuda":

@@ -1,43 +1,54 @@
-"""One image in, one image out.
+"""One image in, one image out, of any size.
 
-    photo -> resize x4 -> tokens, z_up (once) -> one UNet call a level -> decode -> colour -> photo
+    photo -> tiles -> resize x4 -> z_up -> one UNet call a level -> decode -> colour -> size -.
+               '-> tokens, metric (once)        photo <- pieces <- seams blended <------------'
 
-`Restorer` holds a system's networks on a device. Everything that does not depend on the
-dial is computed once for a photo and shared by all the levels asked for.
+`Restorer` holds a system's networks on a device. What belongs to the whole photo (tokens, the
+place of the dial, statistics of colour) is settled once; the rest is done tile by tile, and
+a result leaves in pieces, so that it may be larger than memory. Small photos are one tile, which
+all the levels asked for share.
 """
 
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Self, TypeVar
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from rcod.checkpoint import find_weights, load
-from rcod.color import match_adain, match_wavelet
-from rcod.device import pick_device, pick_dtype
+from rcod.device import is_out_of_memory, pick_device, pick_dtype
+from rcod.dial import (
+    GLANCE,
+    Dial,
+    Level,
+    Realism,
+    check_dial,
+    check_realism,
+    fit_map,
+    glances,
+    local_pieces,
+    realism_of_metric,
+)
 from rcod.errors import RcodError
 from rcod.estimators import MetricEstimator
 from rcod.grouping import LEVELS, realism_of_timestep, timestep_of_metric, timestep_of_realism
 from rcod.images import Photo, from_pil, read, to_pil
 from rcod.onestep import OneStep, enlarge
+from rcod.passes import TILE, ColorFix, Flow, Pass, Seen, Watch, clock, finished, shrunk
+from rcod.resample import LEAST, MOST, resize, target_of
 from rcod.systems import System
-from rcod.tiling import PHASE, plan, tiled
 
-Level = Literal["fidelity", "neutral", "realism", "auto"]
-Realism = float | Level
-Watch = Callable[[float], None]  # told the share that is done; may raise to end the work
-ColorFix = Literal["wavelet", "adain", "none"]
+__all__ = ["ColorFix", "Dial", "Flow", "Level", "Realism", "Restorer", "Result", "Scale", "Seen",
+           "Watch", "as_photo", "check_realism", "check_scale", "glances", "resize",
+           "target_size"]  # fmt: skip
 
-TILE, OVERLAP = 512, 96  # latent pixels; a result of 2048 x 2048 is one tile
-GLANCE = 256  # LR pixels a side of the pieces the metric is estimated on
+Scale = float | tuple[int, int]  # a factor, or height and width of the result
+T = TypeVar("T")
+
+LEAST_TILE = 128  # LR pixels a side; what is tried last when memory runs out
 
 
 @dataclass(frozen=True)
@@ -45,8 +56,8 @@ class Result:
     """A restored photo and how it came about."""
 
     photo: Photo
-    level: str  # fidelity, neutral or realism, else the dial's number
-    realism: float  # place on the dial, 0 to 1
+    level: str  # fidelity, neutral, realism or map, else the dial's number
+    realism: float  # place on the dial, 0 to 1; of a map the mean
     timestep: int
     metric: float | None  # estimated latent metric, where it was asked for
     auto: bool  # whether the metric chose the level
@@ -58,16 +69,6 @@ class Result:
         return to_pil(self.photo)
 
 
-class Seen(NamedTuple):
-    """What a photo's levels share."""
-
-    up: Tensor  # (1, 3, 4h, 4w) enlarged photo
-    z_up: Tensor  # (1, C, h, w) its latent
-    tokens: Tensor  # (1, N, D)
-    metric: float | None
-    seconds: dict[str, float]
-
-
 class Restorer:
     """A system's networks, ready for photos."""
 
@@ -75,6 +76,7 @@ class Restorer:
         self.system = system
         self.onestep = onestep
         self.metric = metric
+        self.tile = TILE
 
     @classmethod
     def load(cls, name: str = "tiny", device: str = "auto", dtype: str = "auto") -> Self:
@@ -95,8 +97,8 @@ class Restorer:
     def __call__(
         self,
         image: Photo | Image | Path | str | Tensor,
-        realism: Realism = "auto",
-        scale: float = 4.0,
+        realism: Dial = "auto",
+        scale: Scale = 4.0,
         color: ColorFix = "wavelet",
         seed: int = 0,
     ) -> Result:
@@ -104,8 +106,9 @@ class Restorer:
 
         Args:
             image: a path, a PIL image, a `Photo`, or RGB as float tensor (3, H, W) in [0, 1].
-            realism: a level's name or a place on the dial, 0 (keep) to 1 (invent).
-            scale: enlargement, 1 to 8; the result measures round(scale * side).
+            realism: a level's name, a place on the dial, 0 (keep) to 1 (invent), a map of such
+                places (h, w), or `auto-local`, which estimates one.
+            scale: enlargement, 1 to 8, or the result's height and width.
             color: how the result is tied to the input's colours.
             seed: for systems that draw random numbers; tiny draws none.
 
@@ -118,8 +121,8 @@ class Restorer:
     def levels(
         self,
         image: Photo | Image | Path | str | Tensor,
-        realisms: Sequence[Realism],
-        scale: float = 4.0,
+        realisms: Sequence[Dial],
+        scale: Scale = 4.0,
         color: ColorFix = "wavelet",
     ) -> list[Result]:
         """Restore one photo at several places of the dial, looking at it once.
@@ -127,106 +130,138 @@ class Restorer:
         Every result is the same, byte for byte, as if it had been asked for alone.
         """
         for realism in realisms:
-            check_realism(realism)
+            check_dial(realism)
         check_scale(scale)
         if color not in ("wavelet", "adain", "none"):
             raise RcodError(f"color must be wavelet, adain or none, got {color}")
         photo = as_photo(image)
-        seen = self.look(photo, "auto" in realisms)
-        return [self.finish(photo, seen, realism, scale, color) for realism in realisms]
 
+        def work(restorer: Self) -> list[Result]:
+            seen = restorer.look(photo, "auto" in realisms)
+            return [restorer.finish(photo, seen, realism, scale, color) for realism in realisms]
+
+        return self.within_memory(work)
+
+    def within_memory(self, work: Callable[[Self], T]) -> T:
+        """Do some work; when memory runs out, do it again in smaller tiles."""
+        restorer = self
+        while True:
+            try:
+                return work(restorer)
+            except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if restorer.tile <= LEAST_TILE:
+                    raise RcodError(
+                        f"memory must hold one tile, and it doesn't hold {LEAST_TILE} x "
+                        f"{LEAST_TILE} pixels; close other programs, or take a smaller photo"
+                    ) from None
+            restorer = restorer.with_tile(max(restorer.tile // 2, LEAST_TILE))
+
+    def with_tile(self, tile: int) -> Self:
+        """The same networks, with another size of tiles."""
+        other = type(self)(self.system, self.onestep, self.metric)
+        other.tile = tile
+        return other
+
+    @torch.inference_mode()
     def look(self, photo: Photo, measure: bool) -> Seen:
         """Everything that does not depend on the dial."""
         seconds: dict[str, float] = {}
-        lr = photo.pixels[None].to(self.onestep.alphas.device)  # (1, 3, h, w)
-        with clock(seconds, "encode"):
-            up = enlarge(lr, self.system.scale)
-            z_up = self.onestep.backbone.encode(up)
+        device = self.onestep.alphas.device
+        lr = photo.pixels[None].to(device)  # (1, 3, h, w)
+        up = z_up = torch.empty(0, device=device)
+        if max(lr.shape[-2:]) <= self.tile:
+            with clock(seconds, "encode"):
+                up = enlarge(lr, self.system.scale)
+                z_up = self.onestep.backbone.encode(up)
         with clock(seconds, "tokens"):
-            tokens = self.onestep.prompt(up)
+            tokens = self.onestep.prompt(up if up.numel() else shrunk(lr, self.system.scale))
         metric = None
         if measure:
             with clock(seconds, "metric"):
                 metric = float(torch.cat([self.metric(piece) for piece in glances(lr)]).mean())
         return Seen(up, z_up, tokens, metric, seconds)
 
+    @torch.inference_mode()
+    def local_realism(self, photo: Photo) -> Tensor:
+        """A map of the realism that every place of a photo seems to need, (h, w)."""
+        lr = photo.pixels[None].to(self.onestep.alphas.device)
+        tops, lefts = local_pieces(lr)
+        rows: list[Tensor] = []
+        for top in tops:
+            band = lr[..., top : top + GLANCE, :]
+            rows.append(torch.cat([self.metric(band[..., x : x + GLANCE]) for x in lefts]))
+        return realism_of_metric(torch.stack(rows), self.system.groups).cpu()
+
     def finish(
         self,
         photo: Photo,
         seen: Seen,
-        realism: Realism,
-        scale: float,
+        realism: Dial,
+        scale: Scale,
         color: ColorFix,
         watch: Watch = lambda done: None,
     ) -> Result:
         """One place of the dial; `watch` is told of every tile."""
-        seconds = dict(seen.seconds)
-        t = self._timestep(realism, seen.metric)
-        with clock(seconds, "predict"):
-            z_sr = self._clean(seen, t, watch)
-        with clock(seconds, "decode"):
-            sr = self.onestep.backbone.decode(z_sr)  # (1, 3, 4h, 4w)
-        with clock(seconds, "color"):
-            sr = (
-                {"wavelet": match_wavelet, "adain": match_adain}[color](sr.clamp(0, 1), seen.up)
-                if color != "none"
-                else sr
-            )
-            size = target_size(photo, scale)
-            sr = resize(sr, size).clamp(0, 1)
-        place = realism_of_timestep(t, self.system.groups)
-        names = {LEVELS[name]: name for name in LEVELS}
+        flow = self.flow(photo, seen, realism, scale, color, watch)
+        pixels = torch.empty(3, *flow.size)
+        for piece, top, left in flow.pieces:
+            height, width = piece.pixels.shape[-2:]
+            pixels[:, top : top + height, left : left + width] = piece.pixels
         return Result(
-            photo=finished(photo, sr[0].cpu(), size),
-            level=names.get(place, f"{place:.3g}"),
-            realism=place,
-            timestep=t,
-            metric=seen.metric if realism == "auto" else None,
-            auto=realism == "auto",
-            seconds=seconds,
-        )
+            finished(photo, pixels, flow.size), flow.level, flow.realism, flow.timestep,
+            flow.metric, flow.auto, flow.seconds,
+        )  # fmt: skip
 
-    def _timestep(self, realism: Realism, metric: float | None) -> int:
+    def flow(
+        self,
+        photo: Photo,
+        seen: Seen,
+        realism: Dial,
+        scale: Scale,
+        color: ColorFix,
+        watch: Watch = lambda done: None,
+    ) -> Flow:
+        """One place of the dial, piece by piece; nothing is computed before a piece is taken."""
+        seconds = dict(seen.seconds)
+        size = target_size(photo, scale)
+        level, place, t = self._settle(photo, realism, seen.metric)
+        passed = Pass(self.system, self.onestep, photo, seen, t if place is None else place, size,
+                      color, self.tile, seconds, watch)  # fmt: skip
+        dial = realism_of_timestep(t, self.system.groups) if place is None else float(place.mean())
+        names = {LEVELS[name]: name for name in LEVELS}
+        return Flow(
+            size, level or names.get(dial, f"{dial:.3g}"), dial, t,
+            seen.metric if realism == "auto" else None, realism == "auto", seconds,
+            passed.pieces(),
+        )  # fmt: skip
+
+    def _settle(
+        self, photo: Photo, realism: Dial, metric: float | None
+    ) -> tuple[str | None, Tensor | None, int]:
+        """Name, map and timestep (of a map the mean's) of what the dial says."""
+        groups = self.system.groups
+        name = "auto-local" if isinstance(realism, str) and realism == "auto-local" else None
+        if name is not None:
+            realism = self.local_realism(photo)
+        if isinstance(realism, Tensor):
+            height, width = photo.pixels.shape[-2:]
+            places = fit_map(realism, (height, width))
+            return name or "map", places, timestep_of_realism(float(places.mean()), groups)
         if realism == "auto":
             assert metric is not None, "auto needs the metric that look estimates"
-            return int(timestep_of_metric(torch.tensor([metric]), self.system.groups))
+            return None, None, int(timestep_of_metric(torch.tensor([metric]), groups))
         place = LEVELS[realism] if isinstance(realism, str) else float(realism)
-        return timestep_of_realism(place, self.system.groups)
-
-    def _clean(self, seen: Seen, t: int, watch: Watch) -> Tensor:
-        """z_up -> z_sr, in tiles where the photo is large."""
-        timestep = torch.tensor([t], device=seen.z_up.device)
-        height, width = seen.z_up.shape[-2:]
-        z_up = seen.z_up
-        if max(height, width) > TILE:  # cuts must fall where the UNet's strides do
-            z_up = F.pad(z_up, (0, -width % PHASE, 0, -height % PHASE), mode="replicate")
-        tiles = len(plan(z_up.shape[-2], z_up.shape[-1], TILE, OVERLAP).corners)
-        done = count(1)
-
-        def clean(z: Tensor) -> Tensor:
-            z_sr = self.onestep.clean(z, timestep, seen.tokens)
-            watch(next(done) / tiles)
-            return z_sr
-
-        return tiled(clean, z_up, TILE, OVERLAP)[..., :height, :width]
+        return None, None, timestep_of_realism(place, groups)
 
 
-def check_realism(realism: Realism) -> None:
-    """Refuse what is no place on the dial."""
-    if isinstance(realism, str):
-        if realism not in (*LEVELS, "auto"):
-            raise RcodError(
-                f"realism must be {', '.join(LEVELS)}, auto or a number from 0 to 1, got {realism}"
-            )
-    elif not 0 <= realism <= 1:  # NaN too
-        raise RcodError(
-            f"realism must lie in [0, 1], got {realism}; 0 keeps the input, 1 invents detail"
-        )
-
-
-def check_scale(scale: float) -> None:
+def check_scale(scale: Scale) -> None:
     """Refuse an enlargement that makes no sense."""
-    if not 1 <= scale <= 8:  # NaN too
+    if isinstance(scale, tuple):
+        if min(scale) < 1:
+            raise RcodError(f"a result must be at least 1 x 1, got {scale[1]} x {scale[0]}")
+    elif not 1 <= scale <= 8:  # NaN too
         raise RcodError(f"scale must lie in [1, 8], got {scale}; 4 enlarges four times")
 
 
@@ -248,41 +283,14 @@ def as_photo(image: Photo | Image | Path | str | Tensor) -> Photo:
     return read(Path(image))
 
 
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Antialiased bicubic to (height, width); nothing where the size is right."""
-    if tuple(image.shape[-2:]) == size:
-        return image
-    return F.interpolate(image, size, mode="bicubic", align_corners=False, antialias=True)
-
-
-def target_size(photo: Photo, scale: float) -> tuple[int, int]:
+def target_size(photo: Photo, scale: Scale) -> tuple[int, int]:
     """Height and width of the result."""
     height, width = photo.pixels.shape[-2:]
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def finished(photo: Photo, sr: Tensor, size: tuple[int, int]) -> Photo:
-    """The result with what the input carried: alpha enlarged, profile and EXIF kept."""
-    alpha = photo.alpha
-    if alpha is not None:
-        alpha = resize(alpha[None], size)[0].clamp(0, 1)  # (1, H, W)
-    return Photo(sr, alpha, photo.icc, photo.exif)
-
-
-def glances(lr: Tensor) -> Iterator[Tensor]:
-    """At most nine evenly spread pieces of a photo, (1, 3, <= 256, <= 256) each."""
-    height, width = lr.shape[-2:]
-    rows, columns = (min(3, math.ceil(side / GLANCE)) for side in (height, width))
-    for i in range(rows):
-        top = round(i * max(height - GLANCE, 0) / max(rows - 1, 1))
-        for j in range(columns):
-            left = round(j * max(width - GLANCE, 0) / max(columns - 1, 1))
-            yield lr[..., top : top + GLANCE, left : left + GLANCE]
-
-
-@contextmanager
-def clock(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Note how long a stage took."""
-    start = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - start
+    size = target_of((height, width), scale)
+    factors = size[0] / height, size[1] / width
+    if isinstance(scale, tuple) and not LEAST <= min(factors) <= max(factors) <= 2 * MOST:
+        raise RcodError(
+            f"the result must be {LEAST:g} to {MOST:g} times the photo's size, got "
+            f"{size[1]} x {size[0]} of {width} x {height}; ask for another size"
+        )
+    return size

@@ -5,10 +5,15 @@ tiles overlap, their weights fall smoothly towards the cut and add up to one, so
 that only looks at its surroundings gives the picture of an uncut run, without seams.
 
     x -> plan -> tile, tile, ... -> function -> weight -> sum -> picture
+
+`merged` does the same for pictures that are never in memory as a whole: tiles look further
+than what they answer for, only narrow seams are blended, and pieces leave in reading order.
+
+    spans -> tile, tile, ... -> function -> seams with the left and the upper one -> pieces
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,6 +66,97 @@ def plan(height: int, width: int, tile: int, overlap: int) -> Plan:
         lefts=_starts(width, tile_width, overlap),
         overlap=overlap,
     )
+
+
+@dataclass(frozen=True)
+class Span:
+    """One tile along one side: what it looks at, and what of the result it answers for."""
+
+    start: int  # of what it looks at, in pixels of the picture
+    stop: int
+    first: int  # of what it gives, in pixels of the result, seams included
+    last: int
+    rise: int = 0  # pixels of the result that it shares with the tile before
+    fall: int = 0  # and with the one after
+
+
+def spans(
+    length: int, size: int, tile: int, margin: int, seam: int, unit: int = PHASE
+) -> tuple[Span, ...]:
+    """Spread as few tiles as will do along one side.
+
+    Args:
+        length: of the picture's side.
+        size: of the result's side.
+        tile: what a tile looks at, at most; at least twice the overlap.
+        margin: what a tile looks at and doesn't answer for, at each cut.
+        seam: over how many pixels of the picture neighbours are blended.
+        unit: tiles start at multiples of this.
+    """
+    if length <= tile:
+        return (Span(0, length, 0, size),)
+    overlap = -(-(2 * margin + seam) // unit) * unit
+    tile = tile // unit * unit
+    if tile < 2 * overlap:
+        raise RcodError(f"tiles must measure {2 * overlap} pixels at least, got {tile}; take more")
+    count = math.ceil((length - overlap) / (tile - overlap))
+    stride = (length - overlap) / count
+    starts = [unit * round(i * stride / unit) for i in range(count)]
+    half = round(seam / 2 * size / length)
+    cuts = [round((start + overlap / 2) * size / length) for start in starts[1:]]
+    found: list[Span] = []
+    for i, start in enumerate(starts):
+        is_last = i == count - 1
+        stop = length if is_last else starts[i + 1] + overlap
+        first, rise = (cuts[i - 1] - half, 2 * half) if i else (0, 0)
+        last, fall = (size, 0) if is_last else (cuts[i] + half, 2 * half)
+        found.append(Span(start, stop, first, last, rise, fall))
+    return tuple(found)
+
+
+def merged(
+    function: Callable[[Span, Span], Tensor], rows: Sequence[Span], columns: Sequence[Span]
+) -> Iterator[tuple[Tensor, int, int]]:
+    """Run a function on every tile and give pieces that, side by side, are the result.
+
+    Args:
+        function: (row, column) -> what the tile gives, (C, height, width); ours to change.
+        rows: tiles along the height.
+        columns: tiles along the width.
+
+    Yields:
+        A piece (C, h, w), its top and its left in the result; in reading order.
+    """
+    above: Tensor | None = None  # (C, rise, W) share of the tiles above in the seam
+    for row in rows:
+        below: Tensor | None = None
+        beside = torch.empty(0)  # (C, h, rise) share of the tile before
+        for column in columns:
+            piece = function(row, column)
+            if column.rise:
+                ramp = _ramp(column.rise, piece)
+                piece[..., : column.rise].mul_(ramp).add_(beside)
+            if column.fall:
+                beside = piece[..., -column.fall :] * (1 - _ramp(column.fall, piece))
+                piece = piece[..., : -column.fall]
+            left, right = column.first, column.first + piece.shape[-1]
+            if row.rise:
+                assert above is not None, "every row but the first has one above"
+                ramp = _ramp(row.rise, piece)[:, None]
+                piece[:, : row.rise].mul_(ramp).add_(above[..., left:right])
+            if row.fall:
+                if below is None:
+                    below = piece.new_empty(len(piece), row.fall, columns[-1].last)
+                share = 1 - _ramp(row.fall, piece)[:, None]
+                below[..., left:right] = piece[:, -row.fall :] * share
+                piece = piece[:, : -row.fall]
+            yield piece, row.first, left
+        above = below
+
+
+def _ramp(length: int, like: Tensor) -> Tensor:
+    """Weights of the later tile in a seam, rising from 0 to 1."""
+    return (torch.arange(length, dtype=like.dtype, device=like.device) + 0.5) / length
 
 
 def tiled(

@@ -1,0 +1,62 @@
+"""How do memory and time grow with the size of a result?
+
+    python tools/large.py examples/otter.jpg 4 16 64
+
+Enlarges the photo, stretched so that the result has so many megapixels, by the command line in a
+process of its own, and prints its peak memory and seconds, start of the process included.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from PIL import Image
+
+import rcod
+
+SOURCE = Path(rcod.__file__).parents[1]
+
+
+def main() -> None:
+    """Print one line a size."""
+    given, sizes = Path(sys.argv[1]), [float(size) for size in sys.argv[2:]] or [4.0, 16.0, 64.0]
+    first: dict[str, float] = {}
+    for megapixels in sizes:
+        found = measure(given, megapixels)
+        first = first or found
+        grown = (found["peak_mb"] - first["peak_mb"]) * 1e6
+        room = 1.2 * 3 * (found["pixels"] - first["pixels"])  # the picture and a fifth
+        found["grown_by"] = round(grown / room, 3) if room else 0.0
+        print(json.dumps(found))
+
+
+def measure(given: Path, megapixels: float) -> dict[str, float]:
+    """One size: pixels of the result, peak memory in MB, seconds, seconds a megapixel."""
+    side = round((megapixels * 2**20) ** 0.5) // 4
+    with tempfile.TemporaryDirectory() as folder:
+        photo = Path(folder) / "photo.png"
+        with Image.open(given) as image:
+            image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC).save(photo)
+        command = [sys.executable, "-m", "rcod", "upscale", str(photo), "-o", f"{folder}/out"]
+        environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+        started = time.perf_counter()
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            sys.exit(f"the command failed with {process.returncode}")
+    peak = used.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e6 / 1024)
+    return {
+        "megapixels": round(16 * side * side / 2**20, 2), "pixels": 16 * side * side,
+        "peak_mb": round(peak, 1), "seconds": round(seconds, 2),
+        "seconds_per_megapixel": round(seconds / (16 * side * side / 2**20), 3),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
