@@ -1,0 +1,260 @@
+"""Folders: nothing lost, nothing done twice, nothing half done."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from test_cli import ENVIRONMENT
+
+from rcod.batch import pipe, rehearse, run
+from rcod.encode import own_prefix, sweep
+from rcod.errors import RcodError
+from rcod.images import Photo, read, write
+from rcod.orders import Options
+from rcod.restore import Restorer
+
+OPTIONS = Options(realism=0.0, scale=2.0)
+
+
+@pytest.fixture(scope="module")
+def restorer() -> Restorer:
+    return Restorer.load("tiny", device="cpu")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Photos at several depths, and what is no photo."""
+    photos = tmp_path / "photos"
+    (photos / "deep" / "deeper").mkdir(parents=True)
+    names = ("a.png", "b.JPG", "deep/a.png", "deep/deeper/c.webp")
+    for i, name in enumerate(names):
+        picture = Image.radial_gradient("L").resize((20 + i, 16)).convert("RGB")
+        picture.save(photos / name, "JPEG" if name.endswith("JPG") else None)
+    (photos / "notes.txt").write_text("no photo")
+    (photos / "loop").symlink_to(photos)
+    return photos
+
+
+def results(out: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for path in sorted(out.rglob("*")) if path.is_file() and path.name != "report.json"
+    }  # fmt: skip
+
+
+def test_a_folder_is_mirrored_and_its_report_says_what_was_done(
+    tmp_path: Path, folder: Path, restorer: Restorer
+):
+    report = run(lambda: restorer, [folder], tmp_path / "out", OPTIONS)
+    assert report.errors == []
+    names = ["a.png", "b.JPG", "deep/a.png", "deep/deeper/c.webp"]
+    assert list(results(tmp_path / "out")) == names
+    told = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert sorted(told["pictures"]) == names and told["failed"] == []
+    assert told["summary"]["done"] == 4
+    entry = told["pictures"]["b.JPG"]
+    assert (entry["level"], entry["timestep"], entry["width"]) == ("fidelity", 249, 42)
+
+
+def never() -> Restorer:
+    raise AssertionError("nothing was to be done")
+
+
+def test_what_is_done_is_left_alone_until_something_changes(
+    tmp_path: Path, folder: Path, restorer: Restorer
+):
+    out = tmp_path / "out"
+    first = run(lambda: restorer, [folder], out, OPTIONS)
+    again = run(never, [folder], out, OPTIONS)
+    assert again.summary["skipped"] == 4 and len(first.outcomes) == 4
+
+    def redone(options: Options = OPTIONS) -> list[str]:
+        report = run(lambda: restorer, [folder], out, options)
+        return [o.source.name for o in report.outcomes if not o.skipped]
+
+    (out / "a.png").unlink()  # a result is gone
+    assert redone() == ["a.png"]
+    os.utime(folder / "b.JPG", (1, 1))  # a photo has changed
+    assert redone() == ["b.JPG"]
+    write(out / "deep" / "a.png", Photo(torch.zeros(3, 4, 4)))  # a result has changed
+    assert redone() == ["a.png"]
+    assert len(redone(replace(OPTIONS, realism=1.0))) == 4
+    assert redone(replace(OPTIONS, realism=1.0)) == []
+    assert len(redone(replace(OPTIONS, realism=1.0, skip_existing=False))) == 4
+
+
+def test_a_rehearsal_writes_nothing(tmp_path: Path, folder: Path):
+    done, lost = rehearse([folder, tmp_path / "none"], tmp_path / "out", OPTIONS)
+    assert len(done) == 4 and not any(is_there for _, is_there in done)
+    assert "no such file or folder" in lost[0].error
+    assert not (tmp_path / "out").exists()
+
+
+def test_patterns_and_results_inside_the_folder(tmp_path: Path, folder: Path, restorer: Restorer):
+    out = folder / "out"
+    run(lambda: restorer, [folder / "**" / "*.png"], out, OPTIONS)
+    assert list(results(out)) == ["a.png", "deep/a.png"]
+    report = run(lambda: restorer, [folder], out, OPTIONS)  # its own results are no photos
+    assert len(report.outcomes) == 4
+    nothing = run(never, [folder / "*.tif"], out, OPTIONS)
+    assert "the pattern must match at least one file" in nothing.errors[0]
+
+
+def test_a_foreign_report_is_not_overwritten(tmp_path: Path, folder: Path, restorer: Restorer):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.json").write_text('{"mine": 1}')
+    with pytest.raises(RcodError, match="isn't rcod's has it; move it"):
+        run(lambda: restorer, [folder], tmp_path / "out", OPTIONS)
+
+
+def test_names_may_be_anything(tmp_path: Path, restorer: Restorer):
+    names = [b"new\nline.png", b"quo'te\".png", b"\xff\xfe.png", b"x" * 251 + b".png", b"-.png"]
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "one.png")
+    for name in names:
+        (folder / os.fsdecode(name)).write_bytes((tmp_path / "one.png").read_bytes())
+    report = run(lambda: restorer, [folder], tmp_path / "out", OPTIONS)
+    assert report.errors == []
+    assert sorted(os.fsencode(p) for p in results(tmp_path / "out")) == sorted(names)
+    assert run(never, [folder], tmp_path / "out", OPTIONS).summary["skipped"] == 5
+    long = replace(OPTIONS, realism="all")
+    (error,) = run(lambda: restorer, [folder / ("x" * 251 + ".png")], tmp_path / "all", long).errors
+    assert "File name too long" in error
+
+
+def test_stopping_leaves_the_others(tmp_path: Path, folder: Path, restorer: Restorer):
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > 2
+
+    report = run(lambda: restorer, [folder], tmp_path / "out", OPTIONS, stop=stop)
+    assert report.stopped and len(results(tmp_path / "out")) == 2
+    assert not run(lambda: restorer, [folder], tmp_path / "out", OPTIONS).stopped
+
+
+def test_command_line_python_folder_and_pipe_give_the_same_bytes(
+    tmp_path: Path, folder: Path, restorer: Restorer
+):
+    source = folder / "a.png"
+    report = run(lambda: restorer, [folder], tmp_path / "out", OPTIONS)
+    assert report.errors == []
+    run(lambda: restorer, [source], tmp_path / "one", OPTIONS)
+    write(tmp_path / "python.png", restorer(source, 0.0, scale=2.0).photo)
+    with (tmp_path / "pipe.png").open("wb") as file:
+        pipe(lambda: restorer, source.read_bytes(), ".png", file, OPTIONS)
+    command = [sys.executable, "-m", "rcod", "upscale", "-", "-o", "-", "--realism", "fidelity",
+               "--scale", "2", "--device", "cpu"]  # fmt: skip
+    with source.open("rb") as given:
+        done = subprocess.run(command, stdin=given, capture_output=True, env=ENVIRONMENT)
+    expected = (tmp_path / "out" / "a.png").read_bytes()
+    assert (tmp_path / "one" / "a.png").read_bytes() == expected
+    assert (tmp_path / "python.png").read_bytes() == expected
+    assert (tmp_path / "pipe.png").read_bytes() == expected
+    assert done.stdout == expected, done.stderr
+    assert b"24" in done.stderr or b"40 x 32" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"),
+    [
+        ({"scale": 3.0}, (60, 48)), ({"width": 50}, (50, 40)), ({"height": 40}, (50, 40)),
+        ({"width": 100, "height": 40}, (50, 40)), ({"max_side": 30}, (30, 24)),
+        ({"scale": 1.0}, (20, 16)), ({"max_side": 10}, (10, 8)),
+    ],
+)  # fmt: skip
+def test_a_result_measures_what_was_asked_for(
+    tmp_path: Path, folder: Path, restorer: Restorer, asked: dict, size: tuple[int, int]
+):
+    options = Options(realism=0.0, **asked)
+    run(lambda: restorer, [folder / "a.png"], tmp_path / "out", options)
+    with Image.open(tmp_path / "out" / "a.png") as found:
+        assert found.size == size
+
+
+def test_sizes_that_make_no_sense_are_refused(tmp_path: Path, folder: Path):
+    options = Options(realism=0.0, width=4000)
+    (error,) = run(never, [folder / "a.png"], tmp_path / "out", options).errors
+    assert "a.png: the result must be 0.0625 to 8 times the photo's size" in error
+
+
+def test_tags_are_kept_or_stripped(tmp_path: Path, restorer: Restorer):
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", exif=exif, dpi=(300, 300))
+    for strip, maker in (("nothing", "Maker"), ("all", None)):
+        options = replace(OPTIONS, strip=strip)
+        run(lambda: restorer, [tmp_path / "a.png"], tmp_path / strip, options)
+        with Image.open(tmp_path / strip / "a.png") as found:
+            assert found.getexif().get(0x010F) == maker
+            assert ("dpi" in found.info) == (maker is not None)
+
+
+def test_a_map_says_where(tmp_path: Path, folder: Path, restorer: Restorer):
+    mask = Image.new("L", (20, 16), 0)
+    options = replace(OPTIONS, scale=4.0)
+    for shade, level in ((0, 0.0), (255, 1.0)):
+        mask.paste(shade, (0, 0, 20, 16))
+        mask.save(tmp_path / "mask.png")
+        mapped = replace(options, realism_map=tmp_path / "mask.png")
+        run(lambda: restorer, [folder / "a.png"], tmp_path / "mapped", mapped)
+        run(lambda: restorer, [folder / "a.png"], tmp_path / "plain",
+            replace(options, realism=level))  # fmt: skip
+        one, other = (read(tmp_path / n / "a.png").pixels for n in ("mapped", "plain"))
+        torch.testing.assert_close(one, other, rtol=0, atol=1.01 / 255)
+
+
+def test_unfinished_files_of_processes_that_died_are_swept(tmp_path: Path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    machine = own_prefix().rsplit("-", 2)[0]
+    ours, theirs = tmp_path / f"{machine}-{gone.pid}-1.part", tmp_path / ".rcod-0-1-1.part"
+    ours.touch()
+    theirs.touch()
+    sweep(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [theirs.name]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process can't be killed like this here")
+def test_killed_and_called_again_it_ends_with_the_same_bytes(
+    tmp_path: Path, restorer: Restorer, restart: Callable[[list[str]], subprocess.Popen[bytes]]
+):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(30):
+        Image.linear_gradient("L").resize((24, 16 + i)).convert("RGB").save(photos / f"{i}.png")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run(lambda: restorer, [photos], whole, Options())
+    for wait in (0.05, 0.3):
+        process = restart(["upscale", str(photos), "-o", str(broken), "--device", "cpu"])
+        assert process.stdout is not None
+        process.stdout.readline()  # the first picture is done
+        time.sleep(wait)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    process = restart(["upscale", str(photos), "-o", str(broken), "--device", "cpu"])
+    process.communicate()
+    assert process.returncode == 0
+    assert results(broken) == results(whole)
+
+
+@pytest.fixture
+def restart() -> Callable[[list[str]], subprocess.Popen[bytes]]:
+    def begin(arguments: list[str]) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "rcod", *arguments]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+        )
+
+    return begin

@@ -1,0 +1,36 @@
+"""The sheet of all levels shows the middle of each, however the result came."""
+
+import numpy as np
+import torch
+
+from rcod.images import Photo
+from rcod.restore import Result
+from rcod.sheet import ALL, Centre, draw_sheet, lay_out
+
+
+def result(height: int, width: int, shade: float) -> Result:
+    photo = Photo(torch.full((3, height, width), shade))
+    return Result(photo, "neutral", 0.5, 499, 0.6, False, {})
+
+
+def test_pieces_make_the_sheet_that_whole_results_make():
+    photo = Photo(torch.rand(3, 300, 250, generator=torch.Generator().manual_seed(0)))
+    pixels = torch.rand(3, 1200, 1000, generator=torch.Generator().manual_seed(1))
+    results = [Result(Photo(pixels), "neutral", 0.5, 499, 0.6, False, {}) for _ in ALL]
+    whole = draw_sheet(photo, results, "heron.jpg")
+    centres = [Centre((1200, 1000)) for _ in ALL]
+    for centre in centres:
+        for top in range(0, 1200, 500):
+            for left in range(0, 1000, 300):
+                part = Photo(pixels[:, top : top + 500, left : left + 300])
+                centre.take(part, top, left)
+    assert np.array_equal(np.array(lay_out(photo, results, centres, "heron.jpg")), np.array(whole))
+
+
+def test_panels_show_what_is_see_through_on_grey():
+    photo = Photo(torch.zeros(3, 20, 20), torch.zeros(1, 20, 20))
+    clear = result(80, 80, 1.0)
+    clear = Result(Photo(clear.photo.pixels, torch.zeros(1, 80, 80)), "neutral", 0.5, 499, None,
+                   False, {})  # fmt: skip
+    sheet = draw_sheet(photo, [clear] * len(ALL), "a" * 60)
+    assert sheet.getpixel((40, 80)) == (128, 128, 128)
