@@ -46,9 +46,14 @@ def photo(path: Path, width: int = 24, height: int = 20) -> Path:
     return path
 
 
-def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+def failed(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """One line per picture that was not done, exit code 1, no traceback."""
+    refused(done, *words, code=1)
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str, code: int = 2) -> None:
     """One line per error, exit code 2, no traceback."""
-    assert done.returncode == 2, done
+    assert done.returncode == code, done
     assert "Traceback" not in done.stderr
     lines = done.stderr.strip().splitlines()
     assert len(lines) == len(words), done.stderr
@@ -83,7 +88,10 @@ def test_wrong_use_is_exit_code_two(tmp_path: Path):
         ("--scale", "-2", "scale must lie in [1, 8], got -2"),
         ("--scale", "nan", "scale must lie in [1, 8], got nan"),
         ("--color", "red", "color must be one of wavelet, adain, none, got 'red'"),
-        ("--format", "gif", "format must be one of png, jpg, webp, got 'gif'"),
+        ("--format", "gif", "format must be one of same, png, jpg, webp, tif, avif, got 'gif'"),
+        ("--quality", "0", "quality must lie in [1, 100], got 0"),
+        ("--width", "0", "width must be at least 1 pixel, got 0"),
+        ("--memory", "much", "memory must be a size such as 4GB or 800MB, got 'much'"),
         ("--seed", "-1", "seed must lie in"),
     ],
 )
@@ -117,8 +125,8 @@ def bad_photos(folder: Path) -> dict[Path, str]:
 
 def test_bad_photos_get_one_sentence_each(tmp_path: Path):
     bad = bad_photos(tmp_path)
-    refused(run("upscale", *bad, "-o", tmp_path / "out"), *bad.values())
-    assert not list((tmp_path / "out").iterdir())
+    failed(run("upscale", *bad, "-o", tmp_path / "out"), *bad.values())
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["report.json"]
 
 
 def test_an_unwritable_output_is_refused_before_the_work(tmp_path: Path, here):
@@ -133,13 +141,13 @@ def test_no_file_of_the_user_is_overwritten(tmp_path: Path, here):
     source = photo(tmp_path / "a.png")
     twin = photo(tmp_path / "a.jpg")
     before = source.read_bytes()
-    refused(here("upscale", source, "-o", tmp_path, "--overwrite"), "never overwritten")
+    failed(here("upscale", source, "-o", tmp_path, "--overwrite"), "never overwritten")
     out = tmp_path / "out"
     out.mkdir()
     (out / "a.png").write_text("mine")
-    refused(here("upscale", source, "-o", out), "exists already and is not a result of rcod")
+    failed(here("upscale", source, "-o", out), "exists already and is not a result of rcod")
     (out / "a.png").unlink()
-    done = here("upscale", source, twin, "-o", out, "--device", "gpu")
+    done = here("upscale", source, twin, "-o", out, "--format", "png", "--dry-run")
     assert "a.jpg: every picture needs an output name of its own" in done.stderr
     assert source.read_bytes() == before and not list(out.iterdir())
 
@@ -150,12 +158,14 @@ def test_good_photos_are_done_beside_bad_ones_at_any_size(tmp_path: Path):
     good = [photo(tmp_path / "pixel.png", 1, 1), photo(tmp_path / "line.png", 1, 5000)]
     mixed = [*list(bad)[:3], *good, *list(bad)[3:]]
     done = run("upscale", *mixed, "-o", out, "--scale", "1.5")
-    refused(done, *bad.values())
-    assert sorted(p.name for p in out.iterdir()) == ["line.png", "pixel.png"]
+    failed(done, *bad.values())
+    assert sorted(p.name for p in out.iterdir()) == ["line.png", "pixel.png", "report.json"]
     with Image.open(out / "pixel.png") as pixel, Image.open(out / "line.png") as line:
         assert pixel.size == (2, 2) and line.size == (2, 7500)
     closing = done.stdout.splitlines()
-    assert len(closing) == 2
+    assert len(closing) == 2 + 4  # the summary
+    assert closing[2].split() == ["pictures", "megapixels", "seconds"]
+    assert closing[5].split() == ["failed", "5"]
     for words in (str(out / "line.png"), "auto chose", "timestep", "metric", "2 x 7500", " s"):
         assert words in closing[1]
 
@@ -178,6 +188,32 @@ def test_all_writes_every_level_and_a_sheet_and_equals_one_alone(tmp_path: Path)
 
 
 @needs_tiny
+def test_a_plan_is_told_before_anything_runs(tmp_path: Path, here):
+    source = photo(tmp_path / "a.png", 300, 200)
+    told = here("plan", source, "--memory", "100GB").stdout
+    for words in ("300 x 200 to 1200 x 800, 1 tile of", "1 passes", " GB at most", " s"):
+        assert words in told, told
+    assert "4 passes" in here("plan", source, "--realism", "all").stdout
+    refused(here("plan", source, "--memory", "1MB"), "memory must be at least")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_rehearsal_says_what_would_be_done(tmp_path: Path, here):
+    source = photo(tmp_path / "a.png")
+    done = here("upscale", source, "-o", tmp_path / "out", "--dry-run")
+    assert done.returncode == 0
+    assert done.stdout == f"{source}: would become {tmp_path / 'out' / 'a.png'}\n"
+    failed(here("upscale", tmp_path / "b.png", "-o", tmp_path / "out", "--dry-run"), "no such file")
+    assert not (tmp_path / "out").exists()
+
+
+def test_standard_output_takes_one_result(tmp_path: Path, here):
+    source = photo(tmp_path / "a.png")
+    refused(here("upscale", source, source, "-o", "-"), "standard output takes one photo")
+    refused(here("upscale", source, "-o", "-", "--realism", "all"), "takes one result")
+
+
+@needs_tiny
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to a process here")
 def test_ctrl_c_stops_cleanly(tmp_path: Path):
     sources = [str(photo(tmp_path / f"{i}.png", 200, 200)) for i in range(40)]
@@ -192,7 +228,7 @@ def test_ctrl_c_stops_cleanly(tmp_path: Path):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert error == "stopped; every file that was written is whole\n"
-    for path in (tmp_path / "o").iterdir():
+    for path in (tmp_path / "o").glob("*.png"):
         with Image.open(path) as picture:
             picture.load()
 

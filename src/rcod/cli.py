@@ -1,6 +1,7 @@
 """The commands; arguments stop here.
 
     rcod upscale PHOTO... -o DIR [--realism auto] [--scale 4]
+    rcod plan PHOTO...
     rcod models
     rcod train RECIPE --photos DIR --run DIR [key=value ...]
     rcod benchmark
@@ -11,22 +12,16 @@ PyTorch is imported inside the commands, so that help comes at once.
 """
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import Annotated
 
 import typer
 
 from rcod import __version__
 from rcod.errors import RcodError
-
-if TYPE_CHECKING:
-    from rcod.batch import Outcome, Written
-    from rcod.restore import Realism
-
-    Watch = Callable[[Outcome, int, int], None]
+from rcod.terminal import plain_errors as _plain_errors
+from rcod.terminal import say as _say
+from rcod.upscaling import DeviceOption, DtypeOption, ModelOption, plan, upscale
 
 app = typer.Typer(
     name="rcod",
@@ -35,10 +30,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-ModelOption = Annotated[str, typer.Option(help="A name from `rcod models`, or a weights file.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 
 
 def main() -> None:
@@ -63,36 +54,8 @@ def root(
     """Enlarge and restore real photos, with a dial from fidelity to realism."""
 
 
-@app.command()
-def upscale(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", help="Files and folders.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where results go.")],
-    realism: Annotated[
-        str, typer.Option(help="fidelity, neutral, realism, auto, all, or a number from 0 to 1.")
-    ] = "auto",
-    scale: Annotated[float, typer.Option(help="Enlargement, 1 to 8.")] = 4.0,
-    model: ModelOption = "tiny",
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    color: Annotated[
-        str, typer.Option(help="Keep the input's colours by: wavelet, adain or none.")
-    ] = "wavelet",
-    seed: Annotated[int, typer.Option(help="For models that draw random numbers.")] = 0,
-    format: Annotated[str, typer.Option(help="png, jpg or webp.")] = "png",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that rcod did not write, too.")
-    ] = False,
-) -> None:
-    """Enlarge photos into DIR; with `--realism all` at every level, and a sheet of them."""
-    with _plain_errors():
-        from rcod.batch import Options, run
-        from rcod.restore import Restorer
-
-        options = Options(_dial(realism), scale, color, seed, format, overwrite)
-        with _progress() as watch:
-            report = run(lambda: Restorer.load(model, device, dtype), photos, out, options, watch)
-        if report.errors:
-            raise typer.Exit(2)
+app.command()(upscale)
+app.command()(plan)
 
 
 @app.command()
@@ -188,74 +151,3 @@ def serve(
             queue, max_megabytes * 10**6, max_megapixels * 10**6, seconds=timeout, token=token
         )
         listen_and_serve(lambda: Restorer.load(model, device, dtype), host, port, limits, _say)
-
-
-def _dial(text: str) -> "Realism | Literal['all']":
-    """A number, or a name that is checked later."""
-    try:
-        return float(text)
-    except ValueError:
-        return cast("Realism", text)  # Options refuses what is no name of a level
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Turn what a caller can fix into one line and exit code 2, and Ctrl-C into 130."""
-    try:
-        yield
-    except RcodError as error:
-        _complain(str(error))
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("stopped; every file that was written is whole", err=True)
-        raise typer.Exit(130) from None
-
-
-@contextmanager
-def _progress() -> Iterator["Watch"]:
-    """Show on a terminal how far the work is; elsewhere only say what was done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-
-    console = Console(stderr=True)
-    progress = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        console=console, transient=True, refresh_per_second=4, disable=not console.is_terminal,
-        redirect_stdout=False, redirect_stderr=False,
-    )  # fmt: skip
-    task = progress.add_task("enlarging", total=None)
-
-    def watch(outcome: "Outcome", done: int, total: int) -> None:
-        progress.stop()  # its line is cleared, so that ours stand alone
-        for written in outcome.written:
-            _say(_closing_line(outcome.source, written))
-        if outcome.error is not None:
-            _complain(outcome.error)
-        progress.update(task, completed=done, total=total)
-        progress.start()
-
-    with progress:
-        yield watch
-
-
-def _closing_line(source: Path, written: "Written") -> str:
-    """What became of a picture: level, timestep, estimated metric, size, seconds."""
-    facts = [f"auto chose {written.level}" if written.auto else written.level]
-    if written.timestep is not None:
-        facts.append(f"timestep {written.timestep}")
-    if written.metric is not None:
-        facts.append(f"metric {written.metric:.3f}")
-    facts.append(f"{written.size[0]} x {written.size[1]}")
-    facts.append(f"{written.seconds:.2f} s")
-    return f"{source} -> {written.path}: {', '.join(facts)}"
-
-
-def _complain(sentence: str) -> None:
-    """One line on standard error."""
-    typer.echo(f"error: {' '.join(sentence.split())}", err=True)
-
-
-def _say(line: str) -> None:
-    """A line on standard output; what its encoding cannot show is escaped."""
-    encoding = sys.stdout.encoding or "utf-8"
-    typer.echo(line.encode(encoding, "backslashreplace").decode(encoding))
