@@ -16,10 +16,10 @@ from PIL import Image
 from test_cli import ENVIRONMENT
 
 from rcod.batch import pipe, rehearse, run
-from rcod.encode import own_prefix, sweep
 from rcod.errors import RcodError
 from rcod.images import Photo, read, write
 from rcod.orders import Options
+from rcod.placing import own_prefix, sweep
 from rcod.restore import Restorer
 
 OPTIONS = Options(realism=0.0, scale=2.0)

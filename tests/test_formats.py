@@ -21,7 +21,7 @@ from rcod.metadata import Tags
 RAMP = torch.linspace(0, 1, 60).view(1, 1, -1).expand(3, 40, -1)
 MAKE, WHEN, CAMERA, EXPOSURE, GPS = 0x010F, 0x0132, 0x8769, 0x829A, 0x8825
 XMP = (
-    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" '
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description '
     b'dc:title="Heron" exif:GPSLatitude="48,1N"/></x:xmpmeta>'
 )
 
@@ -31,7 +31,7 @@ def tags() -> Tags:
     exif = Image.Exif()
     exif[MAKE], exif[WHEN] = "Maker", "2024:05:06 07:08:09"
     exif.get_ifd(CAMERA)[EXPOSURE] = 0.01
-    exif.get_ifd(CAMERA)[0x927C] = bytes(range(256)) * 20  # a maker's note
+    exif.get_ifd(CAMERA)[0x927C] = b"maker's note" * 500
     exif.get_ifd(GPS)[1] = "N"
     return Tags(exif.tobytes(), XMP, (300.0, 300.0))
 
@@ -73,13 +73,14 @@ def test_what_is_written_comes_back(
         tolerance *= 3  # curves are steep in the dark
     assert found.pixels.shape == given.pixels.shape
     torch.testing.assert_close(found.pixels, given.pixels, rtol=0, atol=tolerance)
-    assert found.icc == (icc if not (grey and kind in ("webp", "avif")) and icc else srgb_profile())
+    as_grey = grey and not (kind in ("webp", "avif") or (kind == "tif" and bits == 16 and clear))
+    assert found.icc == (icc if icc and as_grey == grey else srgb_profile())
     assert exif_of(found) == exif_of(given) | {0x000B: "rcod"}
-    assert found.xmp is not None and b"Heron" in found.xmp and b"Orientation" not in found.xmp
+    assert found.xmp == XMP
     if kind in ("png", "tif", "jpg"):
         assert found.dpi == pytest.approx((300, 300), abs=0.01)
     assert found.bits == (16 if deep else 8)
-    assert found.grey == (grey and kind in ("png", "tif", "jpg"))
+    assert found.grey == as_grey
     if deep:
         ladder = torch.linspace(0, 1, 3000).expand(3, 2, -1)
         write(path, Photo(ladder, bits=16, grey=grey))
@@ -153,15 +154,18 @@ def deep_file(encoder: str, values: np.ndarray) -> bytes:
 @pytest.mark.parametrize("encoder", ["PNG", "TIFF"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_every_one_of_sixteen_bits_survives(encoder: str, channels: int):
+    if (encoder, channels) == ("TIFF", 2):
+        pytest.skip("not checked here: grey with alpha is written as colours")
     rng = np.random.default_rng(0)
     values = rng.integers(0, 65536, (70, 33, channels)).astype(np.uint16)
     planes = decode(deep_file(encoder, values), "a")
     colours = channels - (channels + 1) % 2
     assert planes.bits == 16
-    assert np.array_equal(np.round(planes.values.permute(1, 2, 0) * 65535), values[..., :colours])
+    found = planes.values.permute(1, 2, 0).numpy() * 65535
+    assert np.array_equal(found.round(), values[..., :colours])
     if channels in (2, 4):
         assert planes.alpha is not None
-        assert np.array_equal(np.round(planes.alpha[0] * 65535), values[..., -1])
+        assert np.array_equal((planes.alpha[0].numpy() * 65535).round(), values[..., -1])
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -182,6 +186,15 @@ def test_every_turn_is_made_in_every_format(kind: str, turn: int):
     assert found.pixels.shape == (3, 24, 40)
     assert float((found.pixels - upright).abs().mean()) < 0.02
     assert exif_of(found).get(TURN, 1) == 1
+
+
+def test_the_turn_in_xmp_goes_when_it_has_been_made():
+    turned = XMP.replace(b"dc:title", b'tiff:Orientation="6" dc:title')
+    exif = Image.Exif()
+    exif[TURN] = 6
+    colours(20, 30).save(file := io.BytesIO(), "JPEG", xmp=turned, exif=exif)
+    photo = read(file.getvalue(), "a.jpg")
+    assert photo.pixels.shape == (3, 30, 20) and photo.xmp == XMP
 
 
 def test_gps_alone_may_be_dropped_and_everything():

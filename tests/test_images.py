@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageCms
 from torch import Tensor
 
-from rcod import encode
+from rcod import placing
 from rcod.errors import RcodError
 from rcod.images import Photo, check_writable, find, from_pil, read, srgb_profile, to_pil, write
 
@@ -279,7 +279,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(encode.os, "fsync", full)
+    monkeypatch.setattr(placing.os, "fsync", full)
     with pytest.raises(RcodError, match="No space left"):
         write(tmp_path / "a.png", Photo(torch.ones(3, 2, 2)))
     monkeypatch.undo()

@@ -16,6 +16,7 @@ ORDER = (
     # pixels
     "decode",
     "metadata",
+    "placing",
     "encode",
     "profiles",
     "resample",
@@ -32,14 +33,22 @@ ORDER = (
     "dial",
     # networks
     "lora",
+    "guide",
     "backbone",
+    "bases",
+    "stable",
     "prompts",
     "estimators",
     "onestep",
+    "framing",
     "systems",
+    "assembly",
+    "pickles",
+    "published",
     "checkpoint",
     # using
     "passes",
+    "hosted",
     "restore",
     "sheet",
     "forecast",
@@ -72,6 +81,7 @@ ORDER = (
     "evaluate",
     "intervals",
     "report",
+    "promises",
     "studies",
     "benchmark",
     # doors

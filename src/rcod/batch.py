@@ -21,11 +21,12 @@ from torch import Tensor
 from rcod.dial import Dial
 from rcod.errors import RcodError
 from rcod.forecast import keep_to
-from rcod.images import Photo, check_writable, from_pil, placed, read, sink, write
+from rcod.images import Photo, check_writable, from_pil, read, sink, write
 from rcod.jobs import STDIN, Job, Lost, is_several, make_folder, make_place, plan_jobs
 from rcod.ledger import Ledger, print_of
 from rcod.orders import Options, Outcome, Report, Written
 from rcod.passes import Flow
+from rcod.placing import placed
 from rcod.restore import ColorFix, Restorer
 from rcod.sheet import ALL, Centre, lay_out
 

@@ -1,41 +1,29 @@
-"""How do rows of pixels become a file, a few at a time, whole or not at all?
+"""How do rows of pixels become a file, a few at a time?
 
 PNG and TIFF are written here, row by row as they come, in 8 or 16 bits a channel, so that a
 result never has to lie in memory. The other formats need the whole picture and get it from
-Pillow, in 8 bits. A file is written under another name and renamed when it is complete.
+Pillow, in 8 bits.
 
-    rows (h, W, C), rows, ... -> filter -> deflate -> chunks or strips -> .part -> the name
+    rows (h, W, C), rows, ... -> filter -> deflate -> chunks or strips
 """
 
-import contextlib
 import io
-import os
 import struct
-import sys
-import uuid
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from rcod.decode import DAMAGE
 from rcod.errors import RcodError
-from rcod.metadata import CAMERA, GPS, MOST, Tags, exif_of, is_marked
+from rcod.metadata import CAMERA, GPS, MOST, STRUCTURE, Tags, exif_of
 
 LEVEL = 4  # of deflate: on photos a third of the time of 6, and a hundredth larger
 BLOCK = 64  # rows filtered at once, and of a strip of a TIFF
 QUALITY = {"JPEG": 95, "WEBP": 95, "AVIF": 90}  # where none is asked for
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # by number of channels
-STRUCTURE = frozenset(  # TIFF's tags about how pixels lie, which are not the photo's
-    (254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 274, 277, 278, 279, 280, 281, 282, 283, 284,
-     296, 297, 301, 317, 318, 319, 320, 322, 323, 324, 325, 330, 338, 339, 347, 529, 530, 531, 532,
-     700, 34665, 34675, 34853, 40965)
-)  # fmt: skip
+STARTS = 273  # TIFF's tag of where strips start
 
 
 @dataclass(frozen=True)
@@ -96,7 +84,7 @@ class Png:
         """Take the next rows, (h, W, C) uint8 or uint16."""
         for top in range(0, len(rows), BLOCK):
             part = rows[top : top + BLOCK]
-            lines = part.astype(">u2").view(np.uint8) if self.frame.bits == 16 else part
+            lines = part.astype(">u2", order="C").view(np.uint8) if self.frame.bits == 16 else part
             self._filter(np.ascontiguousarray(lines).reshape(len(part), -1))
 
     def close(self) -> None:
@@ -180,7 +168,7 @@ class Tiff:
         block.load(exif)
         tags = TiffImagePlugin.ImageFileDirectory_v2()
         for tag, value in block.items():
-            if tag not in STRUCTURE:
+            if tag not in STRUCTURE and tag not in (CAMERA, GPS):
                 tags[tag] = value
         for tag in (CAMERA, GPS):
             if below := block.get_ifd(tag):
@@ -193,9 +181,8 @@ class Tiff:
         if frame.channels > colours:
             tags[338] = (2,)  # alpha that colours are not multiplied by
         tags[339] = (1,) * frame.channels
-        for tag, values in ((273, self.starts), (279, self.sizes)):
-            tags.tagtype[tag] = 4
-            tags[tag] = tuple(values)
+        tags.tagtype[STARTS] = tags.tagtype[279] = 4
+        tags[STARTS], tags[279] = (0,) * len(self.starts), tuple(self.sizes)
         if frame.tags.dpi is not None:
             tags[282], tags[283], tags[296] = *frame.tags.dpi, 2
         if frame.tags.xmp is not None:
@@ -203,7 +190,17 @@ class Tiff:
             tags[700] = frame.tags.xmp
         tags.tagtype[34675] = 7
         tags[34675] = frame.icc
-        return tags.tobytes(self.place)
+        return self._placed(bytearray(tags.tobytes(self.place)))
+
+    def _placed(self, directory: bytearray) -> bytes:
+        """The directory with the places of the strips, which Pillow would move."""
+        (entries,) = struct.unpack_from("<H", directory)
+        for at in range(2, 2 + 12 * entries, 12):
+            tag, _, count, where = struct.unpack_from("<HHII", directory, at)
+            if tag == STARTS:
+                into = at + 8 if count == 1 else where - self.place
+                struct.pack_into(f"<{count}I", directory, into, *self.starts)
+        return bytes(directory)
 
 
 class Whole:
@@ -239,60 +236,3 @@ class Whole:
             options["subsampling"] = "4:4:4"  # no colour resolution lost
         self.image.save(encoded := io.BytesIO(), self.encoder, **options)
         self.file.write(encoded.getbuffer())
-
-
-@contextmanager
-def placed(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that bears its name only when it is complete; one there is replaced."""
-    part = path.with_name(f"{own_prefix()}{uuid.uuid4().hex[:8]}.part")  # same folder, same disk
-    try:
-        with part.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise RcodError(
-            f"{path}: must be writable, and writing failed ({error.strerror or error}); "
-            "choose another folder"
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):  # no such folder: nothing was written
-            part.unlink(missing_ok=True)
-
-
-def own_prefix() -> str:
-    """How the unfinished files of this process start: machine and process."""
-    return f".rcod-{uuid.getnode():x}-{os.getpid()}-"
-
-
-def sweep(folder: Path) -> None:
-    """Remove unfinished files of processes of this machine that have ended, or been killed."""
-    machine = f".rcod-{uuid.getnode():x}-"
-    for part in folder.glob(f"{machine}*.part"):
-        with contextlib.suppress(OSError, ValueError):
-            process = int(part.name.removeprefix(machine).split("-")[0])
-            if process == os.getpid() or not _runs(process):
-                part.unlink()
-
-
-def _runs(process: int) -> bool:
-    """Whether a process of that number is there."""
-    if sys.platform == "win32":  # where asking would end it
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True
-
-
-def is_ours(path: Path) -> bool:
-    """Whether a file is a picture that rcod has written."""
-    try:
-        with Image.open(path) as image:
-            return is_marked(image)
-    except (*DAMAGE, Image.DecompressionBombError):
-        return False

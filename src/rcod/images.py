@@ -22,16 +22,12 @@ from PIL import Image
 from torch import Tensor
 
 from rcod.decode import DAMAGE, STRIP, Planes, decode, decode_pil, unit
-from rcod.encode import Frame, Writer, is_ours, placed, writer
+from rcod.encode import Frame, Writer, writer
 from rcod.errors import RcodError
 from rcod.metadata import Tags, collect
+from rcod.placing import placed
 from rcod.profiles import Shaper, convert, shaper, srgb_profile, to_grey
 from rcod.resample import spread_colours
-
-__all__ = [
-    "DAMAGE", "ENCODERS", "SUFFIXES", "Photo", "Sink", "check_writable", "find", "from_pil",
-    "is_ours", "placed", "read", "sink", "srgb_profile", "suffix_of", "to_pil", "write",
-]  # fmt: skip
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".jxl", ".pgm",
             ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp")  # fmt: skip
@@ -184,11 +180,14 @@ def sink(
     bits = photo.bits if encoder in DEEP else 8
     solid = encoder == "JPEG" or photo.alpha is None  # check_writable saw to it
     icc = photo.icc
-    if icc is not None and icc[16:20] == b"GRAY" and encoder in ("WEBP", "AVIF"):
-        icc = None  # they have no grey
-    channels = (1 if photo.grey else 3) + (not solid)
+    grey = photo.grey and encoder not in ("WEBP", "AVIF")  # they have none
+    if encoder == "TIFF" and bits == 16 and not solid:
+        grey = False  # few could read it
+    if not grey and icc is not None and icc[16:20] == b"GRAY":
+        icc = None
+    channels = (1 if grey else 3) + (not solid)
     frame = Frame(*size, channels, bits, icc or srgb_profile(), photo.tags)
-    into = Sink(writer(file, encoder, frame, quality), frame, photo.grey, _own(icc))
+    into = Sink(writer(file, encoder, frame, quality), frame, grey, _own(icc))
     yield into
     into.writer.close()
 

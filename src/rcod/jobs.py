@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from rcod.encode import sweep
 from rcod.errors import RcodError
-from rcod.images import ENCODERS, SUFFIXES, is_ours
+from rcod.images import ENCODERS, SUFFIXES
+from rcod.placing import is_ours, sweep
 
 STDIN = Path("-")
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from rcod import __version__
-from rcod.encode import placed
 from rcod.errors import RcodError
+from rcod.placing import placed
 
 NAME = "report.json"
 PAUSE = 20  # times what writing took, at least a second, between two times

@@ -22,6 +22,11 @@ WRONG = (  # XMP's turn and sizes
     r"tiff:Orientation", r"tiff:ImageWidth", r"tiff:ImageLength", r"exif:PixelXDimension",
     r"exif:PixelYDimension",
 )  # fmt: skip
+STRUCTURE = frozenset(  # TIFF's tags about how pixels lie, which are not the photo's
+    (254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 274, 277, 278, 279, 280, 281, 282, 283, 284,
+     296, 297, 301, 317, 318, 319, 320, 322, 323, 324, 325, 330, 338, 339, 347, 529, 530, 531, 532,
+     700, 34675, 40965)
+)  # fmt: skip
 Strip = Literal["nothing", "gps", "all"]
 
 
@@ -49,7 +54,8 @@ def collect(image: Image.Image) -> tuple[Tags, int]:
         found = image.getexif()
         value = found.get(TURN, 1)
         turn = value if isinstance(value, int) and 1 <= value <= 8 else 1
-        found.pop(TURN, None)
+        for tag in STRUCTURE if image.format == "TIFF" else (TURN,):
+            found.pop(tag, None)
         camera = found.get_ifd(CAMERA) if CAMERA in found else {}
         for tag in SIZE_TAGS:
             camera.pop(tag, None)
