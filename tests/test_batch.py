@@ -214,6 +214,11 @@ def test_a_map_says_where(tmp_path: Path, folder: Path, restorer: Restorer):
         one, other = (read(tmp_path / n / "a.png").pixels for n in ("mapped", "plain"))
         torch.testing.assert_close(one, other, rtol=0, atol=1.01 / 255)
 
+    mask.resize((20, 8)).save(tmp_path / "mask.png")
+    wrong = replace(options, realism_map=tmp_path / "mask.png")
+    (error,) = run(lambda: restorer, [folder / "a.png"], tmp_path / "mapped", wrong).errors
+    assert "a.png: the realism map must have the photo's shape, got 20 x 8" in error
+
 
 def test_unfinished_files_of_processes_that_died_are_swept(tmp_path: Path):
     gone = subprocess.Popen([sys.executable, "-c", ""])

@@ -1,6 +1,8 @@
 """A photo goes through a file of every kind and comes out the same: the matrix."""
 
+import importlib.util
 import io
+import random
 import sys
 from collections.abc import Callable
 from itertools import product
@@ -263,3 +265,17 @@ def test_jpeg_xl_is_read():
     photo = read(file.getvalue(), "a.jxl")
     meant = torch.from_numpy(np.array(colours(20, 30))).permute(2, 0, 1) / 255
     torch.testing.assert_close(photo.pixels, meant)
+
+
+def test_mutated_files_are_read_or_refused_in_one_sentence():
+    """A few of the thousand of `tools/endure.py fuzz`."""
+    path = Path(__file__).parents[1] / "tools" / "endure.py"
+    spec = importlib.util.spec_from_file_location("endure", path)
+    assert spec is not None and spec.loader is not None
+    endure = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(endure)
+    for i, (kind, content) in zip(range(150), endure.mutants(random.Random(1)), strict=False):
+        try:
+            assert read(content, f"{i}.{kind}").pixels.isfinite().all()
+        except RcodError as error:
+            assert str(error).startswith(f"{i}.{kind}: ") and "\n" not in str(error).strip()

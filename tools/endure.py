@@ -74,8 +74,8 @@ def mutants(rng: random.Random) -> Iterator[tuple[str, bytes]]:
         for kind, content in seeds.items():
             data = bytearray(content)
             for _ in range(rng.choice((1, 1, 3, 10, 50))):
-                at = rng.randrange(len(data)) if rng.random() < 0.5 else rng.randrange(64)
-                way = rng.randrange(5)
+                at = rng.randrange(max(1, len(data) if rng.random() < 0.5 else min(64, len(data))))
+                way = rng.randrange(5) if len(data) > 64 else 3
                 if way == 0:
                     data[at] = rng.randrange(256)
                 elif way == 1:

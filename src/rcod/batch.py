@@ -18,14 +18,14 @@ from typing import BinaryIO, cast
 
 from torch import Tensor
 
-from rcod.dial import Dial
+from rcod.dial import Dial, check_shape
 from rcod.errors import RcodError
 from rcod.forecast import keep_to
 from rcod.images import Photo, check_writable, from_pil, read, sink, write
 from rcod.jobs import STDIN, Job, Lost, is_several, make_folder, make_place, plan_jobs
 from rcod.ledger import Ledger, print_of
 from rcod.orders import Options, Outcome, Report, Written
-from rcod.passes import Flow
+from rcod.passes import Flow, reduced
 from rcod.placing import placed
 from rcod.restore import ColorFix, Restorer
 from rcod.sheet import ALL, Centre, lay_out
@@ -137,6 +137,7 @@ def pipe(
     job = Job(STDIN, (Path(f"standard output{suffix}"),))
     size = options.size(photo)
     check_writable(job.targets[0], *size, photo.alpha)
+    photo = reduced(photo, size)
     mask = _read_map(options)
     with tempfile.SpooledTemporaryFile(max_size=2**26) as file:
 
@@ -187,7 +188,7 @@ def _open(job: Job, options: Options, waiting: Future[Photo] | None) -> Photo:
         raise RcodError(f"{job.source}: {error}") from None
     for target in job.targets:
         check_writable(target, height, width, photo.alpha)
-    return photo
+    return reduced(photo, (height, width))
 
 
 def _stripped(photo: Photo, options: Options) -> Photo:
@@ -251,7 +252,9 @@ def _flows(
 ) -> list[Flow]:
     """The results of a photo, not begun yet."""
     dials: Sequence[Dial] = ALL if options.realism == "all" else [options.realism]
-    dials = dials if mask is None else [mask]
+    if mask is not None:
+        check_shape(mask, (photo.pixels.shape[-2], photo.pixels.shape[-1]))
+        dials = [mask]
     measure = any(isinstance(dial, str) and dial == "auto" for dial in dials)
     seen = restorer.look(photo, measure)
     size, color = options.size(photo), cast(ColorFix, options.color)  # Options made sure

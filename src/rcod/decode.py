@@ -34,7 +34,7 @@ EXTRAS = {"HEIC": ("heic", "pi_heif"), "JPEG XL": ("jxl", "pillow_jxl")}  # extr
 STRIP = 256  # rows turned to floats at once, so that a large photo is in memory only twice
 DAMAGE = (  # what Pillow raises on damaged files, depending on the format
     OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError,
-    AttributeError, struct.error, zlib.error,
+    AttributeError, RuntimeError, struct.error, zlib.error,
 )  # fmt: skip
 
 

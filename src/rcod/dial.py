@@ -52,6 +52,17 @@ def check_dial(dial: Dial) -> None:
         check_realism(dial)
 
 
+def check_shape(places: Tensor, size: tuple[int, int]) -> None:
+    """Refuse a map (h, w) that was painted over another picture than one of this size."""
+    tall, wide = places.shape
+    height, width = size
+    if abs(tall * width - height * wide) > max(0.02 * height * wide, wide, width):
+        raise RcodError(
+            f"the realism map must have the photo's shape, got {wide} x {tall} for a photo of "
+            f"{width} x {height}; paint it over the photo"
+        )
+
+
 def fit_map(places: Tensor, size: tuple[int, int]) -> Tensor:
     """A map (h, w) at the photo's size, (1, H, W), smooth between its values."""
     if tuple(places.shape) == size:

@@ -9,6 +9,7 @@ photo's own colours and depth, with its profile and its tags.
 
 import dataclasses
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,9 +130,8 @@ def check_writable(path: Path, height: int, width: int, alpha: Tensor | None = N
     """Refuse what the format named by the suffix cannot hold: to be asked before the work."""
     encoder = ENCODERS.get(path.suffix.lower())
     if encoder is None:
-        raise RcodError(
-            f"{path}: the name must end in {', '.join(ENCODERS)}, got '{path.suffix}'; use .png"
-        )
+        known = ", ".join(ENCODERS)
+        raise RcodError(f"{path}: the name must end in {known}, got '{path.suffix}'; use .png")
     if max(height, width) > LONGEST[encoder]:
         raise RcodError(
             f"{path}: a {encoder} picture must be at most {LONGEST[encoder]} pixels a side, "
@@ -200,7 +200,7 @@ class Sink:
     frame: Frame
     grey: bool
     own: Shaper | None
-    line: np.ndarray | None = None  # (h, W, C) the row of pieces that isn't complete
+    line: np.ndarray | None = None  # (h, W, C) pieces side by side, not complete yet
 
     def put(self, piece: Photo, top: int, left: int) -> None:
         """Take the next piece; pieces side by side are equally high."""
@@ -236,7 +236,9 @@ class Sink:
 
 def _photo(planes: Planes, name: str) -> Photo:
     """Upright sRGB of what was decoded."""
-    tags, turn = collect(planes.image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # damaged tags
+        tags, turn = collect(planes.image)
     icc = planes.image.info.get("icc_profile") or None
     notes = planes.notes
     beyond: Tensor | None = None

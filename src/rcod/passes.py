@@ -226,6 +226,14 @@ def finished(photo: Photo, sr: Tensor, size: tuple[int, int]) -> Photo:
     return replace(photo, pixels=sr, alpha=alpha, beyond=beyond, notes=())
 
 
+def reduced(photo: Photo, size: tuple[int, int]) -> Photo:
+    """The photo itself, or at the result's size where that is smaller: less is to be restored."""
+    if size[0] >= photo.pixels.shape[-2] and size[1] >= photo.pixels.shape[-1]:
+        return photo
+    small = finished(photo, resize(photo.pixels, size).clamp(0, 1), size)
+    return replace(small, notes=photo.notes)
+
+
 def part_of(
     plane: Tensor, size: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]
 ) -> Tensor:
