@@ -91,6 +91,7 @@ def test_wrong_use_is_exit_code_two(tmp_path: Path):
         ("--format", "gif", "format must be one of same, png, jpg, webp, tif, avif, got 'gif'"),
         ("--quality", "0", "quality must lie in [1, 100], got 0"),
         ("--width", "0", "width must be at least 1 pixel, got 0"),
+        ("--realism-map", "none.png", "none.png: must be a readable picture, got: No such file"),
         ("--memory", "much", "memory must be a size such as 4GB or 800MB, got 'much'"),
         ("--seed", "-1", "seed must lie in"),
     ],

@@ -8,6 +8,7 @@ is left alone. A result is written while it is computed and gets its name when i
                   '-> done already            all -> <stem>-<level>, <stem>-levels
 """
 
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -181,7 +182,11 @@ def _waits_small(job: Job) -> bool:
 
 def _open(job: Job, options: Options, waiting: Future[Photo] | None) -> Photo:
     """Read a picture and be sure that its files can hold the result."""
-    photo = _stripped(read(job.source) if waiting is None else waiting.result(), options)
+    if job.source == STDIN:
+        photo = read(sys.stdin.buffer.read(), "standard input")
+    else:
+        photo = read(job.source) if waiting is None else waiting.result()
+    photo = _stripped(photo, options)
     try:
         height, width = options.size(photo)
     except RcodError as error:

@@ -72,7 +72,11 @@ class Options:
         for name in ("overwrite", "skip_existing"):
             kept.pop(name)
         if self.realism_map is not None:
-            now = self.realism_map.stat()
+            try:
+                now = self.realism_map.stat()
+            except OSError as error:
+                why = f"must be a readable picture, got: {error.strerror}"
+                raise RcodError(f"{self.realism_map}: {why}; check the name") from None
             kept["realism_map"] = [str(self.realism_map), now.st_size, now.st_mtime_ns]
         return json.dumps(kept, sort_keys=True, default=str)
 
