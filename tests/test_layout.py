@@ -36,6 +36,7 @@ ORDER = (
     "guide",
     "backbone",
     "bases",
+    "storage",
     "stable",
     "prompts",
     "estimators",
@@ -75,6 +76,7 @@ ORDER = (
     "inception",
     "judge",
     "datasets",
+    "synthetic",
     "scoring",
     "peers",
     "journal",
@@ -84,6 +86,7 @@ ORDER = (
     "promises",
     "studies",
     "benchmark",
+    "fullsize",
     # doors
     "engine",
     "meters",

@@ -4,8 +4,8 @@ The estimator looks at the LR photo through two small residual branches, which S
 to see blur and noise. RCOD's metric estimation (MEM) reads their pooled features
 and guesses the latent metric, so that at inference the timestep picks itself.
 
-    lr -> two branches -> features (B, 2, D) -> scores (B, 2)      S3Diff
-                               '--> Linear, ReLU -> metric (B,)    RCOD
+    lr -> two branches -> features (B, 2, D) -> scores (B, 2)      DegradationEstimator (S3Diff)
+                               '--> Linear, ReLU -> metric (B,)    MetricEstimator (RCOD's MEM)
 """
 
 import torch
@@ -64,3 +64,36 @@ class MetricEstimator(nn.Module):
         """
         features = torch.cat([branch(2 * lr - 1) for branch in self.branches], dim=1)
         return F.relu(self.head(features)).squeeze(1)
+
+
+class DegradationEstimator(nn.Module):
+    """S3Diff's estimator in its published size, with RCOD_S's metric head where there is one."""
+
+    def __init__(self, with_metric: bool = False) -> None:
+        super().__init__()
+        widths, strides = (64, 64, 64, 128), (1, 1, 1, 2)
+        self.branches = nn.ModuleList(Branch(widths, strides) for _ in range(2))
+        self.degrees = nn.ModuleList(
+            nn.Sequential(nn.Linear(widths[-1], 512), nn.ReLU(), nn.Linear(512, 1), nn.Sigmoid())
+            for _ in range(2)
+        )
+        self.head = nn.Linear(2 * widths[-1], 1) if with_metric else None
+
+    def features(self, lr: Tensor) -> Tensor:
+        """The photo before enlarging, (B, 3, h, w) in [0, 1] -> (B, 2, 128)."""
+        return torch.stack([branch(lr) for branch in self.branches], dim=1)
+
+    def scores(self, features: Tensor) -> Tensor:
+        """How blurred and how noisy: (B, 2, 128) -> (B, 2) in [0, 1]."""
+        both = [degree(features[:, i]) for i, degree in enumerate(self.degrees)]
+        return torch.cat(both, dim=1)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """The estimated latent metric of photos, (B, 3, h, w) -> (B,); needs a metric head."""
+        found = self.metric(self.features(lr))
+        assert found is not None
+        return found
+
+    def metric(self, features: Tensor) -> Tensor | None:
+        """The estimated latent metric, (B, 2, 128) -> (B,); nothing without a metric head."""
+        return None if self.head is None else F.relu(self.head(features.flatten(1))).squeeze(1)

@@ -1,56 +1,75 @@
 """Low-rank adapters: how does a frozen layer learn a little?
 
-    y = layer(x) + scale * up(down(x))
+    y = layer(x) + scale * up(core(down(x)))
 
 `down` has rank r outputs and `up` starts at zero, so a fresh adapter changes nothing.
 `merge` folds the product into the layer's own weight, after which it costs nothing.
+
+Published adapters come as `Factors`, and their `delta` is added to the weight while it is
+read. Where the r x r core depends on the photo (S3Diff), the weights do too: `twin` gives a
+network for that photo which shares every other tensor, and the first one is left as it is.
 """
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from rcod.errors import RcodError
 
+Network = TypeVar("Network", bound=nn.Module)
+
 ALPHA = 8.0  # peft's default, which the published checkpoints rely on: scale = 8 / r
 
 
 class LowRank(nn.Module):
-    """A frozen Linear or Conv2d with a trainable low-rank addition."""
+    """A frozen layer, perhaps adapted already, with a trainable low-rank addition."""
 
-    def __init__(self, base: nn.Linear | nn.Conv2d, rank: int, alpha: float = ALPHA) -> None:
+    def __init__(
+        self, base: "nn.Linear | nn.Conv2d | LowRank", rank: int, alpha: float = ALPHA
+    ) -> None:
         super().__init__()
         if rank < 1:
             raise RcodError(f"a LoRA's rank must be at least 1, got {rank}")
         self.base = base.requires_grad_(False)
         self.scale = alpha / rank
-        if isinstance(base, nn.Linear):
-            self.down: nn.Module = nn.Linear(base.in_features, rank, bias=False)
-            self.up = nn.Linear(rank, base.out_features, bias=False)
+        self.register_buffer("core", None, persistent=False)
+        layer = base
+        while isinstance(layer, LowRank):
+            layer = layer.base
+        if isinstance(layer, nn.Linear):
+            self.down: nn.Module = nn.Linear(layer.in_features, rank, bias=False)
+            self.up = nn.Linear(rank, layer.out_features, bias=False)
         else:
             inner = nn.Conv2d(
-                base.in_channels,
+                layer.in_channels,
                 rank,
-                _pair(base.kernel_size),
-                _pair(base.stride),
-                base.padding if isinstance(base.padding, str) else _pair(base.padding),
+                _pair(layer.kernel_size),
+                _pair(layer.stride),
+                layer.padding if isinstance(layer.padding, str) else _pair(layer.padding),
                 bias=False,
             )
-            self.down, self.up = inner, nn.Conv2d(rank, base.out_channels, 1, bias=False)
+            self.down, self.up = inner, nn.Conv2d(rank, layer.out_channels, 1, bias=False)
         self.up.weight.data.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's answer, and a little more."""
-        return self.base(x) + self.scale * self.up(self.down(x))
+        inner = self.down(x)  # (B, N, r) or (B, r, h, w)
+        if isinstance(self.core, Tensor):
+            inner = _mix(inner, self.core.to(inner.dtype))
+        return self.base(x) + self.scale * self.up(inner)
 
     def merged(self) -> nn.Linear | nn.Conv2d:
         """The base layer with the product folded in."""
+        assert self.core is None, "a core that belongs to a photo can't be folded in for good"
+        base = self.base.merged() if isinstance(self.base, LowRank) else self.base
         down = next(self.down.parameters()).detach()
         product = self.up.weight.detach().flatten(1) @ down.flatten(1)  # (out, in * k * k)
         with torch.no_grad():
-            self.base.weight += self.scale * product.view_as(self.base.weight)
-        return self.base
+            base.weight += self.scale * product.view_as(base.weight)
+        return base
 
 
 def attach(
@@ -91,9 +110,70 @@ def merge(network: nn.Module) -> None:
             _replace(network, name, module.merged())
 
 
+class Factors(NamedTuple):
+    """A published adapter of one layer."""
+
+    down: Tensor  # (r, in) of a Linear, (r, in, k, k) of a Conv2d
+    up: Tensor  # (out, r) or (out, r, 1, 1)
+
+    def delta(self, core: Tensor | None = None) -> Tensor:
+        """What the adapter adds to its layer's weight.
+
+        Args:
+            core: (r, r), rows by what comes in, columns by what goes out; nothing is the identity.
+
+        Returns:
+            (out, in) or (out, in, k, k), in the factors' dtype.
+        """
+        inner = self.down.flatten(1)  # (r, in * k * k)
+        if core is not None:
+            inner = core.T.to(inner.dtype) @ inner
+        product = self.up.flatten(1) @ inner * (ALPHA / len(self.down))  # (out, in * k * k)
+        return product.view(len(self.up), *self.down.shape[1:])
+
+
+def attach_factors(
+    network: nn.Module, adapters: Mapping[str, Factors], with_core: bool = False
+) -> None:
+    """Put published adapters onto a frozen network without folding them in, in place.
+
+    Args:
+        network: keeps its dtype, which the adapters take over.
+        adapters: factors by layer.
+        with_core: give each an identity as its core, for `twin` to replace.
+    """
+    for name, factors in adapters.items():
+        layer = network.get_submodule(name)
+        assert isinstance(layer, nn.Linear | nn.Conv2d | LowRank)
+        rank = len(factors.down)
+        adapter = LowRank(layer, rank)
+        next(adapter.down.parameters()).data = factors.down
+        adapter.up.weight.data = factors.up
+        adapter.to(next(network.parameters()).dtype)
+        if with_core:
+            adapter.core = nn.Buffer(torch.eye(rank)[None], persistent=False)
+        _replace(network, name, adapter.requires_grad_(False).eval())
+
+
+def twin(network: Network, changed: Mapping[str, Tensor]) -> Network:
+    """A second network that shares every tensor of the first but the named ones."""
+    own = dict((*network.named_parameters(), *network.named_buffers()))
+    shared = {id(tensor): tensor for tensor in own.values()}
+    others = {id(own[name]): tensor for name, tensor in changed.items()}
+    return copy.deepcopy(network, {**shared, **others})
+
+
 def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, module)
+
+
+def _mix(inner: Tensor, core: Tensor) -> Tensor:
+    """Each sample's core: (B, N, r) or (B, r, h, w) by (b, r, r), b dividing B."""
+    core = core.repeat(len(inner) // len(core), 1, 1)  # several texts of one photo share it
+    if inner.ndim == 3:
+        return torch.einsum("bnk,bkr->bnr", inner, core)
+    return torch.einsum("bkhw,bkr->brhw", inner, core)
 
 
 def _pair(value: tuple[int, ...]) -> tuple[int, int]:

@@ -5,15 +5,19 @@
 No noise is ever added to z_up. The timestep alone says how much to invent.
 """
 
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rcod.backbone import TinyBackbone
-from rcod.prompts import VisualPrompt
+from rcod.backbone import Backbone
+from rcod.estimators import DegradationEstimator
+from rcod.prompts import FixedPrompt, VisualPrompt
 from rcod.schedule import CleanLatent, alphas, restore_clean
+from rcod.stable import StableBackbone
+
+Body = TypeVar("Body", bound=Backbone)
 
 
 class Restored(NamedTuple):
@@ -24,16 +28,29 @@ class Restored(NamedTuple):
     sr: Tensor  # (B, 3, H, W) result, not clamped
 
 
-class OneStep(nn.Module):
-    """A backbone, its visual prompt and the formula of the clean latent."""
+class OneStep(nn.Module, Generic[Body]):
+    """A backbone, what it hears, and the formula of the clean latent."""
 
-    def __init__(self, backbone: TinyBackbone, prompt: VisualPrompt, formula: CleanLatent) -> None:
+    def __init__(
+        self,
+        backbone: Body,
+        prompt: VisualPrompt | FixedPrompt,
+        formula: CleanLatent,
+        channels: int,
+        step: int = 200,
+        guidance: float = 1.0,
+        estimator: DegradationEstimator | None = None,
+        seed: int | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.prompt = prompt
         self.formula: CleanLatent = formula
+        self.step = step  # of the formula `constant`
+        self.guidance = guidance  # how far to go from the negative text to the positive one
+        self.estimator = estimator  # whose scores tune the backbone, where there is one
+        self.seed = seed  # draws the latent as published; nothing takes the posterior's mean
         self.alphas = nn.Buffer(alphas(), persistent=False)
-        channels = backbone.settings.latent
         self.gain = nn.Buffer(torch.ones(channels))  # how far unit noise moves each channel
 
     def forward(self, up: Tensor, t: Tensor, tokens: Tensor) -> Restored:
@@ -50,9 +67,41 @@ class OneStep(nn.Module):
 
     def clean(self, z_up: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         """The latent part of `forward`: (B, C, h, w) -> (B, C, h, w)."""
-        eps = self.backbone.predict(z_up, t, tokens).to(z_up.dtype)
+        eps = self.noise(z_up, t, tokens).to(z_up.dtype)
         eps = eps * self.gain.view(1, -1, 1, 1)
-        return restore_clean(z_up, eps, t, self.alphas, self.formula)
+        return restore_clean(z_up, eps, t, self.alphas, self.formula, self.step)
+
+    def noise(self, z_up: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        """The noise found: (B, C, h, w), (B,), tokens (G * B, N, D) -> (B, C, h, w).
+
+        With twice as many tokens as latents the second half is a negative text, and one
+        batched call answers both: eps = negative + guidance (positive - negative).
+        """
+        if len(tokens) == len(z_up):
+            return self.backbone.predict(z_up, t, tokens)
+        both = self.backbone.predict(z_up.repeat(2, 1, 1, 1), t.repeat(2), tokens)
+        positive, negative = both.chunk(2)
+        return negative + self.guidance * (positive - negative)
+
+    def encode(self, up: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """The latent of an enlarged photo; `rng` draws it where the posterior has a width."""
+        if isinstance(self.backbone, StableBackbone):
+            return self.backbone.encode(up, rng)
+        return self.backbone.encode(up)
+
+    def tuned(self, features: Tensor) -> "OneStep[StableBackbone]":
+        """This step for one photo, by its degradation features (1, 2, D); shares all it can."""
+        assert self.estimator is not None
+        assert isinstance(self.backbone, StableBackbone)
+        tuned = OneStep(
+            self.backbone.tuned(self.estimator.scores(features)),
+            self.prompt,
+            self.formula,
+            len(self.gain),
+            self.step,
+            self.guidance,
+        )
+        return tuned.to(self.gain.device).eval()
 
 
 def enlarge(lr: Tensor, scale: int = 4) -> Tensor:

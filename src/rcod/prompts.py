@@ -1,17 +1,31 @@
-"""Visual prompt injection: the picture itself says what it shows, instead of a text.
+"""What does the network hear beside the latent? The picture itself, or a text.
 
-An image tower turns the enlarged photo into tokens, and one Linear (VPIM) fits them to the
-cross-attention of the backbone. The tokens belong to the whole photo: they are made
-once, and every tile and every level shares them.
+Visual prompt injection (RCOD): an image tower turns the enlarged photo into tokens, and one
+Linear (VPIM) fits them to the cross-attention of the backbone. The tokens belong to the whole
+photo: they are made once, and every tile and every level shares them.
 
-    up -> 224 x 224 -> tower -> (B, N, D) -> Linear -> tokens (B, N, E)
+    up -> 224 x 224 -> tower -> (B, N, D) -> Linear -> tokens (B, N, E)      VisualPrompt
+    texts ------------> text tower ------------------> tokens (G, 77, E)     FixedPrompt
+
+A text is the same for every photo, so its tower runs once, when the system is loaded.
 """
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rcod.errors import RcodError
+
+if TYPE_CHECKING:
+    from transformers import CLIPVisionModel
+
 SIDE = 224  # pixels, what image towers look at
+ATTENTION = "eager"  # the published programs' own order of sums; the towers are small
 
 
 class TinyTower(nn.Module):
@@ -56,3 +70,109 @@ class VisualPrompt(nn.Module):
             up, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True
         )
         return self.project(self.tower(2 * small - 1))
+
+
+class ClipTower(nn.Module):
+    """CLIP's image tower, from a folder in transformers' layout."""
+
+    def __init__(self, model: "CLIPVisionModel") -> None:
+        super().__init__()
+        self.model = model
+        self.width: int = model.config.hidden_size
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """(B, 3, 224, 224) in [-1, 1] -> (B, 257, width) float32, before the last norm."""
+        seen = self.model(pixel_values=picture.to(self.model.dtype))
+        return seen.last_hidden_state.float()
+
+
+class FixedPrompt(nn.Module):
+    """Text tokens that are the same for every photo."""
+
+    def __init__(self, tokens: Tensor) -> None:
+        super().__init__()
+        self.tokens = nn.Buffer(tokens)  # (G, N, D); with guidance the negative text is second
+
+    def forward(self, up: Tensor) -> Tensor:
+        """Tokens of a batch of photos, (B, 3, H, W) -> (G * B, N, D), text after text."""
+        return self.tokens.repeat_interleave(len(up), dim=0)
+
+
+def read_tower(folder: Path, dtype: torch.dtype) -> ClipTower:
+    """CLIP's image tower, frozen."""
+    try:
+        from transformers import CLIPVisionModel
+    except ImportError as error:
+        raise RcodError(
+            f"visual prompts need transformers, got: {error}; pip install 'rcod[sd]'"
+        ) from None
+    with _quiet():
+        try:
+            model = CLIPVisionModel.from_pretrained(
+                folder, local_files_only=True, dtype=dtype, attn_implementation=ATTENTION
+            )
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise RcodError(
+                f"--vision must be a folder with CLIP's image tower (config.json and weights), "
+                f"got {folder}: {error}"
+            ) from None
+    if model.config.image_size != SIDE:
+        raise RcodError(
+            f"the image tower in {folder} must look at {SIDE} x {SIDE} pixels, "
+            f"got {model.config.image_size}; take CLIP ViT-L/14"
+        )
+    return ClipTower(model.eval().requires_grad_(False))
+
+
+@torch.no_grad()
+def embed_texts(base: Path, texts: Sequence[str]) -> Tensor:
+    """Texts as their tower hears them, last norm included: (G, 77, D) float32.
+
+    Shorter texts are filled up with the tokenizer's own padding, which is not masked.
+    """
+    try:
+        from transformers import CLIPTextModel, CLIPTokenizer
+    except ImportError as error:
+        raise RcodError(
+            f"text prompts need transformers, got: {error}; pip install 'rcod[sd]'"
+        ) from None
+    with _quiet():
+        try:
+            tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer", local_files_only=True)
+            tower = CLIPTextModel.from_pretrained(
+                base / "text_encoder",
+                local_files_only=True,
+                dtype=torch.float32,
+                attn_implementation=ATTENTION,
+            )
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise RcodError(
+                f"this system hears a text, so its base needs the folders tokenizer and "
+                f"text_encoder; {base}: {error}"
+            ) from None
+    length = tokenizer.model_max_length
+    told = tokenizer(
+        list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    )
+    return tower.eval()(told.input_ids).last_hidden_state.float()
+
+
+def tagged(tags: str | None, text: str | None) -> str | None:
+    """One text of an image's tags and a user's own, put together as OSEDiff does."""
+    return text if tags is None else f"{tags}, {text or ''},"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Loading reports its progress and its defaults; a caller hears errors alone."""
+    from transformers.utils import logging
+
+    level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()
