@@ -1,28 +1,13 @@
-"""The measures agree with published numbers and with what they must mean."""
+"""Pixel measures mean what their definitions say."""
 
-import csv
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
-from rcod.errors import RcodError
-from rcod.metrics import LpipsHed, Niqe, VggTrunk, aid, detail, luma, psnr_y, ssim_y
-
-BENCH = Path(__file__).parents[2] / "shared" / "benchmarks" / "realsr"
-needs_bench = pytest.mark.skipif(
-    not BENCH.is_dir(), reason="the RealSR benchmark is not beside the repository"
-)
-needs_aids = pytest.mark.skipif(
-    not aid("hed_vgg16.safetensors").is_file(), reason="no aids; run tools/fetch_aids.py"
-)
-needs_niqe = pytest.mark.skipif(
-    not aid(Niqe.FILE).is_file(), reason="no NIQE model; run tools/fetch_aids.py"
-)
+from rcod.metrics import detail, luma, psnr_y, ssim_y
 
 
 def picture(seed: int = 0, side: int = 48) -> Tensor:
@@ -36,21 +21,9 @@ def noisy(x: Tensor, sigma: float) -> Tensor:
     return (x + sigma * noise).clamp(0, 1)
 
 
-def load(folder: str, name: str) -> Tensor:
-    with Image.open(BENCH / folder / name) as image:
-        pixels = np.asarray(image.convert("RGB"))
-    return torch.tensor(pixels).permute(2, 0, 1)[None] / 255
-
-
-def published(count: int) -> list[dict[str, str]]:
-    with (BENCH / "osediff_published.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    return rows[:: len(rows) // count]
-
-
 def test_equal_images_score_perfectly():
     x = picture()
-    assert psnr_y(x, x).item() == math.inf
+    assert psnr_y(x, x).item() == pytest.approx(80)  # the floor of IQA-PyTorch
     assert ssim_y(x, x).item() == pytest.approx(1)
 
 
@@ -65,7 +38,7 @@ def test_psnr_of_a_known_error():
     grey = torch.full((1, 3, 16, 16), 100 / 255)
     lighter = torch.full((1, 3, 16, 16), 110 / 255)
     error = 10 * (65.481 + 128.553 + 24.966) / 255
-    assert psnr_y(grey, lighter).item() == pytest.approx(20 * math.log10(255 / error))
+    assert psnr_y(grey, lighter).item() == pytest.approx(20 * math.log10(255 / error), abs=1e-4)
 
 
 def test_scores_are_those_of_the_8_bit_file():
@@ -105,68 +78,3 @@ def test_detail_of_known_pictures():
     board = (torch.arange(16)[:, None] + torch.arange(16)) % 2
     assert detail(ramp).item() == pytest.approx(0, abs=1e-9)
     assert detail(board.float().expand(1, 3, 16, 16)).item() == pytest.approx(4 * 219)
-
-
-def test_missing_aid_says_how_to_get_it(tmp_path: Path):
-    with pytest.raises(RcodError, match=r"hed_vgg16\.safetensors must be a file.*fetch_aids\.py"):
-        VggTrunk.load(tmp_path)
-
-
-def test_trunk_gives_the_taps_asked_for():
-    trunk = VggTrunk()
-    shapes = [tuple(tap.shape) for tap in trunk.features(picture(), depth=3)]
-    assert shapes == [(1, 64, 48, 48), (1, 128, 24, 24), (1, 256, 12, 12)]
-
-
-@needs_aids
-def test_lpips_hed_is_zero_at_identity_and_rises_with_damage():
-    metric, x = LpipsHed.load(), picture()
-    damaged = torch.cat([noisy(x, sigma) for sigma in (0, 0.02, 0.05, 0.1)])
-    distances = metric(damaged, x).tolist()
-    assert distances[0] == pytest.approx(0, abs=1e-9)
-    assert distances == sorted(distances)
-
-
-@needs_aids
-def test_trunk_runs_in_bfloat16_and_channels_last():
-    metric, x = LpipsHed.load(), picture()
-    exact = metric(noisy(x, 0.05), x).item()
-    x = x.contiguous(memory_format=torch.channels_last)
-    assert metric(noisy(x, 0.05), x).item() == pytest.approx(exact, rel=1e-4)
-    assert metric.to(torch.bfloat16)(noisy(x, 0.05), x).item() == pytest.approx(exact, rel=0.03)
-
-
-@needs_aids
-def test_lpips_hed_can_be_trained_on():
-    x = noisy(picture(), 0.05).requires_grad_()
-    LpipsHed.load()(x, picture()).sum().backward()
-    assert x.grad is not None
-    assert x.grad.isfinite().all()
-    assert x.grad.abs().sum() > 0
-
-
-@needs_bench
-def test_psnr_and_ssim_equal_the_published_ones():
-    for row in published(4):
-        sr, hr = load("osediff", row["name"]), load("HR", row["name"])
-        assert psnr_y(sr, hr).item() == pytest.approx(float(row["psnr"]), abs=1e-3)
-        assert ssim_y(sr, hr).item() == pytest.approx(float(row["ssim"]), abs=1e-4)
-
-
-@needs_bench
-@needs_niqe
-def test_niqe_equals_the_published_one():
-    metric = Niqe.load()
-    for row in published(2):
-        assert metric(load("osediff", row["name"])).item() == pytest.approx(
-            float(row["niqe"]), abs=0.02
-        )
-
-
-@needs_bench
-@needs_aids
-def test_lpips_hed_of_a_known_pair():
-    name = "Canon_003_LR4.png"
-    assert LpipsHed.load()(load("osediff", name), load("HR", name)).item() == pytest.approx(
-        0.0775, abs=1e-4
-    )

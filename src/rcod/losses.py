@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from rcod.metrics import LpipsHed
+from rcod.perceptual import LpipsHed
 
 Ends = tuple[float, float]  # a weight at the fidelity end of the dial and at the realism end
 
@@ -80,7 +80,7 @@ def look(
     A distance that always looks at full size can be pleased by a fine grid of dots; one that
     steps back at random can't.
     """
-    scale = 0.5 + 0.5 * float(torch.rand((), generator=rng))
+    scale = min(1.0, 0.5 + float(torch.rand((), generator=rng)))  # half the time at full size
     size = [round(side * scale / 8) * 8 for side in sr.shape[-2:]]
     seen = [F.interpolate(x, size, mode="bilinear", antialias=True) for x in (sr, target)]
     with torch.no_grad():

@@ -18,8 +18,8 @@ from rcod.backbone import TinyUNet
 from rcod.data import Batch
 from rcod.estimators import MetricEstimator
 from rcod.grouping import distill_range, latent_metric, realism_of_timestep, timestep_of_metric
-from rcod.metrics import LpipsHed
 from rcod.onestep import OneStep, enlarge
+from rcod.perceptual import LpipsHed
 from rcod.recipe import Recipe
 from rcod.schedule import STEPS, add_noise
 

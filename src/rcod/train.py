@@ -19,9 +19,9 @@ from rcod.elder import build_guides, chosen
 from rcod.errors import RcodError
 from rcod.learner import Learner
 from rcod.lora import attach, merge
-from rcod.metrics import LpipsHed
 from rcod.objectives import Networks, cost
 from rcod.onestep import OneStep, enlarge
+from rcod.perceptual import LpipsHed
 from rcod.recipe import Recipe
 from rcod.rundir import RunDir
 from rcod.systems import SYSTEMS, System, build
