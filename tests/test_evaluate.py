@@ -1,141 +1,166 @@
-"""The evaluation counts what the dial did, told by models whose dial is known."""
+"""An evaluation is whole, repeats to the byte, and never does finished work again."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 import torch
-from torch import Tensor
 
+from rcod import evaluate as evaluating
+from rcod.checkpoint import find_weights
+from rcod.datasets import Dataset, Pair, open_dataset
 from rcod.errors import RcodError
-from rcod.evaluate import (
-    Judge,
-    Report,
-    Sweep,
-    bicubic,
-    evaluate,
-    match,
-    score_folder,
-    stem,
-    sweep,
-)
+from rcod.evaluate import Found, run, save_csv
 from rcod.images import Photo, write
-from rcod.restore import Restorer
+from rcod.journal import Made, append, read_lines
+from rcod.judge import Judge
+from rcod.peers import bicubic, parse, perform
 
-PLACES = {"fidelity": 0.0, "neutral": 0.5, "realism": 1.0, "auto": 0.5}
-
-
-@dataclass
-class Stand:
-    """A model whose dial adds `strength` of chequered grain to bicubic."""
-
-    strength: float
-
-    def levels(
-        self, image: Tensor, realisms: Sequence[str | float], scale: float
-    ) -> list[SimpleNamespace]:
-        assert scale == 4
-        up = bicubic(image)
-        grain = (torch.arange(up.shape[1])[:, None] + torch.arange(up.shape[2])) % 2 - 0.5
-        places = [PLACES[one] if isinstance(one, str) else one for one in realisms]
-        return [
-            SimpleNamespace(
-                photo=Photo((up + self.strength * place * grain).clamp(0, 1), None, None, None),
-                timestep=round(250 + 500 * place),
-                metric=0.6,
-            )
-            for place in places
-        ]
-
-
-def restorer(strength: float) -> Restorer:
-    return cast(Restorer, Stand(strength))
+needs_tiny = pytest.mark.skipif(
+    not find_weights("tiny").is_file(), reason="the bundled model's weights are not there yet"
+)
 
 
 @pytest.fixture
-def pairs(tmp_path: Path) -> list[tuple[Path, Path]]:
+def dataset(tmp_path: Path) -> Dataset:
     rng = torch.Generator().manual_seed(0)
-    for role in ("LR", "HR"):
-        (tmp_path / role).mkdir()
     for i in range(3):
-        lr = 0.2 + 0.6 * torch.rand(3, 8, 8, generator=rng)
-        write(tmp_path / "LR" / f"a_{i}_LR4.png", Photo(lr, None, None, None))
-        write(tmp_path / "HR" / f"a_{i}_HR.png", Photo(bicubic(lr), None, None, None))
-    return match(tmp_path / "LR", tmp_path / "HR")
+        lr = 0.2 + 0.6 * torch.rand(3, 12, 12, generator=rng)
+        for role, image in (("LR", lr), ("HR", bicubic(lr)), ("theirs", bicubic(lr).sqrt())):
+            (tmp_path / "set" / role).mkdir(parents=True, exist_ok=True)
+            write(tmp_path / "set" / role / f"a_{i}.png", Photo(image))
+    return open_dataset(f"set={tmp_path / 'set'}", Path())
 
 
-def judged(pairs: list[tuple[Path, Path]], strength: float) -> Report:
-    return evaluate(restorer(strength), pairs, Judge(), sweeps=2)
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Contenders work in this process, which is faster; the list tells what they were given."""
+    asked: list[str] = []
+
+    def child(given: str) -> list[dict[str, object]]:
+        asked.append(given)
+        jobs = json.loads(given)["jobs"]
+        return [dict(work) for work in perform(parse("bicubic"), jobs, "cpu", "float32")]
+
+    monkeypatch.setattr(evaluating, "_child", child)
+    return asked
 
 
-def test_a_working_dial_is_seen(pairs: list[tuple[Path, Path]]):
-    found = judged(pairs, 0.1)
-    assert found.dial.pictures == found.dial.psnr_falls == found.dial.detail_rises == 3
-    assert found.dial.psnr_falls_in_mean
-    assert found.dial.detail_rises_in_mean
-    assert found.dial.travel == pytest.approx(0.1 * 0.5 * 255, rel=0.05)
-    assert found.dial.largest_step == pytest.approx(0.1, abs=0.01)
-    assert list(found.sweeps) == ["a_0", "a_1"]
-    assert [score.level for score in found.scores[:5]] == ["bicubic", *PLACES]
-    assert [score.timestep for score in found.scores[:5]] == [None, 250, 500, 750, 500]
+def contend(dataset: Dataset, out: Path) -> Found:
+    folder = dataset.pairs[0].lr.parents[1] / "theirs"
+    return run([dataset], [parse("bicubic"), parse(f"dir:theirs={folder}")], out, Judge())
 
 
-def test_a_dead_dial_is_seen(pairs: list[tuple[Path, Path]]):
-    dial = judged(pairs, 0.0).dial
-    assert (dial.psnr_falls, dial.detail_rises, dial.detail_gains) == (0, 0, 0)
-    assert dial.travel == 0
-    assert dial.largest_step == 1
+def test_every_system_is_scored_on_every_picture(
+    dataset: Dataset, tmp_path: Path, in_process: list[str]
+):
+    found = contend(dataset, tmp_path / "out")
+    assert found.labels == ("bicubic", "theirs")
+    assert [row.picture for row in found.of("set", "theirs")] == ["a_0", "a_1", "a_2"]
+    assert found.means("set", "bicubic")["psnr"] == pytest.approx(80)  # the truth is bicubic
+    assert found.means("set", "theirs")["psnr"] < 30
+    assert found.cost("set", "theirs") is None
+    cost = found.cost("set", "bicubic")
+    assert cost is not None and cost[0] > 0 and cost[1] > 50
 
 
-def test_fidelity_that_is_bicubic_has_no_gap(pairs: list[tuple[Path, Path]]):
-    found = judged(pairs, 0.1)
-    assert found.psnr_gap == 0
-    assert found.means["fidelity"] == found.means["bicubic"]
-    assert found.lpips_ratio == {}  # nothing to judge it with
+def test_two_runs_give_identical_csvs(dataset: Dataset, tmp_path: Path, in_process: list[str]):
+    for name in ("one", "two"):
+        save_csv(contend(dataset, tmp_path / name), tmp_path / f"{name}.csv")
+    text = (tmp_path / "one.csv").read_bytes()
+    assert text == (tmp_path / "two.csv").read_bytes()
+    assert len(text.splitlines()) == 1 + 3 * 2
 
 
-def test_every_picture_is_seen_at_every_level(pairs: list[tuple[Path, Path]]):
-    seen: list[tuple[str, str]] = []
-    evaluate(restorer(0.1), pairs, Judge(), sweeps=0, seen=lambda *what: seen.append(what[:2]))
-    assert seen == [(f"a_{i}", level) for i in range(3) for level in ("bicubic", *PLACES)]
+def test_interrupted_run_repeats_nothing_finished(
+    dataset: Dataset, tmp_path: Path, in_process: list[str]
+):
+    out = tmp_path / "out"
+    first = contend(dataset, out)
+    journal = out / "work.jsonl"
+    lines = journal.read_text().splitlines()
+    journal.write_text("\n".join([*lines[:2], lines[2][:40]]))  # torn in its third line
+    scores = (out / "scores.jsonl").read_text()
+    again = contend(dataset, out)
+    jobs = [[job[0] for job in json.loads(given)["jobs"]] for given in in_process]
+    assert jobs == [["a_0", "a_1", "a_2"], ["a_2"]]
+    assert (out / "scores.jsonl").read_text() == scores  # the same picture, so the same score
+    assert [row.values for row in again.rows] == [row.values for row in first.rows]
+    assert len(read_lines(journal, Made)) == 3
 
 
-def test_report_survives_json(pairs: list[tuple[Path, Path]]):
-    found = judged(pairs, 0.1)
-    assert Report.model_validate_json(found.model_dump_json()) == found
+def test_changed_result_is_made_and_scored_anew(
+    dataset: Dataset, tmp_path: Path, in_process: list[str]
+):
+    out = tmp_path / "out"
+    contend(dataset, out)
+    write(out / "pictures" / "set" / "bicubic" / "a_1.png", Photo(torch.zeros(3, 48, 48)))
+    found = contend(dataset, out)
+    assert len(json.loads(in_process[1])["jobs"]) == 1
+    assert found.means("set", "bicubic")["psnr"] == pytest.approx(80)
 
 
-def test_sweep_measures_even_steps():
-    found = sweep(restorer(0.2), torch.full((3, 8, 8), 0.5), steps=4)
-    assert found.steps == pytest.approx([0.2 * 0.5 * 255 / 4] * 4, rel=1e-4)
-    assert found.largest == pytest.approx(0.25, rel=1e-4)
+def test_set_without_truths_has_no_paired_scores(tmp_path: Path, in_process: list[str]):
+    write(tmp_path / "a.png", Photo(torch.rand(3, 12, 12)))
+    alone = Dataset("alone", (Pair("a", tmp_path / "a.png", None),))
+    found = run([alone], [parse("bicubic")], tmp_path / "out", Judge())
+    assert set(found.means("alone", "bicubic")) == {"detail"}
 
 
-def test_a_jump_is_the_largest_step():
-    assert Sweep(steps=(1.0, 7.0, 2.0), way=10.0).largest == 0.7
+def test_absent_results_and_double_names_are_named(dataset: Dataset, tmp_path: Path):
+    folder = dataset.pairs[0].lr.parents[1] / "theirs"
+    (folder / "a_2.png").unlink()
+    with pytest.raises(RcodError, match="none for 1 of 3: a_2"):
+        run([dataset], [parse(f"dir:theirs={folder}")], tmp_path / "out", Judge())
+    with pytest.raises(RcodError, match="names must differ, got bicubic twice"):
+        run([dataset], [parse("bicubic"), parse("bicubic")], tmp_path / "out", Judge())
 
 
-def test_folder_is_scored_against_its_truths(pairs: list[tuple[Path, Path]]):
-    truths = pairs[0][1].parent
-    scores = score_folder(truths, truths, Judge())
-    assert [score.picture for score in scores] == ["a_0", "a_1", "a_2"]
-    assert all(score.values["psnr"] == float("inf") for score in scores)
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tinny", "a system must be bicubic, tiny"),
+        ("dir:x=nowhere", "is given as dir:NAME=FOLDER"),
+        ("tiny@2", "a level must be fidelity"),
+        ("a/b=tiny", "a system's name must be letters"),
+    ],
+)
+def test_wrong_systems_are_named(text: str, words: str):
+    with pytest.raises(RcodError, match=words):
+        parse(text)
 
 
-def test_names_lose_their_role():
-    names = ["Canon_001_LR4.png", "Canon_001_HR.png", "Canon_001.png", "Canon_001_x4.png"]
-    assert {stem(Path(name)) for name in names} == {"Canon_001"}
+def test_systems_are_known_by_their_files(tmp_path: Path):
+    (tmp_path / "net.param").write_text("7767517\n")
+    with pytest.raises(RcodError, match=r"needs net\.bin beside it"):
+        parse(str(tmp_path / "net.param"))
+    (tmp_path / "net.bin").write_bytes(b"")
+    assert parse(f"Net={tmp_path / 'net.param'}").kind == "ncnn"
+    (tmp_path / "swin.pth").write_bytes(b"")
+    assert parse(str(tmp_path / "swin.pth")).kind == "spandrel"
 
 
-def test_missing_truth_is_named(pairs: list[tuple[Path, Path]]):
-    pairs[1][1].unlink()
-    with pytest.raises(RcodError, match=r"true picture of a_1_LR4\.png, found none named a_1"):
-        match(pairs[0][0].parent, pairs[0][1].parent)
+@needs_tiny
+def test_a_model_has_a_label_for_each_level():
+    assert parse("tiny").labels == tuple(
+        f"tiny@{level}" for level in ("fidelity", "neutral", "realism", "auto")
+    )
+    assert parse("mine=tiny@0.25,auto").labels == ("mine@0.25", "mine@auto")
 
 
-def test_wrong_size_is_named(pairs: list[tuple[Path, Path]]):
-    with pytest.raises(RcodError, match="as large as its true picture, 32 x 32, got 8 x 8"):
-        score_folder(pairs[0][0].parent, pairs[0][1].parent, Judge())
+@needs_tiny
+def test_a_process_of_its_own_makes_the_levels(dataset: Dataset, tmp_path: Path):
+    one = Dataset("set", dataset.pairs[:1])
+    found = run([one], [parse("tiny@fidelity,auto")], tmp_path / "out", Judge(), "cpu", "float32")
+    steps = [row.made.timestep for row in found.rows if row.made]
+    assert steps[0] == 249 and len(steps) == 2
+    assert all(row.file.is_file() and row.values["psnr"] > 10 for row in found.rows)
+
+
+def test_journal_goes_on_after_a_torn_line(tmp_path: Path):
+    path = tmp_path / "work.jsonl"
+    made = Made(dataset="s", label="l", picture="p", identity="i", sha256="0", seconds=1, peak_mb=1)
+    append(path, made)
+    path.write_bytes(path.read_bytes() + b'{"dataset": "s", "la')
+    append(path, made)
+    assert read_lines(path, Made) == [made, made]

@@ -15,13 +15,16 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from rcod.datasets import Pair, match, stem
 from rcod.errors import RcodError
-from rcod.evaluate import BICUBIC, Judge, Report, Score, average, evaluate, match, score_folder
 from rcod.images import Photo, read, write
+from rcod.judge import Judge
 from rcod.metrics import psnr_y
+from rcod.promises import BICUBIC, Report, Score, average, study_dial
 from rcod.restore import Restorer
+from rcod.scoring import score_folder
 
-COLUMNS = ("psnr", "ssim", "lpips_hed", "detail", "niqe", "color_shift")
+COLUMNS = ("psnr", "ssim", "lpips-hed", "detail", "niqe", "color_shift")
 
 
 def parse() -> argparse.Namespace:
@@ -92,11 +95,16 @@ def main() -> None:
     """Run the tool."""
     options = parse()
     out: Path | None = options.out
-    judge = Judge.load(options.aids, torch.bfloat16 if options.quick else torch.float32)
+    dtype = torch.bfloat16 if options.quick else torch.float32
+    judge = Judge.load(options.aids, dtype, ["psnr", "ssim", "detail", "lpips-hed", "niqe"])
     if out:
         out.mkdir(parents=True, exist_ok=True)
     if options.folder:
-        scores = score_folder(options.folder, options.bench / "HR", judge)
+        sheet = score_folder(options.folder, options.bench / "HR", judge)
+        scores = [
+            Score(picture=stem(Path(name)), level=options.folder.name, values=values)
+            for name, values in sheet.images.items()
+        ]
         show_means(average(scores))
         if out:
             save_scores(scores, out / "scores.csv")
@@ -105,12 +113,12 @@ def main() -> None:
     def seen(picture: str, level: str, sr: Tensor) -> None:
         print(f"\r{picture} {level}".ljust(50), end="", file=sys.stderr)
         if out:
-            photo = Photo(pixels=sr.cpu(), alpha=None, icc=None, exif=None)
-            write(out / f"{picture}-{level}.png", photo)
+            write(out / f"{picture}-{level}.png", Photo(sr.cpu()))
 
     pairs = spread(match(options.bench / "LR", options.bench / "HR"), options.limit)
     restorer = Restorer.load(options.model)
-    found = evaluate(restorer, pairs, judge, seen=seen)
+    chosen = [Pair(stem(lr), lr, hr) for lr, hr in pairs]
+    found = study_dial(restorer, chosen, judge, seen=seen)
     print(file=sys.stderr)
     show_means(found.means)
     show_dial(found)

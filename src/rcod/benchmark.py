@@ -15,9 +15,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from rcod.errors import RcodError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rcod.restore import Restorer
 
 COLD_SIDE = 64  # pixels a side of the picture that a cold start enlarges
 CHILD = (
@@ -39,6 +44,7 @@ class Benchmark(TypedDict):
     first: float  # the first call, which also warms caches
     stages: dict[str, float]  # encode, tokens, metric, predict, decode, color
     total: float
+    dial: float  # another place of the dial after the first result, encoded as the page shows it
     peak_mb: float  # largest resident memory of the process, model and framework included
     bicubic: float  # the same enlargement without a model
 
@@ -76,7 +82,7 @@ def measure(model: str, size: int, repeats: int, device: str, dtype: str) -> Ben
     import torch  # here, so that `cold` and the command line start without it
 
     from rcod.device import pick_device, pick_dtype, seeded
-    from rcod.evaluate import bicubic
+    from rcod.peers import bicubic, peak_mb
     from rcod.restore import Restorer
 
     image = torch.rand(3, size, size, generator=seeded(0))
@@ -92,7 +98,7 @@ def measure(model: str, size: int, repeats: int, device: str, dtype: str) -> Ben
         started = time.perf_counter()
         stages.append(restorer(image).seconds)
         calls.append(time.perf_counter() - started)
-    peak = _peak_mb()  # before the peer, which is not the model's
+    peak = peak_mb()  # before the peer, which is not the model's
     peers: list[float] = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -110,9 +116,25 @@ def measure(model: str, size: int, repeats: int, device: str, dtype: str) -> Ben
         first=first,
         stages={stage: median(one[stage] for one in stages) for stage in stages[0]},
         total=median(calls),
+        dial=_turn(restorer, image, repeats),
         peak_mb=peak,
         bicubic=median(peers),
     )
+
+
+def _turn(restorer: "Restorer", image: "Tensor", repeats: int) -> float:
+    """Seconds for another place of the dial, once a photo is open."""
+    from rcod.images import Photo
+    from rcod.sitting import Place, Sitting, encode
+
+    sitting = Sitting(restorer, Photo(image))
+    sitting.result(Place("auto"))
+    turns: list[float] = []
+    for number in range(repeats):
+        started = time.perf_counter()
+        encode(sitting.result(Place((number + 0.3) / repeats)).photo, "jpg")
+        turns.append(time.perf_counter() - started)
+    return median(turns)
 
 
 def cold(repeats: int = 3) -> Cold:
@@ -143,19 +165,3 @@ def _run(command: Sequence[str]) -> str:
     if done.returncode:
         raise RcodError(f"the timed command must succeed, it said: {done.stderr.strip()[-500:]}")
     return done.stdout
-
-
-def _peak_mb() -> float:
-    """Largest resident memory of this process so far, MB.
-
-    Linux lets `ru_maxrss` survive exec, so a child starts with its parent's peak; the status
-    file is this process's own.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(peak.split()[1]) / 1024
-    import resource
-
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used / 1024**2 if sys.platform == "darwin" else used / 1024

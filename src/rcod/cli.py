@@ -3,7 +3,9 @@
     rcod upscale PHOTO... -o DIR [--realism auto] [--scale 4]
     rcod plan PHOTO...
     rcod models
+    rcod convert FILE... --system NAME -o OUT.safetensors
     rcod train RECIPE --photos DIR --run DIR [key=value ...]
+    rcod score SR_DIR HR_DIR | evaluate SET... -o DIR | degrade PHOTO... -o DIR | study NAME SET
     rcod benchmark
     rcod web | serve [--port 7860]
 
@@ -19,6 +21,7 @@ import typer
 
 from rcod import __version__
 from rcod.errors import RcodError
+from rcod.judging import degrade, evaluate, score, study
 from rcod.terminal import plain_errors as _plain_errors
 from rcod.terminal import say as _say
 from rcod.upscaling import DeviceOption, DtypeOption, ModelOption, plan, upscale
@@ -56,6 +59,10 @@ def root(
 
 app.command()(upscale)
 app.command()(plan)
+app.command()(score)
+app.command()(evaluate)
+app.command()(degrade)
+app.command()(study)
 
 
 @app.command()
@@ -66,8 +73,30 @@ def models() -> None:
 
         width = max(len(name) for name in SYSTEMS)
         for system in SYSTEMS.values():
-            ships = "ships inside" if system.weights else "weights to be fetched"
+            ships = "ships inside" if system.weights else "to be converted"
             _say(f"{system.name:{width}}  {system.licence}, {ships}: {system.summary}")
+
+
+@app.command()
+def convert(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="As published.")],
+    system: Annotated[str, typer.Option(help="osediff, rcod_o, s3diff, rcod_s or pisa_sr.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT.safetensors")],
+    base: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Check every layer against this base.")
+    ] = None,
+) -> None:
+    """Turn a published checkpoint into one safetensors file; nothing in it is run."""
+    with _plain_errors():
+        from rcod.checkpoint import companions
+        from rcod.checkpoint import convert as turn
+
+        found = companions(files, system)
+        for path in found:
+            _say(f"{path}: taken along, since it lies beside {files[0].name}")
+        row = turn([*files, *found], system, out, base)
+        metric = ", auto included" if row.metric else ""
+        _say(f"{out}: {row.name}{metric}; it stands on {row.base}, named by --base")
 
 
 @app.command()
@@ -108,7 +137,10 @@ def train(
 @app.command()
 def benchmark(
     model: ModelOption = "tiny",
-    size: Annotated[int, typer.Option(min=1, help="Side of the square input, pixels.")] = 128,
+    size: Annotated[str, typer.Option(help="Side of the input; sd with --systems.")] = "128",
+    systems: Annotated[
+        str | None, typer.Option(help="Published systems at full size, as in osediff,rcod_o.")
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Timed calls after the first.")] = 5,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -121,10 +153,24 @@ def benchmark(
         from rcod.benchmark import benchmark as measure
         from rcod.benchmark import cold
 
-        numbers: dict[str, object] = {**measure(model, size, repeats, device, dtype)}
+        if systems is not None:
+            from rcod.fullsize import measure_all
+
+            precision = "bfloat16" if dtype == "auto" else dtype
+            side = 128 if size == "sd" else _side(size)
+            _say(json.dumps(measure_all(systems.split(","), side, precision), indent=2))
+            return
+        numbers: dict[str, object] = {**measure(model, _side(size), repeats, device, dtype)}
         if with_cold:
             numbers["cold"] = cold()
         _say(json.dumps(numbers, indent=2))
+
+
+def _side(text: str) -> int:
+    """Pixels a side."""
+    if not text.isdigit() or int(text) < 1:
+        raise RcodError(f"--size must be pixels a side, or sd with --systems, got {text}")
+    return int(text)
 
 
 @app.command("web")

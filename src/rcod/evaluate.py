@@ -1,293 +1,295 @@
-"""How good are the pictures, and does the dial do what it promises?
+"""Which system does what, on which pictures, at what cost?
 
-Every level of a model is scored against the true picture and beside plain bicubic;
-then the dial is held to its promises: turning it towards realism spends PSNR, buys
-detail, and moves the picture without jumps.
+Everything that is finished is written down at once and never done again: results in pictures/,
+what they cost in work.jsonl, what they score in scores.jsonl. A result is taken as finished when
+its system is still the same, its score when its file and the protocol are.
 
-    lr -> bicubic ------------------------.
-    lr -> Restorer at each level -> sr ----+-> Score -> means -> Report
-    hr ------------------------------------'     '----> Dial <- Sweep (ten steps)
+    sets x contenders -> results (a process each) -> seconds, memory -.
+                                '-> Judge -> scores -------------------+-> Found
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
-from typing import Self
+from statistics import median
 
 import torch
 from pydantic import BaseModel
-from torch import Tensor
 
+from rcod.aids import digest
+from rcod.datasets import Dataset, Pair, check, match, pixels, stem
 from rcod.errors import RcodError
-from rcod.images import find, read
-from rcod.metrics import METRICS, LpipsHed, Niqe, aid, eight_bit
-from rcod.onestep import enlarge
-from rcod.restore import Level, Restorer, Result
+from rcod.images import find
+from rcod.inception import frechet
+from rcod.journal import Made, Scored, append, read_lines
+from rcod.judge import MEASURES, Judge, fingerprint
+from rcod.peers import Contender, task
+from rcod.scoring import average
 
-SCALE = 4.0  # LR to HR in every benchmark here
-BICUBIC = "bicubic"
-DIAL = ("fidelity", "neutral", "realism")  # from keeping to inventing
-LEVELS: tuple[Level, ...] = ("fidelity", "neutral", "realism", "auto")
-ROLE = re.compile(r"_(LR|HR|SR)\d*$|_x\d$", re.IGNORECASE)  # what follows a picture's name
-
-Seen = Callable[[str, str, Tensor], None]  # picture, level, sr (3, H, W) in [0, 1]
+Say = Callable[[str], None]
+CHILD = "from rcod.peers import main; main()"
 
 
-class Score(BaseModel, frozen=True):
-    """One result judged."""
+class Row(BaseModel, frozen=True):
+    """One result with all that is known of it."""
 
+    dataset: str
+    label: str
     picture: str
-    level: str  # bicubic, a level of the dial, auto, or a folder's name
-    values: dict[str, float]  # psnr, ssim, detail, and lpips_hed, niqe where they could be had
-    color_shift: float | None = None  # mean over R, G, B of |mean(sr) - mean(bicubic)|, 1/255
-    timestep: int | None = None
-    estimate: float | None = None  # the latent metric the model guessed from the input
-
-
-class Sweep(BaseModel, frozen=True):
-    """One picture at evenly spaced positions of the dial."""
-
-    steps: tuple[float, ...]  # mean absolute difference of neighbours, 1/255
-    way: float  # mean absolute difference of the two ends, 1/255
-
-    @property
-    def largest(self) -> float:
-        """The largest step as a share of the whole way; 1 when the dial moves nothing."""
-        return max(self.steps) / self.way if self.way else 1.0
-
-
-class Dial(BaseModel, frozen=True):
-    """What the dial did, counted over the pictures."""
-
-    pictures: int
-    psnr_falls: int  # pictures with PSNR(fidelity) > PSNR(neutral) > PSNR(realism)
-    psnr_falls_in_mean: bool
-    detail_rises: int  # pictures with detail(fidelity) < detail(neutral) < detail(realism)
-    detail_rises_in_mean: bool
-    detail_gains: int  # pictures with detail(fidelity) < detail(realism)
-    travel: float  # mean |realism - fidelity|, 1/255
-    largest_step: float | None  # worst of the sweeps, as a share of the whole way
-
-
-class Report(BaseModel, frozen=True):
-    """A model on a benchmark."""
-
-    scores: tuple[Score, ...]
-    means: dict[str, dict[str, float]]  # level -> measure -> mean over the pictures
-    lpips_ratio: dict[str, float]  # level -> mean lpips_hed over bicubic's
-    psnr_gap: float  # fidelity's mean PSNR minus bicubic's, dB
-    dial: Dial
-    sweeps: dict[str, Sweep]  # picture -> its sweep
+    file: Path
+    values: dict[str, float]
+    made: Made | None
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Everything that can score a picture; the measures with weights may be missing."""
+class Found:
+    """A finished evaluation."""
 
-    lpips: LpipsHed | None = None
-    niqe: Niqe | None = None
+    datasets: tuple[Dataset, ...]
+    labels: tuple[str, ...]  # in the order asked for
+    rows: tuple[Row, ...]
+    fid: dict[tuple[str, str], float]  # dataset, label
+    missing: dict[str, str]
+    protocol: dict[str, object]
 
-    @classmethod
-    def load(cls, where: Path | None = None, dtype: torch.dtype = torch.float32) -> Self:
-        """Load `lpips-hed`, and NIQE where its file lies beside it.
+    def of(self, dataset: str, label: str) -> list[Row]:
+        """The rows of one system on one set, in the set's order."""
+        return [row for row in self.rows if (row.dataset, row.label) == (dataset, label)]
 
-        Args:
-            where: folder of the aids; default the one RCOD_AIDS names.
-            dtype: what the trunk computes in; bfloat16 takes half the time, 0.3 % off.
-        """
-        lpips = LpipsHed.load(where).to(dtype)
-        niqe = Niqe.load(where) if aid(Niqe.FILE, where).is_file() else None
-        return cls(lpips, niqe)
+    def means(self, dataset: str, label: str) -> dict[str, float]:
+        """Mean of every measure, and FID."""
+        found = average(row.values for row in self.of(dataset, label))
+        fid = self.fid.get((dataset, label))
+        return found if fid is None else found | {"fid": fid}
 
-    @torch.inference_mode()
-    def values(self, results: Sequence[Tensor], hr: Tensor) -> list[dict[str, float]]:
-        """Measure several results (3, H, W) of one true picture (3, H, W)."""
-        layout = torch.channels_last  # the faster one for the trunk
-        truth = eight_bit(hr)[None].contiguous(memory_format=layout)  # (1, 3, H, W)
-        taps = self.lpips.trunk.features(truth) if self.lpips else []
-        found: list[dict[str, float]] = []
-        for result in results:
-            sr = eight_bit(result)[None].contiguous(memory_format=layout)  # (1, 3, H, W)
-            if sr.shape != truth.shape:
-                raise RcodError(
-                    f"a result must be as large as its true picture, {_size(hr)}, "
-                    f"got {_size(result)}; compare pictures of the same benchmark"
-                )
-            values = {name: float(measure(sr, truth)) for name, measure in METRICS.items()}
-            if self.lpips:
-                values["lpips_hed"] = float(self.lpips.between(self.lpips.trunk.features(sr), taps))
-            if self.niqe:
-                values["niqe"] = float(self.niqe(sr))
-            found.append(values)
-        return found
+    def cost(self, dataset: str, label: str) -> tuple[float, float] | None:
+        """Median seconds a picture and peak MB, where they were measured."""
+        made = [row.made for row in self.of(dataset, label) if row.made]
+        if not made:
+            return None
+        return median(one.seconds for one in made), max(one.peak_mb for one in made)
+
+    def table(self) -> list[str]:
+        """A line of means for each system, and why measures are blank."""
+        lines: list[str] = []
+        width = max(len(label) for label in self.labels) + 2
+        for dataset in self.datasets:
+            means = {label: self.means(dataset.name, label) for label in self.labels}
+            names = [name for name in MEASURES if any(name in one for one in means.values())]
+            lines.append(f"{dataset.name}, {len(dataset.pairs)} pictures".ljust(width))
+            lines.append(" " * width + "".join(f"{MEASURES[n].label:>11}" for n in names))
+            for label, mean in means.items():
+                cells = (f"{mean[n]:11.{MEASURES[n].digits}f}" if n in mean else " " * 11
+                         for n in names)  # fmt: skip
+                lines.append(label.ljust(width) + "".join(cells))
+        return lines + [f"{MEASURES[k].label} is blank: {why}" for k, why in self.missing.items()]
 
 
-def evaluate(
-    restorer: Restorer,
-    pairs: Sequence[tuple[Path, Path]],
+def run(
+    datasets: Sequence[Dataset],
+    contenders: Sequence[Contender],
+    out: Path,
     judge: Judge,
-    sweeps: int = 3,
-    seen: Seen = lambda *_: None,
-) -> Report:
-    """Run bicubic and every level over a benchmark.
+    device: str = "auto",
+    dtype: str = "auto",
+    say: Say = lambda _: None,
+) -> Found:
+    """Make every result that is missing, score every one that isn't scored, and sum up.
 
     Args:
-        restorer: the model.
-        pairs: (lr, hr) files, HR four times as large; see `match`.
+        datasets: the pictures.
+        contenders: the systems; their labels must differ.
+        out: where all is kept; an interrupted evaluation goes on there.
         judge: what scores.
-        sweeps: on how many pictures, evenly spread, the dial is moved in ten steps.
-        seen: called with each picture, level and result as they come.
-
-    Returns:
-        Scores, means, and what the dial did.
+        device: as for `Restorer.load`.
+        dtype: as for `Restorer.load`.
+        say: told how far the work is.
     """
-    scores: list[Score] = []
-    travels: list[float] = []
-    swept: dict[str, Sweep] = {}
-    chosen = {i * len(pairs) // sweeps for i in range(sweeps)}
-    for i, (lr_path, hr_path) in enumerate(pairs):
-        picture, lr = stem(lr_path), read(lr_path).pixels
-        answers = restorer.levels(lr, LEVELS, scale=SCALE)
-        results: dict[str, Result] = dict(zip(LEVELS, answers, strict=True))
-        images = {BICUBIC: bicubic(lr)} | {k: v.photo.pixels for k, v in results.items()}
-        values = judge.values(list(images.values()), read(hr_path).pixels)
-        for (level, image), found in zip(images.items(), values, strict=True):
-            result = results.get(level)
-            score = Score(
-                picture=picture,
-                level=level,
-                values=found,
-                color_shift=_color_shift(image, images[BICUBIC]),
-                timestep=result.timestep if result else None,
-                estimate=result.metric if result else None,
-            )
-            scores.append(score)
-            seen(picture, level, image)
-        travels.append(_difference(images["realism"], images["fidelity"]))
-        if i in chosen:
-            swept[picture] = sweep(restorer, lr)
-    return report(scores, travels, swept)
-
-
-def sweep(restorer: Restorer, lr: Tensor, steps: int = 10) -> Sweep:
-    """Move the dial from fidelity to realism in even steps on one image (3, h, w)."""
-    positions = [i / steps for i in range(steps + 1)]
-    images = [result.photo.pixels for result in restorer.levels(lr, positions, scale=SCALE)]
-    moves = tuple(_difference(after, before) for before, after in pairwise(images))
-    return Sweep(steps=moves, way=_difference(images[-1], images[0]))
-
-
-def report(
-    scores: Sequence[Score], travels: Sequence[float], sweeps: Mapping[str, Sweep]
-) -> Report:
-    """Sum up the scores of bicubic and every level.
-
-    Args:
-        scores: of every picture at every level.
-        travels: mean |realism - fidelity| of each picture, 1/255.
-        sweeps: picture -> its sweep.
-    """
-    means = average(scores)
-    reference = means[BICUBIC].get("lpips_hed")
-    ratios = {k: v["lpips_hed"] / reference for k, v in means.items()} if reference else {}
-    return Report(
-        scores=tuple(scores),
-        means=means,
-        lpips_ratio=ratios,
-        psnr_gap=means[DIAL[0]]["psnr"] - means[BICUBIC]["psnr"],
-        dial=_watch_dial(scores, travels, sweeps),
-        sweeps=dict(sweeps),
-    )
-
-
-def average(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
-    """Average every measure over the pictures of a level: level -> measure -> mean."""
-    grouped: dict[str, dict[str, list[float]]] = {}
-    for score in scores:
-        extra = {} if score.color_shift is None else {"color_shift": score.color_shift}
-        for measure, value in (score.values | extra).items():
-            grouped.setdefault(score.level, {}).setdefault(measure, []).append(value)
-    return {
-        level: {measure: fmean(values) for measure, values in measures.items()}
-        for level, measures in grouped.items()
+    labels = [label for one in contenders for label in one.labels]
+    for names in (labels, [dataset.name for dataset in datasets]):
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise RcodError(f"names must differ, got {twice[0]} twice; give one NAME=...")
+    out.mkdir(parents=True, exist_ok=True)
+    files: dict[tuple[str, str, str], Path] = {}
+    made: dict[tuple[str, str, str], Made] = {}
+    for dataset in datasets:
+        for contender in contenders:
+            if contender.kind == "dir":
+                files |= _given(dataset, contender)
+                continue
+            made |= _make(dataset, contender, out, (device, dtype), say)
+            files |= {(dataset.name, label, pair.name): place(out, dataset, label, pair.name)
+                      for label in contender.labels for pair in dataset.pairs}  # fmt: skip
+    protocol = judge.protocol() | {
+        "device": device,
+        "dtype": dtype,
+        "colour fix": "wavelet for models of rcod; none for the others",
+        "systems": {one.name: {"kind": one.kind, **one.weights()} for one in contenders},
+        "sets": {one.name: len(one.pairs) for one in datasets},
     }
+    rows = _score(datasets, labels, files, made, out, judge, say)
+    fid = _fid(datasets, labels, files, judge)
+    return Found(tuple(datasets), tuple(labels), rows, fid, judge.missing, protocol)
 
 
-def score_folder(sr_dir: Path, hr_dir: Path, judge: Judge) -> list[Score]:
-    """Score a folder of finished pictures against the true ones of the same names."""
-    return [
-        Score(picture=stem(sr), level=sr_dir.name, values=values)
-        for sr, hr in match(sr_dir, hr_dir)
-        for values in judge.values([read(sr).pixels], read(hr).pixels)
-    ]
+def place(out: Path, dataset: Dataset, label: str, picture: str) -> Path:
+    """Where a result lies."""
+    return out / "pictures" / dataset.name / label / f"{picture}.png"
 
 
-def match(folder: Path, hr_dir: Path) -> list[tuple[Path, Path]]:
-    """Pair each picture of a folder with the true one of the same name, sorted by name.
-
-    What a file name says about its role does not count: Canon_001_LR4.png meets Canon_001_HR.png.
-    """
-    truths = {stem(path): path for path in find([hr_dir])}
-    pairs: list[tuple[Path, Path]] = []
-    for path in sorted(find([folder])):
-        if stem(path) not in truths:
-            raise RcodError(
-                f"{hr_dir} must hold the true picture of {path.name}, found none named "
-                f"{stem(path)}; give matching folders"
-            )
-        pairs.append((path, truths[stem(path)]))
-    return pairs
-
-
-def stem(path: Path) -> str:
-    """Name the picture a file shows: its name without suffix and without _LR4, _HR and the like."""
-    return ROLE.sub("", path.stem)
+def _given(dataset: Dataset, contender: Contender) -> dict[tuple[str, str, str], Path]:
+    """Results that somebody made, which must be of this set's pictures, of their size."""
+    truths = {pair.name: pair.hr for pair in dataset.pairs}
+    files = {stem(path): path for path in find([Path(contender.path)])}
+    absent = [name for name in truths if name not in files]
+    if absent:
+        raise RcodError(
+            f"{contender.path} must hold a result for every picture of {dataset.name}, and has "
+            f"none for {len(absent)} of {len(truths)}: {', '.join(absent[:8])}"
+        )
+    firsts = next(iter(truths.values()))
+    if firsts is not None and len(files) == len(truths):
+        match(Path(contender.path), firsts.parent)  # two files of one picture are told there
+    check([(files[name], hr) for name, hr in truths.items() if hr is not None])
+    return {(dataset.name, contender.name, name): files[name] for name in truths}
 
 
-def bicubic(lr: Tensor) -> Tensor:
-    """Enlarge an image four times without a model: (3, h, w) -> (3, 4h, 4w)."""
-    return enlarge(lr[None], int(SCALE))[0]
+def _make(
+    dataset: Dataset, contender: Contender, out: Path, where: tuple[str, str], say: Say
+) -> dict[tuple[str, str, str], Made]:
+    """Let a contender make what is missing, in a process of its own."""
+    journal = out / "work.jsonl"
+    before = {(row.dataset, row.label, row.picture): row for row in read_lines(journal, Made)}
+    found: dict[tuple[str, str, str], Made] = {}
+    identity = f"{contender.identity()} {' '.join(where)}"
+    jobs: list[tuple[str, str, dict[str, str]]] = []
+    for pair in dataset.pairs:
+        source = digest(pair.lr)[:16]
+        todo: dict[str, str] = {}
+        for label in contender.labels:
+            key, file = (dataset.name, label, pair.name), place(out, dataset, label, pair.name)
+            row = before.get(key)
+            fresh = row is not None and row.identity == f"{identity} {source}" and file.is_file()
+            if row is not None and fresh and row.sha256 == digest(file):
+                found[key] = row
+            else:
+                todo[label] = str(file)
+        if todo:
+            jobs.append((pair.name, str(pair.lr), todo))
+    if not jobs:
+        return found
+    say(f"{dataset.name}: {contender.name} makes {len(jobs)} pictures")
+    sources = {pair.name: digest(pair.lr)[:16] for pair in dataset.pairs}
+    for work in _child(task(contender, jobs, *where)):
+        file = place(out, dataset, str(work["label"]), str(work["picture"]))
+        whole = f"{identity} {sources[str(work['picture'])]}"
+        row = Made.model_validate(
+            work | {"dataset": dataset.name, "identity": whole, "sha256": digest(file)}
+        )
+        append(journal, row)
+        found[(dataset.name, row.label, row.picture)] = row
+    return found
 
 
-def _watch_dial(
-    scores: Sequence[Score], travels: Sequence[float], sweeps: Mapping[str, Sweep]
-) -> Dial:
-    """Count on how many pictures the dial keeps its promises."""
-    table: dict[str, dict[str, dict[str, float]]] = {}
-    for score in scores:
-        table.setdefault(score.picture, {})[score.level] = score.values
-    psnr = [[levels[level]["psnr"] for level in DIAL] for levels in table.values()]
-    detail = [[levels[level]["detail"] for level in DIAL] for levels in table.values()]
-    return Dial(
-        pictures=len(table),
-        psnr_falls=sum(_rises(values[::-1]) for values in psnr),
-        psnr_falls_in_mean=_rises([fmean(column) for column in zip(*psnr, strict=True)][::-1]),
-        detail_rises=sum(_rises(values) for values in detail),
-        detail_rises_in_mean=_rises([fmean(column) for column in zip(*detail, strict=True)]),
-        detail_gains=sum(values[0] < values[-1] for values in detail),
-        travel=fmean(travels),
-        largest_step=max((one.largest for one in sweeps.values()), default=None),
-    )
+def _child(given: str) -> Iterable[dict[str, object]]:
+    """Run a contender's process and hand on its lines as they come."""
+    command = [sys.executable, "-c", CHILD]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as child:  # fmt: skip
+        assert child.stdin is not None and child.stdout is not None and child.stderr is not None
+        try:
+            child.stdin.write(given)
+            child.stdin.close()
+            for line in child.stdout:
+                yield json.loads(line)
+        except BaseException:
+            child.kill()
+            raise
+        errors = child.stderr.read().strip().splitlines()
+        if child.wait():
+            said = errors[-1].removeprefix("error: ") if errors else "nothing"
+            raise RcodError(f"a system must make its pictures; it said: {said}")
 
 
-def _rises(values: Sequence[float]) -> bool:
-    """Whether each value is larger than the one before it."""
-    return all(before < after for before, after in pairwise(values))
+def _score(
+    datasets: Sequence[Dataset],
+    labels: Sequence[str],
+    files: dict[tuple[str, str, str], Path],
+    made: dict[tuple[str, str, str], Made],
+    out: Path,
+    judge: Judge,
+    say: Say,
+) -> tuple[Row, ...]:
+    """Score what isn't scored, all results of one picture together."""
+    journal, protocol = out / "scores.jsonl", fingerprint(judge.protocol())
+    known = {(row.sr, row.hr): row.values for row in read_lines(journal, Scored)
+             if row.protocol == protocol}  # fmt: skip
+    rows: list[Row] = []
+    for dataset in datasets:
+        for number, pair in enumerate(dataset.pairs, 1):
+            mine = {label: files[(dataset.name, label, pair.name)] for label in labels}
+            truth = digest(pair.hr) if pair.hr else ""
+            keys = {label: (digest(file), truth) for label, file in mine.items()}
+            todo = [label for label in labels if keys[label] not in known]
+            for label, values in zip(todo, _judged(pair, [mine[x] for x in todo], judge),
+                                     strict=True):  # fmt: skip
+                known[keys[label]] = values
+                sr, hr = keys[label]
+                append(journal, Scored(protocol=protocol, sr=sr, hr=hr, values=values))
+            if todo:
+                say(f"{dataset.name}: {number} of {len(dataset.pairs)} pictures judged")
+            rows += [
+                Row(dataset=dataset.name, label=label, picture=pair.name, file=mine[label],
+                    values=known[keys[label]], made=made.get((dataset.name, label, pair.name)))
+                for label in labels
+            ]  # fmt: skip
+    return tuple(rows)
 
 
-def _difference(x: Tensor, y: Tensor) -> float:
-    """Mean absolute difference of two images, 1/255."""
-    return float((x - y).abs().mean() * 255)
+def _judged(pair: Pair, files: Sequence[Path], judge: Judge) -> list[dict[str, float]]:
+    """Scores of several results of one picture."""
+    if not files:
+        return []
+    hr = pixels(pair.hr) if pair.hr else None
+    return judge.values([pixels(file) for file in files], hr)
 
 
-def _color_shift(sr: Tensor, up: Tensor) -> float:
-    """How far the mean colour moved: mean over R, G, B of the absolute change, 1/255."""
-    return float((sr.mean((1, 2)) - up.mean((1, 2))).abs().mean() * 255)
+def _fid(
+    datasets: Sequence[Dataset],
+    labels: Sequence[str],
+    files: dict[tuple[str, str, str], Path],
+    judge: Judge,
+) -> dict[tuple[str, str], float]:
+    """FID of every system on every set that has true pictures, where it can run."""
+    found: dict[tuple[str, str], float] = {}
+
+    def cloud(paths: Iterable[Path]) -> torch.Tensor:
+        return torch.stack([one for path in paths if (one := judge.look(pixels(path))) is not None])
+
+    for dataset in datasets:
+        truths = [pair.hr for pair in dataset.pairs if pair.hr is not None]
+        if judge.inception is None or len(truths) < 2:
+            continue
+        true = cloud(truths)
+        for label in labels:
+            mine = [files[(dataset.name, label, pair.name)] for pair in dataset.pairs]
+            found[(dataset.name, label)] = frechet(cloud(mine), true)
+    return found
 
 
-def _size(image: Tensor) -> str:
-    """Width x height of (3, H, W)."""
-    return f"{image.shape[2]} x {image.shape[1]}"
+def save_csv(found: Found, path: Path) -> None:
+    """Write one row per set, picture and system; blank where a measure could not run."""
+    names = [name for name in MEASURES if name != "fid"]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["set", "picture", "system", "timestep", "estimate", *names])
+        for row in found.rows:
+            step = row.made.timestep if row.made else None
+            estimate = row.made.estimate if row.made else None
+            values = [f"{row.values[n]:.6f}" if n in row.values else None for n in names]
+            guess = None if estimate is None else f"{estimate:.6f}"
+            table.writerow([row.dataset, row.picture, row.label, step, guess, *values])

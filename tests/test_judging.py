@@ -1,0 +1,86 @@
+"""The commands that judge, end to end."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rcod.checkpoint import find_weights
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+needs_tiny = pytest.mark.skipif(
+    not find_weights("tiny").is_file(), reason="the bundled model's weights are not there yet"
+)
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process."""
+    from rcod.cli import app
+
+    def run_here(*arguments: object) -> subprocess.CompletedProcess[str]:
+        with pytest.raises(SystemExit) as left:
+            app([str(argument) for argument in arguments])
+        shown = capsys.readouterr()
+        assert isinstance(left.value.code, int)
+        return subprocess.CompletedProcess([], left.value.code, shown.out, shown.err)
+
+    return run_here
+
+
+@pytest.fixture
+def pairs(tmp_path: Path, here: Run) -> Path:
+    """A synthetic set of two pairs, 64 pixels a side."""
+    photo = tmp_path / "photo.png"
+    Image.effect_mandelbrot((96, 80), (-2, -1, 1, 1), 50).convert("RGB").save(photo)
+    made = here("degrade", photo, "-o", tmp_path / "set", "--side", 64, "--crops", 2, "--seed", 3)
+    assert made.returncode == 0 and "2 pairs, osediff, seed 3" in made.stdout
+    return tmp_path / "set"
+
+
+def test_score_prints_means_and_writes_json(pairs: Path, tmp_path: Path, here: Run):
+    out = tmp_path / "scores.json"
+    done = here("score", pairs / "HR", pairs / "HR", "--json", out, "--metrics", "psnr,niqe")
+    assert done.returncode == 0, done.stderr
+    assert "PSNR       80.0000" in done.stdout and "protocol " in done.stdout
+    assert "NIQE       blank: " in done.stdout  # no model, or pictures too small
+    found = json.loads(out.read_text())
+    assert found["mean"] == {"psnr": pytest.approx(80)}
+    assert list(found["images"]) == ["00000_photo.png", "00001_photo.png"]
+
+
+def test_score_refuses_in_one_sentence(pairs: Path, here: Run):
+    done = here("score", pairs / "LR", pairs / "HR")
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ") and "00000_photo.png is 16 x 16" in line
+    assert here("score", pairs / "nowhere", pairs / "HR").returncode == 2
+
+
+def test_evaluate_ends_in_a_report_and_goes_on(pairs: Path, tmp_path: Path, here: Run):
+    out = tmp_path / "out"
+    arguments = ["evaluate", f"mine={pairs}", "-o", out, "--system", "bicubic", "--metrics", "psnr"]
+    first = here(*arguments)
+    assert first.returncode == 0, first.stderr
+    assert "mine: bicubic makes 2 pictures" in first.stderr
+    table = (out / "scores.csv").read_bytes()
+    again = here(*arguments)
+    assert again.stderr == "" and again.stdout == first.stdout
+    assert (out / "scores.csv").read_bytes() == table
+    assert (out / "report.html").is_file() and (out / "report.json").is_file()
+
+
+@needs_tiny
+@pytest.mark.parametrize(
+    ("name", "words"), [("ldg", "cosine"), ("mem", "true group"), ("dial", "PSNR falls")]
+)
+def test_study_tells_what_it_found(name: str, words: str, pairs: Path, tmp_path: Path, here: Run):
+    out = tmp_path / "study.json"
+    done = here("study", name, pairs, "--metrics", "psnr,ssim,detail", "--json", out,
+                "--device", "cpu")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert words in done.stdout
+    assert json.loads(out.read_text())
