@@ -55,10 +55,10 @@ def run(
         step: told the share of the picture in hand that is done.
     """
     jobs, lost = plan_jobs(photos, out, options.parts, options.format, options.overwrite)
+    hall = _Hall(load, options, options.settings(), _read_map(options), step)
     if jobs:
         make_folder(out)
-    ledger = Ledger(out) if is_several(photos) and out.is_dir() else None
-    hall = _Hall(load, options, options.settings(), _read_map(options), step, ledger)
+    ledger = hall.ledger = Ledger(out) if is_several(photos) and out.is_dir() else None
     outcomes: list[Outcome] = []
     total = len(jobs) + len(lost)
 
@@ -95,7 +95,7 @@ class _Hall:
     settings: str  # all that results depend on besides their photo
     mask: Tensor | None
     step: Callable[[float], None]
-    ledger: Ledger | None
+    ledger: Ledger | None = None
     restorer: Restorer | None = None
     waiting: Future[Photo] | None = None  # the next picture, read while this one is computed
     waits: Path | None = None  # whose it is

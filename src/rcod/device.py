@@ -8,6 +8,8 @@ package names a device: every function follows the tensors it is given.
     seed   -> seeded      -> rng
 """
 
+import ctypes
+import sys
 from typing import Literal, get_args
 
 import torch
@@ -84,6 +86,14 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return "allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def release() -> None:
+    """Give freed memory back to the system: glibc keeps what it could use again, in pieces."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def _is_there(device: torch.device) -> bool:

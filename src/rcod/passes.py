@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rcod.color import Spread, match_adain, match_spread, match_wavelet, measure_spread
+from rcod.device import release
 from rcod.dial import shares
 from rcod.images import Photo
 from rcod.onestep import OneStep, enlarge
@@ -140,6 +141,8 @@ class Pass:
 
         for piece, top, left in merged(made, *tiles):
             yield self._photo(piece, top, left), top, left
+            if tiles.tiles > 1:
+                release()
 
     @property
     def _lr_size(self) -> tuple[int, int]:
