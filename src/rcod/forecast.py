@@ -72,7 +72,7 @@ def foresee(
     planes = 3 + (photo.alpha is not None) + 3 * (photo.beyond is not None)
     own = 4 * planes * height * width
     pixels, networks = APPETITE[factor]  # tiny's is measured
-    precision = next(iter(restorer.onestep.backbone.parameters())).element_size()
+    precision = next(restorer.onestep.parameters()).element_size()  # of the first, the UNet's
     tile_bytes = (pixels + networks * precision) * where.largest + 12 * _result_share(where, size)
     peak = _process() + own + file + tile_bytes
     return Forecast(size, tile, where.tiles, where.tiles * levels, peak)
