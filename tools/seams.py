@@ -1,36 +1,64 @@
 """How much does it matter where a photo was cut into tiles?
 
-    python tools/seams.py examples/otter.jpg
+    python tools/seams.py examples/*.jpg
 
-Restores a photo whole and in tiles, at every level, and prints the differences in 8-bit steps.
+Restores four pieces of odd shape of every photo whole and in tiles of five sizes, at realism,
+and prints the differences in 8-bit steps; then one piece with other margins than our own.
 """
 
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from rcod import passes
 from rcod.images import Photo, read
+from rcod.resample import resize
 from rcod.restore import Restorer
 
-SIDE = 384  # LR pixels a side
-TILE = 256  # the restorer's own are larger, so its seams are rarer
+SHAPE = (233, 301)  # LR pixels of a piece: odd, and more than one tile in both directions
+TILES = (128, 136, 160, 192, 224)
+MARGINS = (0, 2, 4, 8, 16)
 
 
 def main() -> None:
-    """Compare the two with tiles that look further and further than they answer for."""
+    """Print a line for every size of tiles, and for every margin."""
     restorer = Restorer.load("tiny", dtype="float32")
-    pixels = read(sys.argv[1]).pixels[None]  # (1, 3, h, w)
-    up = torch.nn.functional.interpolate(pixels, (SIDE, SIDE), mode="bicubic").clamp(0, 1)
-    photo = Photo(up[0])
+    cut = [piece for name in sys.argv[1:] for piece in pieces(Path(name))]
+    whole = [restorer(piece, 1.0).photo.pixels for piece in cut]
+    for tile in TILES:
+        largest, mean = compare(restorer.with_tile(tile), cut, whole)
+        print(f"tile {tile:3}  pieces {len(cut):2}  largest {largest:6.3f}  mean {mean:.5f}")
     own = passes.MARGIN
-    for level in ("fidelity", "neutral", "realism"):
-        whole = restorer(photo, level).photo.pixels
-        for margin in sorted({0, 4, 8, 32, own}):
-            passes.MARGIN = margin
-            error = (restorer.with_tile(TILE)(photo, level).photo.pixels - whole).abs() * 255
-            largest, mean = float(error.max()), float(error.mean())
-            print(f"{level:8}  margin {margin:2}  largest {largest:6.3f}  mean {mean:.5f}")
+    for margin in MARGINS:
+        passes.MARGIN = margin
+        largest, mean = compare(restorer.with_tile(TILES[0]), cut[:1], whole[:1])
+        print(f"margin {margin:2}  largest {largest:6.3f}  mean {mean:.5f}")
+    passes.MARGIN = own
+
+
+def pieces(path: Path) -> Iterator[Photo]:
+    """Four pieces of a photo, one at each corner; a small photo is enlarged first."""
+    pixels = read(path).pixels  # (3, h, w)
+    height, width = pixels.shape[-2:]
+    factor = max(1.2 * SHAPE[0] / height, 1.2 * SHAPE[1] / width, 1.0)
+    pixels = resize(pixels, (round(factor * height), round(factor * width))).clamp(0, 1)
+    for rows in (slice(SHAPE[0]), slice(-SHAPE[0], None)):
+        for columns in (slice(SHAPE[1]), slice(-SHAPE[1], None)):
+            yield Photo(pixels[:, rows, columns].contiguous())
+
+
+def compare(restorer: Restorer, cut: list[Photo], whole: list[Tensor]) -> tuple[float, float]:
+    """Largest and mean difference over all pieces."""
+    errors = [
+        (restorer(piece, 1.0).photo.pixels - alone).abs() * 255
+        for piece, alone in zip(cut, whole, strict=True)
+    ]
+    return float(max(e.max() for e in errors)), float(
+        torch.stack([e.mean() for e in errors]).mean()
+    )
 
 
 if __name__ == "__main__":
