@@ -18,6 +18,7 @@ from test_cli import ENVIRONMENT
 from rcod.batch import pipe, rehearse, run
 from rcod.errors import RcodError
 from rcod.images import Photo, read, write
+from rcod.jobs import Job, make_folder
 from rcod.orders import Options
 from rcod.placing import own_prefix, sweep
 from rcod.restore import Restorer
@@ -229,6 +230,10 @@ def test_unfinished_files_of_processes_that_died_are_swept(tmp_path: Path):
     theirs.touch()
     sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [theirs.name]
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / ours.name).touch()
+    make_folder(tmp_path, [Job(Path("a.png"), (tmp_path / "deep" / "a.png",))])
+    assert not list((tmp_path / "deep").iterdir())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process can't be killed like this here")

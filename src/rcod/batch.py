@@ -57,7 +57,7 @@ def run(
     jobs, lost = plan_jobs(photos, out, options.parts, options.format, options.overwrite)
     hall = _Hall(load, options, options.settings(), _read_map(options), step)
     if jobs:
-        make_folder(out)
+        make_folder(out, jobs)
     ledger = hall.ledger = Ledger(out) if is_several(photos) and out.is_dir() else None
     outcomes: list[Outcome] = []
     total = len(jobs) + len(lost)

@@ -118,8 +118,11 @@ def gather(given: Path, out: Path) -> Iterator[Source | Lost]:
         yield Lost(given, f"{given}: must be readable, got: {reason}")
 
 
-def make_folder(out: Path) -> None:
-    """Make the folder and be sure that files can be put there, before any work is done."""
+def make_folder(out: Path, jobs: Sequence[Job]) -> None:
+    """Make the folder and be sure that files can be put there, before any work is done.
+
+    Where results will lie, what killed processes have left unfinished is swept away.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -130,7 +133,9 @@ def make_folder(out: Path) -> None:
             f"{out}: the output must be a folder that can be written to, and it cannot ({why}); "
             "choose another folder"
         ) from None
-    sweep(out)
+    for place in {out, *(target.parent for job in jobs for target in job.targets)}:
+        if place.is_dir():
+            sweep(place)
 
 
 def make_place(folder: Path) -> None:
