@@ -43,5 +43,5 @@ lint: .venv/dev
 
 .venv/dev: .venv/core
 	@echo "setup: adding the test and lint tools to .venv"
-	@$(INSTALL) -e '.[dev,train,web,heic,jxl]'
+	@$(INSTALL) -e '.[dev,train,web,heic,jxl,sd]'
 	@touch $@

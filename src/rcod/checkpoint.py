@@ -103,6 +103,7 @@ def load(
             network.load_state_dict(mine, strict=True)
         except RuntimeError as error:
             raise RcodError(f"{path} doesn't fit its own settings: {error}") from None
+    system = system.model_copy(update={"metric": True})  # older files don't say so
     return system, onestep.eval(), metric.eval()
 
 

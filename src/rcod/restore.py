@@ -5,8 +5,7 @@
 
 `Restorer` holds a system's networks on a device. What belongs to the whole photo (tokens, the
 place of the dial, statistics of colour) is settled once; the rest is done tile by tile, and
-a result leaves in pieces, so that it may be larger than memory. Small photos are one tile, which
-all the levels asked for share.
+a result leaves in pieces, so that it may be larger than memory. Levels share a small photo's tile.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +17,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from rcod.checkpoint import find_weights, load
+from rcod.assembly import Parts
+from rcod.checkpoint import Estimator, ready
 from rcod.device import is_out_of_memory, pick_device, pick_dtype
 from rcod.dial import (
     GLANCE,
@@ -33,11 +33,11 @@ from rcod.dial import (
     realism_of_metric,
 )
 from rcod.errors import RcodError
-from rcod.estimators import MetricEstimator
 from rcod.grouping import LEVELS, realism_of_timestep, timestep_of_metric, timestep_of_realism
+from rcod.hosted import allowed, look_at, passing
 from rcod.images import Photo, from_pil, read, to_pil
 from rcod.onestep import OneStep, enlarge
-from rcod.passes import TILE, ColorFix, Flow, Pass, Seen, Watch, clock, finished, shrunk
+from rcod.passes import TILE, ColorFix, Flow, Seen, Watch, clock, finished, reduced, shrunk
 from rcod.resample import LEAST, MOST, resize, target_of
 from rcod.systems import System
 
@@ -72,27 +72,25 @@ class Result:
 class Restorer:
     """A system's networks, ready for photos."""
 
-    def __init__(self, system: System, onestep: OneStep, metric: MetricEstimator) -> None:
+    def __init__(self, system: System, onestep: OneStep, metric: Estimator | None) -> None:
         self.system = system
         self.onestep = onestep
         self.metric = metric
         self.tile = TILE
 
     @classmethod
-    def load(cls, name: str = "tiny", device: str = "auto", dtype: str = "auto") -> Self:
+    def load(cls, name: str = "tiny", device: str = "auto", dtype: str = "auto",
+             parts: Parts | None = None) -> Self:  # fmt: skip
         """Load a bundled model or a weights file.
 
         Args:
             name: a name from `rcod models`, or a .safetensors file written by rcod.
             device: auto, cpu, cuda, cuda:N or mps.
             dtype: precision of the UNet: auto, float32, bfloat16 or float16.
+            parts: what a published system stands on and is asked.
         """
         place = pick_device(device)
-        precision = pick_dtype(dtype, place)
-        system, onestep, metric = load(find_weights(name))
-        unet = onestep.to(place).backbone.unet.to(precision)
-        unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        return cls(system, onestep.requires_grad_(False), metric.to(place).requires_grad_(False))
+        return cls(*ready(name, place, pick_dtype(dtype, place), parts))
 
     def __call__(
         self,
@@ -135,6 +133,7 @@ class Restorer:
         if color not in ("wavelet", "adain", "none"):
             raise RcodError(f"color must be wavelet, adain or none, got {color}")
         photo = as_photo(image)
+        photo = reduced(photo, target_size(photo, scale))
 
         def work(restorer: Self) -> list[Result]:
             seen = restorer.look(photo, "auto" in realisms)
@@ -167,6 +166,8 @@ class Restorer:
     @torch.inference_mode()
     def look(self, photo: Photo, measure: bool) -> Seen:
         """Everything that does not depend on the dial."""
+        if self.system.base is not None:
+            return look_at(self.system, self.onestep, photo, measure, self.tile)
         seconds: dict[str, float] = {}
         device = self.onestep.alphas.device
         lr = photo.pixels[None].to(device)  # (1, 3, h, w)
@@ -227,21 +228,24 @@ class Restorer:
         seconds = dict(seen.seconds)
         size = target_size(photo, scale)
         level, place, t = self._settle(photo, realism, seen.metric)
-        passed = Pass(self.system, self.onestep, photo, seen, t if place is None else place, size,
-                      color, self.tile, seconds, watch)  # fmt: skip
+        passed = passing(
+            self.system, self.onestep, photo, seen, t if place is None else place, size, color,
+            self.tile, seconds, watch)  # fmt: skip
         dial = realism_of_timestep(t, self.system.groups) if place is None else float(place.mean())
+        dial, auto = min(max(dial, 0.0), 1.0), realism == "auto" and seen.metric is not None
         names = {LEVELS[name]: name for name in LEVELS}
         return Flow(
             size, level or names.get(dial, f"{dial:.3g}"), dial, t,
-            seen.metric if realism == "auto" else None, realism == "auto", seconds,
-            passed.pieces(),
+            seen.metric if auto else None, auto, seconds, passed.pieces(),
         )  # fmt: skip
 
     def _settle(
         self, photo: Photo, realism: Dial, metric: float | None
     ) -> tuple[str | None, Tensor | None, int]:
         """Name, map and timestep (of a map the mean's) of what the dial says."""
-        groups = self.system.groups
+        groups, realism = self.system.groups, allowed(self.system, realism)
+        if self.system.timestep is not None:
+            return "fixed", None, self.system.timestep
         name = "auto-local" if isinstance(realism, str) and realism == "auto-local" else None
         if name is not None:
             realism = self.local_realism(photo)

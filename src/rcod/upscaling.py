@@ -24,8 +24,11 @@ from rcod.terminal import (
 )
 
 if TYPE_CHECKING:
+    from rcod.assembly import Parts
     from rcod.orders import Options
     from rcod.restore import Realism
+
+    Networks = tuple[str, str, str, Parts]
 
 PIPE = Path("-")
 ModelOption = Annotated[str, typer.Option(help="A name from `rcod models`, or a weights file.")]
@@ -53,6 +56,19 @@ MapOption = Annotated[
 ]
 ColorOption = Annotated[
     str, typer.Option(help="Keep the input's colours by: wavelet, adain or none.")
+]
+BaseOption = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Stable Diffusion that a published model needs.")
+]
+VisionOption = Annotated[
+    str | None, typer.Option(metavar="DIR", help="CLIP's image tower that RCOD's models need.")
+]
+PromptOption = Annotated[str | None, typer.Option(help="What models with a text shall hear.")]
+TagsOption = Annotated[str | None, typer.Option(help="Of the image, as OSEDiff's tagger gives.")]
+PixelOption = Annotated[float, typer.Option(help="PiSA-SR's scale of fidelity, 0 to 3.")]
+SemanticOption = Annotated[float, typer.Option(help="PiSA-SR's scale of detail, 0 to 3.")]
+SampleOption = Annotated[
+    bool, typer.Option("--sample", help="Draw latents by --seed, as published programs do.")
 ]
 SeedOption = Annotated[int, typer.Option(help="For models that draw random numbers.")]
 QualityOption = Annotated[int | None, typer.Option(help="1 to 100, of JPEG, WebP and AVIF.")]
@@ -92,24 +108,34 @@ def upscale(
     skip_existing: SkipOption = True,
     dry_run: DryOption = False,
     overwrite: OverwriteOption = False,
+    base: BaseOption = None,
+    vision: VisionOption = None,
+    prompt: PromptOption = None,
+    tags: TagsOption = None,
+    pixel: PixelOption = 1.0,
+    semantic: SemanticOption = 1.0,
+    sample: SampleOption = False,
 ) -> None:
     """Enlarge photos into DIR; with `--realism all` at every level, and a sheet of them."""
     with plain_errors():
+        from rcod.assembly import Parts
         from rcod.forecast import parse_memory
         from rcod.orders import Options
 
+        parts = Parts(base=base, vision=vision, prompt=prompt, tags=tags, pixel=pixel,
+                      semantic=semantic, sample=seed if sample else None)  # fmt: skip
         options = Options(
             _dial(realism), scale, color, seed, format, overwrite, width, height, max_side,
             quality, "all" if strip else "gps" if strip_gps else "nothing", realism_map,
             skip_existing, None if memory is None else parse_memory(memory),
-            identity=_identity(model, device, dtype),
+            identity=_identity(model, device, dtype, parts),
         )  # fmt: skip
         if out == PIPE:
-            _stream(photos, options, (model, device, dtype))
+            _stream(photos, options, (model, device, dtype, parts))
         elif dry_run:
             _rehearse(photos, out, options)
         else:
-            _do(photos, out, options, (model, device, dtype))
+            _do(photos, out, options, (model, device, dtype, parts))
 
 
 def plan(
@@ -131,6 +157,7 @@ def plan(
         from rcod.images import read
         from rcod.jobs import suffix_for
         from rcod.orders import Options
+        from rcod.passes import reduced
         from rcod.restore import Restorer
 
         options = Options(
@@ -141,13 +168,14 @@ def plan(
         levels = {"all": 4, "auto-local": 3}.get(realism, 1)
         for path in photos:
             photo = read(path)
+            old = photo.pixels.shape
             size, suffix = options.size(photo), suffix_for(path, format)
+            photo = reduced(photo, size)
             fitting = restorer
             if options.memory is not None:
                 fitting = keep_to(options.memory, restorer, photo, size, suffix)
             found = foresee(fitting, photo, size, suffix, levels, fitting.tile)
             seconds = seconds_of(fitting, photo, size, levels)
-            old = photo.pixels.shape
             tiles = "1 tile" if found.tiles == 1 else f"{found.tiles} tiles"
             say(
                 f"{path}: {old[2]} x {old[1]} to {size[1]} x {size[0]}, {tiles} of at most "
@@ -156,7 +184,7 @@ def plan(
             )
 
 
-def _do(photos: list[Path], out: Path, options: "Options", networks: tuple[str, str, str]) -> None:
+def _do(photos: list[Path], out: Path, options: "Options", networks: "Networks") -> None:
     """Enlarge into a folder; exit 1 if a picture was not done, 130 if somebody stopped it."""
     from rcod.batch import run
     from rcod.jobs import is_several
@@ -189,7 +217,7 @@ def _rehearse(photos: list[Path], out: Path, options: "Options") -> None:
         raise typer.Exit(1)
 
 
-def _stream(photos: list[Path], options: "Options", networks: tuple[str, str, str]) -> None:
+def _stream(photos: list[Path], options: "Options", networks: "Networks") -> None:
     """One photo to standard output; what there is to say goes to standard error."""
     from rcod.batch import pipe
     from rcod.images import suffix_of
@@ -214,7 +242,7 @@ def _bytes(path: Path) -> bytes:
         raise RcodError(f"{path}: must be a readable file, got: {error.strerror}") from None
 
 
-def _identity(model: str, device: str, dtype: str) -> str:
+def _identity(model: str, device: str, dtype: str, parts: "Parts") -> str:
     """What of the networks a result depends on: weights, device and precision."""
     from rcod.checkpoint import find_weights
     from rcod.device import pick_device, pick_dtype
@@ -223,7 +251,8 @@ def _identity(model: str, device: str, dtype: str) -> str:
     weights = Path(find_weights(model))
     now = weights.stat() if weights.exists() else None
     size = now.st_size if now is not None else 0
-    return f"{model} {size} {place.type} {pick_dtype(dtype, place)}"
+    asked = parts.model_dump_json(exclude_defaults=True)
+    return f"{model} {size} {place.type} {pick_dtype(dtype, place)} {asked}"
 
 
 def _dial(text: str) -> "Realism | Literal['all']":

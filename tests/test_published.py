@@ -1,0 +1,188 @@
+"""Published checkpoints: strictly read, never run, and the same from the command line."""
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SHARED, golden
+from PIL import Image
+from test_golden_systems import BASES, FILES, GOLDEN, converted, parts
+from typer.testing import CliRunner
+
+from rcod.assembly import Parts
+from rcod.checkpoint import convert, load
+from rcod.cli import app
+from rcod.errors import RcodError
+from rcod.restore import Restorer
+from rcod.systems import SYSTEMS
+
+PICTURE = "astronaut_64x64"
+
+
+class Malicious:
+    """What a pickle can make its reader do."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.proof}",)
+
+
+@pytest.mark.parametrize("way", ["torch", "pickle"])
+def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path: Path, way: str):
+    proof, file = tmp_path / "it-ran", tmp_path / "osediff.pkl"
+    content = {"state_dict_unet": {}, "rank_unet": Malicious(proof)}
+    if way == "torch":
+        torch.save(content, file)
+    else:
+        file.write_bytes(pickle.dumps(content))
+    ran = CliRunner().invoke(
+        app, ["convert", str(file), "--system", "osediff", "-o", str(tmp_path / "o.safetensors")]
+    )
+    assert ran.exit_code == 2
+    assert "was refused" in ran.output and "Traceback" not in ran.output
+    assert not proof.exists()
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def spoiled(tmp_path: Path, name: str, change: str) -> list[Path]:
+    """A golden checkpoint with one thing wrong."""
+    if not GOLDEN.is_dir():
+        pytest.skip("not checked here: shared/golden isn't there")
+    files = [GOLDEN / "checkpoints" / file for file in FILES[name]]
+    content = torch.load(files[0], weights_only=True)
+    state = content["state_dict_unet"]
+    key = next(key for key in state if "lora_B" in key and "mid_block" in key)
+    if change == "missing":
+        del state[key]
+    elif change == "extra":
+        state["mid_block.somewhere.weight"] = torch.zeros(2)
+    elif change == "shape":
+        state[key] = torch.zeros(3, 3)
+    elif change == "part":
+        del content["rank_unet"]
+    elif change == "surplus":
+        content["optimizer"] = {}
+    elif change == "nan":
+        state[key] = state[key] * float("nan")
+    torch.save(content, tmp_path / files[0].name)
+    return [tmp_path / files[0].name, *files[1:]]
+
+
+@pytest.mark.parametrize("name", list(FILES))
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("missing", "lacks mid_block.*lora_B"),
+        ("extra", "mid_block.somewhere.weight"),
+        ("shape", "mid_block.*must be of rank"),
+        ("part", "must hold .*rank_unet"),
+        ("surplus", "optimizer"),
+        ("nan", "finite"),
+    ],
+)
+def test_what_is_wrong_with_a_checkpoint_is_named(
+    tmp_path: Path, name: str, change: str, complaint: str
+):
+    if name == "pisa_sr" and change == "part":
+        pytest.skip("not checked here: pisa_sr names its ranks otherwise")
+    with pytest.raises(RcodError, match=complaint):
+        convert(spoiled(tmp_path, name, change), SYSTEMS[name].name, tmp_path / "o.safetensors")
+
+
+def test_a_lost_layer_and_a_wrong_base_are_named(tmp_path: Path):
+    if not GOLDEN.is_dir():
+        pytest.skip("not checked here: shared/golden isn't there")
+    other = parts("s3diff").base
+    with pytest.raises(RcodError, match=r"another base|which .* lacks|no unet.plain adapter"):
+        load(converted("osediff"), Parts(base=other))
+    with pytest.raises(RcodError, match=r"must be a folder in diffusers' layout"):
+        load(converted("osediff"), Parts(base=str(tmp_path)))
+    with pytest.raises(RcodError, match="no use for --pixel"):
+        load(converted("osediff"), parts("osediff", pixel=0.5))
+    with pytest.raises(RcodError, match="neither; offline, put the diffusers folders unet/"):
+        load(converted("osediff"), Parts(base=str(tmp_path / "nowhere" / "at" / "all")))
+
+
+def pictures() -> list[tuple[str, str, str, list[str]]]:
+    """System, golden picture, its final array, and what the command line is told for it."""
+    found: list[tuple[str, str, str, list[str]]] = []
+    for name in FILES:
+        for path in sorted((GOLDEN / name).glob("*_*x*.npz")):
+            numbers = np.load(path)
+            lr = numbers["lr_uint8"].shape if "lr_uint8" in numbers else (0, 0)
+            for key in numbers.files:
+                if not key.startswith("final_uint8"):
+                    continue
+                step = 3 if key.endswith("__s3") else 1
+                whole = tuple(-(-4 * side // step) for side in lr[:2])
+                words = key.removesuffix("__s3").removeprefix("final_uint8").strip("_").split("_")
+                if numbers[key].shape[:2] == whole and (told := asked(words)) is not None:
+                    found.append((name, path.stem, key, told))
+    return found or [("osediff", "none", "none", [])]
+
+
+def asked(words: list[str]) -> list[str] | None:
+    """The options that an array's name stands for."""
+    told: list[str] = []
+    for word in filter(None, words):
+        if word in ("adain", "wavelet"):
+            told += ["--color", word]
+        elif word[0] == "t" and word[1:] in ("249", "499", "749"):
+            level = {"249": "fidelity", "499": "neutral", "749": "realism"}[word[1:]]
+            told += ["--realism", level]
+        elif word[0] in "ps" and word[1:].replace(".", "").isdigit():
+            told += ["--pixel" if word[0] == "p" else "--semantic", word[1:]]
+        elif word not in ("default", "adaptive"):
+            return None
+    return told
+
+
+@pytest.mark.parametrize(("name", "picture", "key", "told"), pictures())
+def test_the_command_line_gives_the_original_picture(
+    tmp_path: Path, name: str, picture: str, key: str, told: list[str]
+):
+    numbers = golden(f"{name}/{picture}.npz")
+    source = tmp_path / "in" / f"{picture}.png"
+    source.parent.mkdir()
+    Image.fromarray(numbers["lr_uint8"]).save(source)
+    told = [*told, "--model", str(converted(name)), "--dtype", "float32", "--device", "cpu"]
+    where = parts(name)
+    told += ["--base", str(where.base)]
+    told += ["--vision", where.vision] if where.vision is not None else []
+    told += ["--prompt", str(numbers["prompt"])] if name == "osediff" else []
+    if "--color" not in told:
+        told += ["--color", SYSTEMS[name].color]
+    ran = CliRunner().invoke(app, ["upscale", str(source), "-o", str(tmp_path / "out"), *told])
+    assert ran.exit_code == 0, ran.output
+    (result,) = [path for path in (tmp_path / "out").iterdir() if path.suffix == ".png"]
+    mine = np.asarray(Image.open(result).convert("RGB")).astype(int)
+    mine = mine[::3, ::3] if key.endswith("__s3") else mine
+    gap = np.abs(mine - numbers[key].astype(int)).max(axis=2)
+    share = float((gap <= 1).mean())
+    print(f"\n{name} {picture} {key}: {share:.4%} of pixels within one level, worst {gap.max()}")
+    assert share >= 0.99
+
+
+@pytest.mark.parametrize("name", list(FILES))
+def test_bfloat16_stays_close_to_float32(name: str):
+    for path in sorted((GOLDEN / name).glob("*_*x*.npz")) or [Path("none")]:
+        numbers = golden(f"{name}/{path.stem}.npz")
+        lr = torch.from_numpy(numbers["lr_uint8"]).movedim(-1, 0) / 255
+        told = parts(name, prompt=str(numbers["prompt"])) if name == "osediff" else parts(name)
+        both = [
+            Restorer.load(str(converted(name)), "cpu", dtype, told)(lr, color=SYSTEMS[name].color)
+            for dtype in ("float32", "bfloat16")
+        ]
+        error = (both[0].photo.pixels - both[1].photo.pixels).square().mean().item()
+        decibels = -10 * np.log10(max(error, 1e-12))
+        print(f"\n{name} {path.stem}: {decibels:.1f} dB")
+        assert decibels >= 38
+
+
+def test_shared_data_is_where_the_bases_are():
+    assert set(BASES) == {"sd21-base", "sd-turbo"} and SHARED.name == "shared"
