@@ -130,7 +130,7 @@ class Pairs:
         self.guided: dict[int, int] = {}  # crop -> its row in `guides`
 
     def add_guides(self, guides: Path, crops: Tensor) -> None:
-        """Let half of every batch come from the crops (K,) that have a guide."""
+        """Let three quarters of every batch come from the crops (K,) that have a guide."""
         self.guides = np.load(guides, mmap_mode="r")
         self.guided = {crop: row for row, crop in enumerate(crops.tolist())}
 
@@ -139,8 +139,8 @@ class Pairs:
         index = torch.multinomial(self.chance, batch, True, generator=rng).tolist()
         crops = list(self.guided)
         if crops:
-            rows = torch.randint(len(crops), (batch // 2,), generator=rng).tolist()
-            index[: batch // 2] = [crops[row] for row in rows]
+            rows = torch.randint(len(crops), (3 * batch // 4,), generator=rng).tolist()
+            index[: len(rows)] = [crops[row] for row in rows]
         return index
 
     def batches(self, batch: int, window: int, rng: torch.Generator) -> Iterator[Batch]:
