@@ -8,13 +8,15 @@ import torch
 
 from rcod import evaluate as evaluating
 from rcod.checkpoint import find_weights
+from rcod.contenders import parse
 from rcod.datasets import Dataset, Pair, open_dataset
 from rcod.errors import RcodError
 from rcod.evaluate import Found, run, save_csv
 from rcod.images import Photo, write
 from rcod.journal import Made, append, read_lines
 from rcod.judge import Judge
-from rcod.peers import bicubic, parse, perform
+from rcod.metrics import eight_bit
+from rcod.peers import bicubic, perform
 
 needs_tiny = pytest.mark.skipif(
     not find_weights("tiny").is_file(), reason="the bundled model's weights are not there yet"
@@ -25,7 +27,7 @@ needs_tiny = pytest.mark.skipif(
 def dataset(tmp_path: Path) -> Dataset:
     rng = torch.Generator().manual_seed(0)
     for i in range(3):
-        lr = 0.2 + 0.6 * torch.rand(3, 12, 12, generator=rng)
+        lr = eight_bit(0.2 + 0.6 * torch.rand(3, 12, 12, generator=rng))
         for role, image in (("LR", lr), ("HR", bicubic(lr)), ("theirs", bicubic(lr).sqrt())):
             (tmp_path / "set" / role).mkdir(parents=True, exist_ok=True)
             write(tmp_path / "set" / role / f"a_{i}.png", Photo(image))

@@ -21,13 +21,14 @@ import torch
 from pydantic import BaseModel
 
 from rcod.aids import digest
+from rcod.contenders import Contender
 from rcod.datasets import Dataset, Pair, check, match, pixels, stem
 from rcod.errors import RcodError
 from rcod.images import find
 from rcod.inception import frechet
 from rcod.journal import Made, Scored, append, read_lines
 from rcod.judge import MEASURES, Judge, fingerprint
-from rcod.peers import Contender, task
+from rcod.peers import task
 from rcod.scoring import average
 
 Say = Callable[[str], None]

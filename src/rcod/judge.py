@@ -12,10 +12,11 @@ import json
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from math import inf, isfinite
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -66,6 +67,7 @@ PACKAGES = ("numpy", "pillow", "pyiqa", "torch")
 
 Pair = Callable[[Tensor, Tensor], Tensor]  # (B, 3, H, W) twice -> (B,)
 Single = Callable[[Tensor], Tensor]  # (B, 3, H, W) -> (B,)
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Judge:
         check_wanted(wanted)
         missing: dict[str, str] = {}
 
-        def attempt(name: str, load: Callable[[], object]) -> object:
+        def attempt(name: str, load: Callable[[], Part]) -> Part | None:
             if wanted is not None and name not in wanted:
                 return None
             try:
@@ -107,22 +109,22 @@ class Judge:
                 missing[name] = str(error)
                 return None
 
-        hed = attempt("lpips-hed", lambda: LpipsHed.load(where).to(dtype))
-        niqe = attempt("niqe", lambda: Niqe.load(where))
-        inception = attempt("fid", lambda: Inception.load(where))
-        pairs = {
+        pairs: dict[str, Pair | None] = {
             "lpips": attempt("lpips", lambda: Lpips.load("alex", where)),
             "lpips-vgg": attempt("lpips-vgg", lambda: Lpips.load("vgg", where)),
             "dists": attempt("dists", lambda: Dists.load(where)),
         }
-        singles = {name: attempt(name, lambda name=name: load_pyiqa(name)) for name in PYIQA}
+        singles = {name: attempt(name, partial(load_pyiqa, name)) for name in PYIQA}
+        hed = attempt("lpips-hed", lambda: LpipsHed.load(where).to(dtype))
+        niqe = attempt("niqe", lambda: Niqe.load(where))
+        inception = attempt("fid", lambda: Inception.load(where))
         return cls(
-            lpips_hed=hed if isinstance(hed, LpipsHed) else None,
-            niqe=niqe if isinstance(niqe, Niqe) else None,
-            pairs={k: v for k, v in pairs.items() if isinstance(v, Lpips | Dists)},
-            singles={k: v for k, v in singles.items() if callable(v)},
-            inception=inception if isinstance(inception, Inception) else None,
-            missing=missing,
+            lpips_hed=hed,
+            niqe=niqe,
+            pairs={name: one for name, one in pairs.items() if one is not None},
+            singles={name: one for name, one in singles.items() if one is not None},
+            inception=inception,
+            missing={name: missing[name] for name in MEASURES if name in missing},
             weights=_hashes(where, missing),
             wanted=tuple(MEASURES if wanted is None else wanted),
         )

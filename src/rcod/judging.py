@@ -74,10 +74,10 @@ def evaluate(
 ) -> None:
     """Compare systems and levels on sets; goes on where it was stopped; ends in report.html."""
     with plain_errors():
+        from rcod.contenders import parse
         from rcod.datasets import open_dataset, spread
         from rcod.evaluate import run
         from rcod.judge import Judge
-        from rcod.peers import parse
         from rcod.report import write_report
 
         contenders = [parse(text) for text in system or ["tiny", "bicubic"]]

@@ -13,9 +13,10 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from rcod.datasets import SCALE, Pair, pixels, truth_of
+from rcod.datasets import Pair, pixels, truth_of
 from rcod.errors import RcodError
 from rcod.grouping import latent_metric, timestep_of_metric
+from rcod.images import Photo
 from rcod.intervals import spearman
 from rcod.judge import MEASURES, Judge
 from rcod.peers import bicubic
@@ -33,6 +34,8 @@ class Studied:
 
 def dial(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
     """Hold the dial to its promises: metrics along it, and its evenness."""
+    if lacking := {"psnr", "detail"} - set(judge.able):
+        raise RcodError(f"the dial is judged by psnr and detail, got no {sorted(lacking)[0]}")
     found = study_dial(restorer, pairs, judge)
     names = [name for name in MEASURES if name in found.means[BICUBIC]]
     lines = [" " * 10 + "".join(f"{MEASURES[name].label:>11}" for name in names)]
@@ -86,7 +89,7 @@ def mem(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
     for pair in pairs:
         z_up, z_hr = _latents(restorer, pair)
         true.append(float(latent_metric(z_up, z_hr)))
-        estimate = restorer(pixels(pair.lr), "auto", float(SCALE)).metric
+        estimate = restorer.look(Photo(pixels(pair.lr)), True).metric
         if estimate is None:
             raise RcodError("this model has no metric estimator, so there is nothing to study")
         guessed.append(estimate)
