@@ -1,9 +1,14 @@
 """What is refused before any of it is believed."""
 
-import pytest
+import asyncio
 
+import pytest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rcod.engine import Engine
 from rcod.errors import RcodError
-from rcod.guard import Limits, Refusal, check_token, host_of
+from rcod.guard import Guard, Limits, Refusal, check_token, host_of
+from rcod.meters import Meters
 
 
 @pytest.mark.parametrize(
@@ -38,3 +43,72 @@ def test_token_is_shown_as_bearer_cookie_or_in_the_pages_address():
 def test_limits_make_sense(values: dict, words: str):
     with pytest.raises(RcodError, match=words):
         Limits(**values)
+
+
+def sent(app: ASGIApp, limits: Limits, messages: list[Message], **headers: str) -> list[Message]:
+    """What a guarded app answers to a POST of these messages; then the client says nothing."""
+    answers: list[Message] = []
+    scope: Scope = {
+        "type": "http", "method": "POST", "path": "/v1/upscale", "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }  # fmt: skip
+
+    async def receive() -> Message:
+        if messages:
+            return messages.pop(0)
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        answers.append(message)
+
+    with Engine() as engine:
+        asyncio.run(Guard(app, limits, engine, Meters(), False)(scope, receive, send))
+    return answers
+
+
+async def reader(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app that reads everything, and blames the form when that fails."""
+    try:
+        while (await receive()).get("more_body"):
+            pass
+    except Refusal:
+        await send({"type": "http.response.start", "status": 400, "headers": []})
+    raise RuntimeError("secret/path")
+
+
+def piece(size: int) -> Message:
+    return {"type": "http.request", "body": bytes(size), "more_body": True}
+
+
+def test_a_slow_body_is_refused_in_time():
+    start, body, *_ = sent(reader, Limits(upload=0.1), [piece(10)])
+    assert start["status"] == 408 and (b"connection", b"close") in start["headers"]
+    assert b"must have arrived within 0.1 s" in body["body"]
+
+
+def test_a_body_is_refused_where_it_grows_too_long(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rcod.guard.LINGER", 0.05)
+    messages = [piece(400), piece(400), piece(400)]
+    start, body, *_ = sent(reader, Limits(body=1000), messages)
+    assert start["status"] == 413 and b"at most 0.001 MB" in body["body"] and messages == []
+    announced = [piece(1)]
+    start, *_ = sent(reader, Limits(body=1000), announced, **{"content-length": "1001"})
+    assert start["status"] == 413
+
+
+def test_what_breaks_inside_is_a_sentence_outside(caplog: pytest.LogCaptureFixture):
+    start, body, *_ = sent(reader, Limits(), [{"type": "http.request", "body": b""}])
+    assert start["status"] == 500 and body["body"] == (
+        b'{"error": "the server failed; its log says why"}'
+    )
+    assert "secret/path" in caplog.text
+
+
+def test_an_answer_that_breaks_off_is_not_completed():
+    async def breaking(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        sent(breaking, Limits(), [])

@@ -104,10 +104,9 @@ class Guard:
         try:
             self._admit(scope)
             await self._app(scope, body.receive, answer.send)
-        except Refusal as refusal:
-            await answer.refuse(refusal, receive)
         except Exception as error:
-            refusal, body.refusal = body.refusal, None
+            refusal = error if isinstance(error, Refusal) else body.refusal
+            body.refusal = None
             if refusal is None:
                 log.error("a request failed", exc_info=error)
                 refusal = Refusal(500, "the server failed; its log says why")
