@@ -85,7 +85,7 @@ def serve(root: Path, command: list[str], health: list[str]) -> None:
     health = [part.replace("7860", PORT) for part in health]
     path = f"{bin_}:{os.environ['PATH']}"
     quiet = {"PATH": path, "HOME": "/nonexistent", "RCOD_TOKEN": TOKEN}
-    who = NOBODY if os.getuid() == 0 else None
+    who = NOBODY if os.getuid() == 0 and is_open(Path(sys.base_prefix)) else None
     print(f"image: CMD as {'this user' if who is None else 'nobody'}", flush=True)
     process = subprocess.Popen(command, env=quiet, cwd="/", user=who, group=who)
     try:
@@ -103,6 +103,13 @@ def serve(root: Path, command: list[str], health: list[str]) -> None:
         code = process.wait(60)
     if code != 0:
         sys.exit(f"image: SIGTERM must end it with 0, got {code}")
+
+
+def is_open(folder: Path) -> bool:
+    """Whether a user without rights may run what lies in a folder."""
+    return all(
+        path.stat().st_mode & 0o001 for path in (folder.resolve(), *folder.resolve().parents)
+    )
 
 
 def enlarge() -> None:
