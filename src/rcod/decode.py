@@ -15,7 +15,7 @@ import struct
 import sys
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ MAX_PIXELS = 80_000_000  # an 80 megapixel photo is 1 GB as float32; larger file
 READABLE = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "JXL", "MPO", "PNG", "PPM", "TGA",
             "TIFF", "WEBP")  # fmt: skip
 EXTRAS = {"HEIC": ("heic", "pi_heif"), "JPEG XL": ("jxl", "pillow_jxl")}  # extra, module
+Pair = tuple[int, np.ndarray, np.ndarray]  # first row, high bytes, low bytes
 STRIP = 256  # rows turned to floats at once, so that a large photo is in memory only twice
 DAMAGE = (  # what Pillow raises on damaged files, depending on the format
     OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError,
@@ -254,10 +255,10 @@ def _load_as(image: Image.Image, raw: str) -> None:
     image.load()
 
 
-def _joined(pairs: object, channels: int, height: int, width: int) -> Tensor:
+def _joined(pairs: Iterable[Pair], channels: int, height: int, width: int) -> Tensor:
     """High and low bytes, strip by strip, as (C, H, W) float32 in [0, 1]."""
     out = torch.empty(channels, height, width)
-    for top, high, low in pairs:  # pyright: ignore[reportGeneralTypeIssues]
+    for top, high, low in pairs:
         values = (high.astype(np.int32) * 256 + low).astype(np.float32)  # (h, W, C or 4)
         part = torch.from_numpy(values[..., :channels]).permute(2, 0, 1)
         out[:, top : top + len(values)] = part.div_(65535)

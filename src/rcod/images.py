@@ -261,7 +261,7 @@ def _photo(planes: Planes, name: str) -> Photo:
     alpha = None if planes.alpha is None else _turned(planes.alpha, turn).contiguous()
     return Photo(
         pixels if alpha is None else spread_colours(pixels, alpha), alpha,
-        icc, *dataclasses.astuple(tags),
+        icc, tags.exif, tags.xmp, tags.dpi,
         bits=planes.bits, grey=planes.mode == "L",
         beyond=None if beyond is None else _turned(beyond, turn).contiguous(), notes=notes,
     )  # fmt: skip

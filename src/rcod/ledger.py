@@ -89,7 +89,8 @@ class Ledger:
             return
         started = time.monotonic()
         order = ("rcod", "summary", "failed", "pictures")
-        whole = {key: self.content[key] for key in order if key in self.content}
+        found: dict[str, object] = dict(self.content)
+        whole = {key: found[key] for key in order if key in found}
         with placed(self.path) as file:
             file.write(json.dumps(whole, indent=1).encode())
         took = time.monotonic() - started

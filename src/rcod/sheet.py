@@ -68,12 +68,12 @@ def lay_out(
     """The sheet of results of which only the middle is at hand."""
     height, width = centres[0].size
     rows, columns = centres[0].rows, centres[0].columns
-    up = Photo(
-        *(
-            None if plane is None else part_of(plane, (height, width), rows, columns).clamp(0, 1)
-            for plane in (photo.pixels, photo.alpha)
-        )  # pyright: ignore[reportArgumentType]
-    )
+    size = height, width
+    pixels = part_of(photo.pixels, size, rows, columns).clamp(0, 1)
+    alpha = None
+    if photo.alpha is not None:
+        alpha = part_of(photo.alpha, size, rows, columns).clamp(0, 1)
+    up = Photo(pixels, alpha)
     panels = [("input", "bicubic", up)]
     for result, asked, centre in zip(results, ALL, centres, strict=True):
         title = f"auto: {result.level}" if asked == "auto" else result.level
