@@ -109,7 +109,7 @@ def test_overlay_shows_nothing_where_nothing_departs(departure: float, alpha: in
 def test_bytes_are_those_of_the_file(restorer: Restorer, photo: Photo, tmp_path: Path):
     from rcod.images import write
 
-    for format in ("png", "jpg", "webp"):
+    for format in ("png", "jpg", "webp", "tif", "avif"):
         write(tmp_path / f"a.{format}", photo)
         assert encode(photo, format) == (tmp_path / f"a.{format}").read_bytes()
 

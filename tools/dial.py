@@ -4,7 +4,8 @@
 
 Drives the real page in headless Chromium, with a square photo for each result size, and prints
 medians in milliseconds: until a turn shows on the screen, and until the exact picture does.
-Chromium draws in software here, on the same cores as the server.
+Chromium draws in software here, on the same cores as the server. Then prints how far the blends
+are from the exact pictures, in 8-bit steps, beside the whole way from fidelity to realism.
 """
 
 import json
@@ -13,7 +14,12 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
+import torch
 from PIL import Image
+
+from rcod.images import read
+from rcod.restore import Restorer
+from rcod.sitting import Place, Sitting
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -37,6 +43,7 @@ def main() -> None:
                 print(json.dumps(measure(page, server.url, Path(folder), size)))
     finally:
         server.end()
+    print(json.dumps(compare()))
 
 
 def measure(page: Chrome, url: str, folder: Path, size: int) -> dict[str, float | int]:
@@ -56,6 +63,28 @@ def measure(page: Chrome, url: str, folder: Path, size: int) -> dict[str, float 
         "turns": len(TURNS),
         "answered_ms": round(median(shown), 1),
         "exact_ms": round(median(exact), 1),
+    }
+
+
+def compare() -> dict[str, float]:
+    """Blend two levels as the page does, and look how far that is from the exact picture."""
+    sitting = Sitting(Restorer.load("tiny"), read(ROOT / "examples" / "otter.jpg"))
+
+    def pixels(place: float) -> torch.Tensor:
+        return 255 * sitting.result(Place(place)).photo.pixels
+
+    means: list[float] = []
+    largest = 0.0
+    for turn in TURNS:
+        below = 0.5 * (turn // 0.5)
+        blend = torch.lerp(pixels(below), pixels(below + 0.5), (turn - below) / 0.5)
+        error = (blend - pixels(turn)).abs()
+        means.append(float(error.mean()))
+        largest = max(largest, float(error.max()))
+    return {
+        "blend_error_mean": round(median(means), 3),
+        "blend_error_largest": round(largest, 1),
+        "fidelity_to_realism_mean": round(float((pixels(1.0) - pixels(0.0)).abs().mean()), 3),
     }
 
 

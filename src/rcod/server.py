@@ -18,12 +18,12 @@ from fastapi.responses import PlainTextResponse, Response
 from rcod import __version__
 from rcod.engine import Ticket
 from rcod.restore import ColorFix, Result
-from rcod.service import MEDIA, Service, facts, read_dial, received, speak_plainly, timings
+from rcod.service import MEDIA, Service, facts, read_dial, speak_plainly, timings
 from rcod.sheet import ALL
-from rcod.sitting import Place, Sitting, check_format, encode, encode_png, take
+from rcod.sitting import Place, Sitting, check_format, encode, encode_png
 from rcod.systems import SYSTEMS
 
-Format = Literal["png", "jpg", "webp"]
+Format = Literal["png", "jpg", "webp", "tif", "avif"]
 DATE = (2000, 1, 1, 0, 0, 0)  # of files in a zip, so that equal pictures are equal bytes
 
 ImageField = Annotated[UploadFile, File(description="The photo: PNG, JPEG, WebP, TIFF, ...")]
@@ -38,7 +38,7 @@ PICTURE = {
     "description": "The picture. X-Rcod-Level, -Realism, -Timestep, -Metric and -Auto tell how it "
     "came about, Server-Timing what took how long.",
     "content": {media: {"schema": {"type": "string", "format": "binary"}}
-                for media in ("image/png", "image/jpeg", "image/webp")},
+                for media in MEDIA.values() if media.startswith("image/")},
 }  # fmt: skip
 ERRORS = {
     status: {
@@ -111,10 +111,10 @@ def _add_upscale(app: FastAPI, service: Service) -> None:
         color: ColorField = "wavelet",
     ) -> Response:
         place = Place(read_dial(realism), scale, color)
-        content = await received(image, service, scale)
+        content = await image.read()
 
         def work(ticket: Ticket[tuple[Result, bytes]]) -> tuple[Result, bytes]:
-            photo = take(content)
+            photo = service.take(content, scale)
             check_format(photo, scale, format)
             result = Sitting(service.restorer, photo).result(place, ticket.step)
             return result, encode(result.photo, format)
@@ -141,10 +141,10 @@ def _add_levels(app: FastAPI, service: Service) -> None:
         color: ColorField = "wavelet",
     ) -> Response:
         Place("auto", scale, color)
-        content = await received(image, service, scale)
+        content = await image.read()
 
         def work(ticket: Ticket[bytes]) -> bytes:
-            photo = take(content)
+            photo = service.take(content, scale)
             check_format(photo, scale, format)
             return zip_levels(Sitting(service.restorer, photo), scale, format, color, ticket)
 

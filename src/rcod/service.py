@@ -5,36 +5,36 @@ request -> received (bytes, checked) -> Service.wait: a seat, a turn -> result -
 """
 
 import asyncio
+import contextlib
 import io
 import math
-import struct
 import warnings
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
-from fastapi import FastAPI, Request, UploadFile
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from PIL import Image
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from rcod.decode import DAMAGE
 from rcod.engine import Engine, Full, Stopped, Ticket
 from rcod.errors import RcodError
 from rcod.guard import Limits, Refusal, busy
+from rcod.images import Photo
 from rcod.meters import Meters
 from rcod.restore import Realism, Restorer, Result
+from rcod.sitting import take
 
 T = TypeVar("T")
-UNREADABLE = (  # what Pillow raises on the headers of damaged files
-    OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, struct.error, zlib.error,
-    Image.DecompressionBombError,
-)  # fmt: skip
 PHOTO_SHARE = 4  # a photo may have this part of a result's pixels: the network enlarges first
 GONE = 499  # the client hung up; nobody reads this
-MEDIA = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "zip": "application/zip"}
+MEDIA = {
+    "png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "tif": "image/tiff",
+    "avif": "image/avif", "zip": "application/zip",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,23 @@ class Service:
             gone.cancel()
             result.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    def check_pixels(self, content: bytes, scale: float) -> None:
-        """Refuse, before it is decoded, a photo that is too large to work on here."""
-        try:
-            with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as image:
-                width, height = image.size
-        except UNREADABLE:
-            return  # `take` says it better
-        most = self.limits.pixels
+    def take(self, content: bytes, scale: float) -> Photo:
+        """Read a photo, unless it or its result is too large; in the engine's thread."""
+        size = None
+        with contextlib.suppress(*DAMAGE, Image.DecompressionBombError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content)) as image:
+                size = image.size  # known before anything is decoded
+        if size is not None:
+            self.check_size(size, scale)
+        photo = take(content)
+        height, width = photo.pixels.shape[-2:]
+        self.check_size((width, height), scale)
+        return photo
+
+    def check_size(self, size: tuple[int, int], scale: float) -> None:
+        """Refuse what is too large to work on here."""
+        (width, height), most = size, self.limits.pixels
         if width * height > most / PHOTO_SHARE:
             raise Refusal(
                 413,
@@ -101,13 +110,6 @@ def read_dial(text: str) -> Realism:
         return float(text)
     except ValueError:
         return cast(Realism, text)
-
-
-async def received(image: UploadFile, service: Service, scale: float) -> bytes:
-    """The bytes of an uploaded file, unless its picture is too large."""
-    content = await image.read()
-    await run_in_threadpool(service.check_pixels, content, scale)
-    return content
 
 
 def facts(result: Result) -> dict[str, str]:

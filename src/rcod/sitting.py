@@ -26,19 +26,9 @@ from rcod.color import match_wavelet
 from rcod.errors import RcodError
 from rcod.grouping import LEVELS
 from rcod.images import Photo, check_writable, read, write
-from rcod.restore import (
-    ColorFix,
-    Realism,
-    Restorer,
-    Result,
-    Seen,
-    Watch,
-    check_realism,
-    check_scale,
-    finished,
-    resize,
-    target_size,
-)
+from rcod.passes import ColorFix, Seen, Watch, finished
+from rcod.resample import resize
+from rcod.restore import Realism, Restorer, Result, check_realism, check_scale, target_size
 from rcod.sheet import ALL, draw_sheet
 
 KEEP = 256_000_000  # bytes of results that a sitting keeps; the latest is kept in any case
@@ -110,7 +100,7 @@ class Sitting:
         self._results.move_to_end(self._key(place))
         while len(self._results) > 1 and self._held() > self._keep:
             self._results.popitem(last=False)
-        auto = place.realism == "auto"
+        auto = place.realism == "auto" and self._seen.metric is not None
         return replace(result, auto=auto, metric=self._seen.metric if auto else None)
 
     def has(self, place: Place) -> bool:
@@ -132,8 +122,7 @@ class Sitting:
     def before(self, scale: float) -> Photo:
         """The photo itself at the result's size: bicubic, no model."""
         size = target_size(self.photo, scale)
-        pixels = resize(self.photo.pixels[None], size)[0].clamp(0, 1)
-        return replace(finished(self.photo, pixels, size), exif=None)
+        return finished(self.photo, resize(self.photo.pixels, size).clamp(0, 1), size)
 
     def _key(self, place: Place) -> Key:
         """One key for a level, its number, and auto once it has chosen."""
@@ -184,13 +173,10 @@ def draw_invention(where: Tensor) -> Image.Image:
 
 def take(content: bytes) -> Photo:
     """Read a picture from a file's bytes, as `images.read` does; errors name no file."""
-    with tempfile.TemporaryDirectory(prefix="rcod-") as folder:
-        path = Path(folder) / "picture"
-        path.write_bytes(content)
-        try:
-            return read(path)
-        except RcodError as error:
-            raise RcodError(_unnamed(error, path)) from None
+    try:
+        return read(content, "picture")
+    except RcodError as error:
+        raise RcodError(str(error).removeprefix("picture: ")) from None
 
 
 def encode(photo: Photo, format: str) -> bytes:

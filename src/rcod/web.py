@@ -31,8 +31,8 @@ from rcod.guard import COOKIE, LOOPBACK, Guard, Limits, Refusal
 from rcod.images import Photo
 from rcod.restore import Restorer, Result
 from rcod.server import Format, ImageField, create_app
-from rcod.service import MEDIA, PHOTO_SHARE, Service, facts, read_dial, received, timings
-from rcod.sitting import Place, Sitting, check_format, draw_invention, encode, encode_png, take
+from rcod.service import MEDIA, PHOTO_SHARE, Service, facts, read_dial, timings
+from rcod.sitting import Place, Sitting, check_format, draw_invention, encode, encode_png
 
 IDLE = 1200.0  # seconds after which a photo that nobody asks about is put away
 HELD = 2_000_000_000  # bytes that open photos hold together; the latest is held in any case
@@ -122,8 +122,8 @@ def _photos(service: Service, sittings: Sittings) -> APIRouter:
 
     @router.post("")
     async def add(request: Request, image: ImageField) -> dict[str, object]:
-        content = await received(image, service, 1)
-        photo: Photo = await service.wait(request, lambda ticket: take(content))
+        content = await image.read()
+        photo: Photo = await service.wait(request, lambda ticket: service.take(content, 1))
         name = sittings.add(Sitting(service.restorer, photo))
         height, width = photo.pixels.shape[-2:]
         return {"id": name, "width": width, "height": height, "alpha": photo.alpha is not None}
