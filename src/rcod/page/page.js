@@ -8,6 +8,7 @@ const body = document.body;
 const LEVELS = { fidelity: 0, neutral: 0.5, realism: 1 };
 const NAMES = { 0: "Fidelity", 0.5: "Neutral", 1: "Realism" };
 const KEPT = 14; // results of a photo that the page keeps
+const HELD = 80e6; // pixels of them, levels aside
 const BLENDED = 24e6; // pixels above which no levels are fetched ahead
 const CALM = 220; // ms without a turn before a slow picture is asked for
 
@@ -18,7 +19,7 @@ let results = new Map(); // key -> { bitmap, level, realism, metric, seconds }
 let autoPlace = null; // what auto chose for this photo
 let inventions = new Map(); // key -> { url, share, mean }
 let mapShown = false;
-let running = null; // { key, abort } of the one picture under way
+let running = null; // { abort, done } of the one picture under way
 let slow = 0; // ms that the last turn of the dial took to be exact
 let calm = null; // timer
 let epoch = 0; // counts photos, so that late answers to an earlier one are dropped
@@ -76,8 +77,9 @@ async function send(signal) {
 
 async function open(file) {
   const mine = ++epoch;
-  const earlier = photo;
   running?.abort.abort();
+  await running?.done;
+  const earlier = photo;
   const abort = new AbortController();
   const next = { file };
   calmDown();
@@ -181,7 +183,11 @@ function blend() {
     .sort(([a], [b]) => a - b);
   const below = here.filter(([realism]) => realism <= wanted).pop();
   const above = here.find(([realism]) => realism >= wanted);
-  if (!below || !above || below === above) return;
+  if (!below || !above || below === above) {
+    body.dataset.state = "waiting";
+    say("The picture follows");
+    return;
+  }
   draw([[below[1].bitmap, 1], [above[1].bitmap, (wanted - below[0]) / (above[0] - below[0])]]);
   body.dataset.state = "blend";
   body.dataset.shown = String(wanted);
@@ -189,13 +195,15 @@ function blend() {
   say("Preview; the exact picture follows");
 }
 
-async function compute() {
-  if (running || !photo) return; // when it is done, the latest place is asked for
-  const mine = epoch, wanted = place, key = keyOf(wanted.realism);
+function compute() { // one picture at a time; the latest place is asked for when it is done
+  if (running || !photo?.id) return;
   const abort = new AbortController();
-  running = { key, abort };
-  const start = performance.now();
-  const first = results.size === 0;
+  running = { abort };
+  running.done = exact(abort);
+}
+
+async function exact(abort) {
+  const mine = epoch, wanted = place, first = results.size === 0, start = performance.now();
   const stopWatching = watch(abort, first);
   try {
     const answer = await askOfPhoto(`result?realism=${wanted.realism}&scale=${wanted.scale}`, { signal: abort.signal });
@@ -205,18 +213,26 @@ async function compute() {
     keep(wanted, answer.headers, bitmap, spent);
     if (!first) slow = spent;
   } catch (error) {
-    if (mine === epoch) failed(error);
-    if (results.size) place = { ...place, realism: lastShown };
+    if (mine === epoch) goBack(error);
     return undefined;
   } finally {
     stopWatching();
     running = null;
-    if (mine !== epoch) compute();
   }
   const kept = results.get(keyOf(place.realism));
   if (!kept) return turn(place.realism); // turned on meanwhile
   paint(kept);
   return afterwards();
+}
+
+// What could not be made leaves what was shown before.
+function goBack(error) {
+  failed(error);
+  const kept = results.get(keyOf(lastShown));
+  if (!kept) return;
+  place = { ...place, realism: lastShown };
+  paint(kept);
+  if (error.name === "AbortError") say("Cancelled");
 }
 
 function keep(wanted, headers, bitmap, spent) {
@@ -227,7 +243,8 @@ function keep(wanted, headers, bitmap, spent) {
   const at = `${wanted.realism === "auto" ? realism : number(wanted.realism)}@${wanted.scale}`;
   results.get(at)?.bitmap.close();
   results.set(at, { bitmap, timestep: headers.get("x-rcod-timestep"), spent });
-  const few = bitmap.width * bitmap.height > BLENDED ? 2 : KEPT;
+  const pixels = bitmap.width * bitmap.height;
+  const few = pixels > BLENDED ? 2 : Math.max(5, Math.min(KEPT, Math.floor(HELD / pixels)));
   for (const [old, { bitmap: picture }] of results) {
     if (results.size <= few) break;
     const level = Object.values(LEVELS).some((l) => old === `${l}@${place.scale}`);
@@ -376,7 +393,6 @@ function failed(error) {
   if (error.name === "AbortError") {
     say("Cancelled");
     if (results.size === 0) { forget(); photo = null; body.dataset.state = "empty"; show("empty"); }
-    else body.dataset.state = "exact";
     return;
   }
   showAlert(error instanceof Refused ? error.message : "The server does not answer; is it still running?");
