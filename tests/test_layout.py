@@ -37,7 +37,6 @@ ORDER = (
     "backbone",
     "bases",
     "storage",
-    "steady",
     "stable",
     "prompts",
     "estimators",

@@ -13,6 +13,7 @@ from test_golden_systems import BASES, FILES, GOLDEN, converted, parts
 from typer.testing import CliRunner
 
 from rcod.assembly import Parts
+from rcod.bases import MIRRORS, find_base
 from rcod.checkpoint import convert, load
 from rcod.cli import app
 from rcod.errors import RcodError
@@ -186,3 +187,19 @@ def test_bfloat16_stays_close_to_float32(name: str):
 
 def test_shared_data_is_where_the_bases_are():
     assert set(BASES) == {"sd21-base", "sd-turbo"} and SHARED.name == "shared"
+
+
+def test_bases_are_sought_in_order_and_the_error_says_what_to_put(monkeypatch: pytest.MonkeyPatch):
+    asked_for: list[tuple[str, bool]] = []
+
+    def nothing(name: str, allow_patterns: object, local_files_only: bool) -> str:
+        asked_for.append((name, local_files_only))
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", nothing)
+    with pytest.raises(RcodError, match=r"put the diffusers folders unet/.* name it with --base"):
+        find_base("sd21-base", None)
+    names = list(MIRRORS["sd21-base"])
+    assert asked_for == [(name, offline) for offline in (True, False) for name in names]
+    with pytest.raises(RcodError, match=r"tried someone/else.*--vision"):
+        find_base("clip-l", "someone/else")
