@@ -22,6 +22,7 @@ def test_what_is_saved_comes_back(tmp_path: Path):
     save(tmp_path / "a.safetensors", SMALL, onestep, metric, torch.float32)
     system, again, metric_again = load(tmp_path / "a.safetensors")
     assert system == SMALL
+    assert metric_again is not None
     for mine, theirs in ((onestep, again), (metric, metric_again)):
         for key, value in mine.state_dict().items():
             assert torch.equal(value, theirs.state_dict()[key])

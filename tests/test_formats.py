@@ -17,8 +17,9 @@ from test_images import TURN, colours, grey_profile, swapped_profile
 from rcod.decode import decode
 from rcod.encode import Frame, writer
 from rcod.errors import RcodError
-from rcod.images import Photo, read, srgb_profile, suffix_of, write
+from rcod.images import Photo, read, suffix_of, write
 from rcod.metadata import Tags
+from rcod.profiles import srgb_profile
 
 RAMP = torch.linspace(0, 1, 60).view(1, 1, -1).expand(3, 40, -1)
 MAKE, WHEN, CAMERA, EXPOSURE, GPS = 0x010F, 0x0132, 0x8769, 0x829A, 0x8825
@@ -41,7 +42,9 @@ def tags() -> Tags:
 def exif_of(photo: Photo) -> dict[int, object]:
     block = Image.Exif()
     block.load(photo.exif or b"")
-    found = {tag: value for tag, value in block.items() if tag not in (CAMERA, GPS)}
+    found: dict[int, object] = {
+        tag: value for tag, value in block.items() if tag not in (CAMERA, GPS)
+    }
     below = {tag: block.get_ifd(CAMERA)[tag] for tag in block.get_ifd(CAMERA)}
     return found | below | {GPS: dict(block.get_ifd(GPS))}
 

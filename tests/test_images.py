@@ -12,7 +12,8 @@ from torch import Tensor
 
 from rcod import placing
 from rcod.errors import RcodError
-from rcod.images import Photo, check_writable, find, from_pil, read, srgb_profile, to_pil, write
+from rcod.images import Photo, check_writable, find, from_pil, read, to_pil, write
+from rcod.profiles import srgb_profile
 
 TURN = 0x0112  # EXIF's orientation
 

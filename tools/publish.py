@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from rcod.checkpoint import load, save
+from rcod.estimators import MetricEstimator
 from rcod.systems import SYSTEMS
 
 
@@ -16,6 +17,8 @@ def main() -> None:
     """Read the run's model and write it under its system's name."""
     source = Path(sys.argv[1])
     system, onestep, metric = load(source)
+    if not isinstance(metric, MetricEstimator):
+        sys.exit(f"{source} must be a run's model with its metric estimator, got {system.name}")
     folder = Path(__file__).resolve().parents[1] / "src" / "rcod" / "weights"
     target = folder / str(SYSTEMS[system.name].weights)
     folder.mkdir(exist_ok=True)

@@ -94,7 +94,8 @@ def assemble(
     guided: dict[Part, Guided] = {}
     estimator = None
     if system.adapters == "guided":
-        for part, blocks in (("unet", UNET_BLOCKS), ("vae", VAE_BLOCKS)):
+        sizes: dict[Part, int] = {"unet": UNET_BLOCKS, "vae": VAE_BLOCKS}
+        for part, blocks in sizes.items():
             guide = _guide(tensors, part, blocks)
             guided[part] = Guided(guide, adapters[f"{part}.guided"], parts.fold)
         estimator = DegradationEstimator(with_metric="estimator.head.weight" in tensors)

@@ -58,7 +58,7 @@ def find_base(kind: Base, given: str | None) -> Path:
     for offline in (True, False):
         for name in ids:
             try:
-                files = _patterns(kind)
+                files = list(_patterns(kind))
                 found = snapshot_download(name, allow_patterns=files, local_files_only=offline)
             except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError):
                 continue  # the next one may have it; the closing error names them all

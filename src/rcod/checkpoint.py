@@ -117,7 +117,7 @@ def ready(
         onestep.backbone.unets.to(dtype)  # norms too: there everything is computed in it
     if system.base is None:
         unet = onestep.backbone.unet.to(dtype)
-        unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        unet.to(memory_format=torch.channels_last)
     return system, onestep, None if metric is None else metric.to(device).requires_grad_(False)
 
 

@@ -191,7 +191,9 @@ def serve(
 ) -> None:
     """Serve the page and the HTTP interface, until Ctrl-C."""
     with _plain_errors():
-        from rcod.web import Limits, Restorer, listen_and_serve
+        from rcod.guard import Limits
+        from rcod.restore import Restorer
+        from rcod.web import listen_and_serve
 
         limits = Limits(
             queue, max_megabytes * 10**6, max_megapixels * 10**6, seconds=timeout, token=token

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from torch import Tensor
 
 from rcod.errors import RcodError
 from rcod.images import find
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
 
 SCALE = 4  # LR to HR in every set here
 ROLE = re.compile(r"_(LR|HR|SR)\d*$|_x\d$", re.IGNORECASE)  # what follows a picture's name
@@ -166,7 +170,7 @@ def _size(path: Path, troubles: list[str]) -> tuple[int, int] | None:
 
 def _unfit(image: Image.Image) -> str | None:
     """What keeps a picture from being plain 8-bit RGB."""
-    if any(";16" in str(tile[3]) for tile in image.tile):
+    if any(";16" in str(tile[3]) for tile in cast("ImageFile", image).tile):
         return MODES.get(image.mode, "16 bits") if image.mode != "RGB" else "16 bits a channel"
     if image.mode != "RGB":
         return MODES.get(image.mode, f"mode {image.mode}")

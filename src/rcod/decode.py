@@ -9,20 +9,21 @@ the byte order exchanged, and that gives the other halves.
                          '-> high and low bytes -+-> planes (C, H, W) in [0, 1], alpha, info
 """
 
-import contextlib
 import io
 import struct
 import sys
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from PIL import Image
+from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 from rcod.errors import RcodError
@@ -33,10 +34,8 @@ READABLE = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "JXL", "MPO", "PNG
 EXTRAS = {"HEIC": ("heic", "pi_heif"), "JPEG XL": ("jxl", "pillow_jxl")}  # extra, module
 Pair = tuple[int, np.ndarray, np.ndarray]  # first row, high bytes, low bytes
 STRIP = 256  # rows turned to floats at once, so that a large photo is in memory only twice
-DAMAGE = (  # what Pillow raises on damaged files, depending on the format
-    OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError,
-    AttributeError, RuntimeError, struct.error, zlib.error,
-)  # fmt: skip
+DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError,
+          AttributeError, RuntimeError, struct.error, zlib.error)  # fmt: skip  # by Pillow
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def decode(source: Path | bytes, name: str) -> Planes:
 def decode_pil(
     image: Image.Image,
     name: str,
-    again: Callable[[], contextlib.AbstractContextManager[Image.Image]] | None = None,
+    again: Callable[[], AbstractContextManager[Image.Image]] | None = None,
 ) -> Planes:
     """Take over a PIL image of any mode.
 
@@ -197,7 +196,7 @@ def _check(image: Image.Image, name: str) -> tuple[str, ...]:
 
 def _halves(image: Image.Image) -> tuple[str, str] | None:
     """The raw modes that read the high and the low bytes of 16-bit colours, where it has such."""
-    modes = {_raw(tile.args) for tile in image.tile}
+    modes = {_raw(tile.args) for tile in cast(ImageFile, image).tile}
     if len(modes) != 1 or image.mode not in ("RGB", "RGBA"):
         return None
     base, _, order = next(iter(modes)).partition(";16")
@@ -219,12 +218,12 @@ def _raw(args: object) -> str:
 
 def _deep(
     image: Image.Image,
-    again: Callable[[], contextlib.AbstractContextManager[Image.Image]],
+    again: Callable[[], AbstractContextManager[Image.Image]],
     high: str,
     low: str,
 ) -> tuple[Tensor, Tensor | None]:
     """Colours (1 or 3, H, W) and alpha of a picture with 16 bits a channel."""
-    premultiplied = any(_raw(tile.args).startswith("RGBa") for tile in image.tile)
+    premultiplied = any(_raw(tile.args).startswith("RGBa") for tile in cast(ImageFile, image).tile)
     see_through = image.info.get("transparency")
     _load_as(image, high)
     if not low:
@@ -248,11 +247,10 @@ def _deep(
 
 def _load_as(image: Image.Image, raw: str) -> None:
     """Decode with another raw mode of the same width."""
-    image.tile = [
-        tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw)
-        for tile in image.tile
-    ]
-    image.load()
+    opened = cast(ImageFile, image)
+    ways = [(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw for tile in opened.tile]
+    opened.tile = [tile._replace(args=way) for tile, way in zip(opened.tile, ways, strict=True)]
+    opened.load()
 
 
 def _joined(pairs: Iterable[Pair], channels: int, height: int, width: int) -> Tensor:
@@ -276,7 +274,7 @@ def _floats(colours: Image.Image, name: str) -> Tensor:
     if colours.mode != "F":
         return unit(colours)
     values = torch.from_numpy(np.array(colours, np.float32))[None]  # (1, H, W)
-    if not bool(values.isfinite().all()):
+    if not values.isfinite().all():
         raise RcodError(f"{name}: every pixel must be a number, got NaN or infinity; repair it")
     if values.min() < -0.001 or values.max() > 1.001:
         raise RcodError(

@@ -96,7 +96,7 @@ def realism_of_metric(metric: Tensor, groups: GroupSettings) -> Tensor:
         metric: latent metrics, any shape.
         groups: edges; the outer groups are taken to be as wide as those beside them.
     """
-    edges = groups.edges
+    edges = list(groups.edges)
     wide = edges[1] - edges[0] if len(edges) > 1 else 0.2
     bounds = [edges[0] - wide, *edges, edges[-1] + wide]
     middles = [(low + high) / 2 for low, high in pairwise(bounds)]

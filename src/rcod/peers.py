@@ -60,7 +60,7 @@ def _ncnn(param: Path) -> Maker:
         import numpy as np
     except ImportError:
         raise RcodError(f"{param} needs ncnn: pip install 'rcod[peers]'") from None
-    net = ncnn.Net()
+    net = ncnn.Net()  # pyright: ignore[reportAttributeAccessIssue]
     net.opt.use_vulkan_compute = False
     net.opt.num_threads = torch.get_num_threads()
     if net.load_param(str(param)) or net.load_model(str(param.with_suffix(".bin"))):
@@ -70,7 +70,7 @@ def _ncnn(param: Path) -> Maker:
     def make(lr: Tensor) -> Tensor:
         values = np.ascontiguousarray(lr.numpy())  # ncnn reads it later: keep it alive
         with net.create_extractor() as run:
-            run.input(first, ncnn.Mat(values))
+            run.input(first, ncnn.Mat(values))  # pyright: ignore[reportAttributeAccessIssue]
             code, out = run.extract(last)
             if code:
                 raise RcodError(f"{param} must enlarge a picture, ncnn returned {code}")

@@ -16,10 +16,20 @@ from torch.nn import functional as F
 from rcod.errors import RcodError
 
 LEAST, MOST = 1 / 16, 8.0  # how much smaller or larger a result may be than its photo
+Scale = float | tuple[int, int]  # a factor, or height and width of the result
 ROWS = 512  # rows of a large picture that are worked on at once
 
 
-def target_of(size: tuple[int, int], scale: float | tuple[int, int]) -> tuple[int, int]:
+def check_scale(scale: Scale) -> None:
+    """Refuse an enlargement that makes no sense."""
+    if isinstance(scale, tuple):
+        if min(scale) < 1:
+            raise RcodError(f"a result must be at least 1 x 1, got {scale[1]} x {scale[0]}")
+    elif not 1 <= scale <= 8:  # NaN too
+        raise RcodError(f"scale must lie in [1, 8], got {scale}; 4 enlarges four times")
+
+
+def target_of(size: tuple[int, int], scale: Scale) -> tuple[int, int]:
     """Height and width of a result: of a factor, or those given."""
     height, width = size
     if isinstance(scale, tuple):
@@ -68,7 +78,8 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
         image: (..., H, W).
         size: height and width of the result.
     """
-    return resize_part(image, size, tuple(image.shape[-2:]), (0, 0), (0, size[0]), (0, size[1]))
+    height, width = image.shape[-2:]
+    return resize_part(image, size, (height, width), (0, 0), (0, size[0]), (0, size[1]))
 
 
 def resize_part(

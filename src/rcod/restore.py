@@ -38,14 +38,13 @@ from rcod.hosted import allowed, look_at, passing
 from rcod.images import Photo, from_pil, read, to_pil
 from rcod.onestep import OneStep, enlarge
 from rcod.passes import TILE, ColorFix, Flow, Seen, Watch, clock, finished, reduced, shrunk
-from rcod.resample import LEAST, MOST, resize, target_of
+from rcod.resample import LEAST, MOST, Scale, check_scale, resize, target_of
 from rcod.systems import System
 
 __all__ = ["ColorFix", "Dial", "Flow", "Level", "Realism", "Restorer", "Result", "Scale", "Seen",
            "Watch", "as_photo", "check_realism", "check_scale", "glances", "resize",
            "target_size"]  # fmt: skip
 
-Scale = float | tuple[int, int]  # a factor, or height and width of the result
 T = TypeVar("T")
 
 LEAST_TILE = 128  # LR pixels a side; what is tried last when memory runs out
@@ -181,8 +180,16 @@ class Restorer:
         metric = None
         if measure:
             with clock(seconds, "metric"):
-                metric = float(torch.cat([self.metric(piece) for piece in glances(lr)]).mean())
+                metric = float(torch.cat([self._estimate(piece) for piece in glances(lr)]).mean())
         return Seen(up, z_up, tokens, metric, seconds)
+
+    def _estimate(self, lr: Tensor) -> Tensor:
+        """The latent metric of pieces (B, 3, h, w), (B,)."""
+        if self.metric is None:
+            raise RcodError(
+                f"auto needs a metric estimator, and {self.system.name} has none; name a level"
+            )
+        return self.metric(lr)
 
     @torch.inference_mode()
     def local_realism(self, photo: Photo) -> Tensor:
@@ -192,7 +199,7 @@ class Restorer:
         rows: list[Tensor] = []
         for top in tops:
             band = lr[..., top : top + GLANCE, :]
-            rows.append(torch.cat([self.metric(band[..., x : x + GLANCE]) for x in lefts]))
+            rows.append(torch.cat([self._estimate(band[..., x : x + GLANCE]) for x in lefts]))
         return realism_of_metric(torch.stack(rows), self.system.groups).cpu()
 
     def finish(
@@ -258,15 +265,6 @@ class Restorer:
             return None, None, int(timestep_of_metric(torch.tensor([metric]), groups))
         place = LEVELS[realism] if isinstance(realism, str) else float(realism)
         return None, None, timestep_of_realism(place, groups)
-
-
-def check_scale(scale: Scale) -> None:
-    """Refuse an enlargement that makes no sense."""
-    if isinstance(scale, tuple):
-        if min(scale) < 1:
-            raise RcodError(f"a result must be at least 1 x 1, got {scale[1]} x {scale[0]}")
-    elif not 1 <= scale <= 8:  # NaN too
-        raise RcodError(f"scale must lie in [1, 8], got {scale}; 4 enlarges four times")
 
 
 def as_photo(image: Photo | Image | Path | str | Tensor) -> Photo:

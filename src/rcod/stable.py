@@ -26,6 +26,7 @@ from rcod.lora import Factors, Network, twin
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.modeling_outputs import AutoencoderKLOutput
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 Part = Literal["unet", "vae"]
@@ -75,7 +76,8 @@ class StableBackbone(nn.Module):
             image: the enlarged photo.
             rng: draws from the posterior as the published programs do; nothing takes its mean.
         """
-        posterior = self.vae.encode((2 * image - 1).to(self.vae.dtype)).latent_dist
+        encoded = self.vae.encode((2 * image - 1).to(self.vae.dtype))
+        posterior = cast("AutoencoderKLOutput", encoded).latent_dist
         z = posterior.mean.float()
         if rng is not None:
             noise = torch.randn(z.shape, generator=rng, device=rng.device).to(z.device)

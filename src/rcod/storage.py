@@ -7,6 +7,8 @@ rounds its weights once, where computing in bfloat16 would round every sum after
     network in bfloat16 -> widen -> the same network; float32 in, float32 out
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -57,5 +59,5 @@ def _wide(layer: nn.Linear | nn.Conv2d) -> nn.Module:
             )  # fmt: skip
     wide.weight = layer.weight
     if has_bias:
-        wide.bias = layer.bias
+        wide.register_parameter("bias", cast("nn.Parameter", layer.bias))
     return wide.train(layer.training)

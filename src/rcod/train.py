@@ -17,6 +17,7 @@ from rcod.data import Batch, Pairs, build_crops, build_pairs, photos_in
 from rcod.device import seeded
 from rcod.elder import build_guides, chosen
 from rcod.errors import RcodError
+from rcod.estimators import MetricEstimator
 from rcod.learner import Learner
 from rcod.lora import attach, merge
 from rcod.objectives import Networks, cost
@@ -47,6 +48,8 @@ def prepare(recipe: Recipe, start: Path | None, trunk: Path | None) -> tuple[Sys
         onestep, metric = build(system)
     else:
         raise RcodError(f"{recipe.name} continues from a model; name it with --start FILE")
+    if not isinstance(metric, MetricEstimator):
+        raise RcodError(f"{recipe.name} trains the project's own model, got {system.name}")
     teacher = copy.deepcopy(onestep.backbone.unet).requires_grad_(False)
     critic = copy.deepcopy(onestep.backbone.unet)
     if recipe.goal == "restore":
