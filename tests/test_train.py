@@ -81,9 +81,7 @@ def test_a_resumed_run_equals_an_unbroken_one(
 def test_a_restore_step_moves_student_critic_and_adversary(
     photos: Path, autoencoder: Path, tmp_path: Path
 ):
-    setting = recipe(
-        "tiny-rcod", steps="2", perceive_from="0", adversary_from="0", losses__distill="0,0.1"
-    )
+    setting = recipe("tiny-rcod", steps="2", losses__distill="0,0.1", losses__adversary="0,0.1")
     crops = train.build_crops(train.photos_in(photos), photos.parent / "cache", setting.data)
     pairs = train.build_pairs(crops, setting.data, workers=1)
     system, nets = train.prepare(setting.model_copy(update={"goal": "prior"}), autoencoder, None)
