@@ -11,9 +11,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,11 +58,10 @@ def maker(contender: Contender) -> Maker:
 def _ncnn(param: Path) -> Maker:
     """A network of Tencent's ncnn, on the CPU, through the `peers` extra."""
     try:
-        import ncnn
-        import numpy as np
+        ncnn = import_module("ncnn")
     except ImportError:
         raise RcodError(f"{param} needs ncnn: pip install 'rcod[peers]'") from None
-    net = ncnn.Net()  # pyright: ignore[reportAttributeAccessIssue]
+    net = ncnn.Net()
     net.opt.use_vulkan_compute = False
     net.opt.num_threads = torch.get_num_threads()
     if net.load_param(str(param)) or net.load_model(str(param.with_suffix(".bin"))):
@@ -70,7 +71,7 @@ def _ncnn(param: Path) -> Maker:
     def make(lr: Tensor) -> Tensor:
         values = np.ascontiguousarray(lr.numpy())  # ncnn reads it later: keep it alive
         with net.create_extractor() as run:
-            run.input(first, ncnn.Mat(values))  # pyright: ignore[reportAttributeAccessIssue]
+            run.input(first, ncnn.Mat(values))
             code, out = run.extract(last)
             if code:
                 raise RcodError(f"{param} must enlarge a picture, ncnn returned {code}")
@@ -82,18 +83,17 @@ def _ncnn(param: Path) -> Maker:
 def _spandrel(path: Path) -> Maker:
     """A network that spandrel knows (Real-ESRGAN, SwinIR, DAT, ...)."""
     try:
-        from spandrel import ImageModelDescriptor, ModelLoader
-        from spandrel import UnsupportedModelError as Unknown
+        spandrel = import_module("spandrel")
     except (ImportError, RuntimeError) as error:  # torchvision may not fit torch
         raise RcodError(
             f"{path} needs spandrel and torchvision: pip install 'rcod[peers]'; here: "
             f"{str(error).splitlines()[0]}"
         ) from None
     try:
-        model = ModelLoader(device="cpu").load_from_file(str(path))
-    except (Unknown, RuntimeError, OSError, ValueError) as error:
+        model = spandrel.ModelLoader(device="cpu").load_from_file(str(path))
+    except (spandrel.UnsupportedModelError, RuntimeError, OSError, ValueError) as error:
         raise RcodError(f"{path} must be a network spandrel knows, got: {error}") from None
-    if not isinstance(model, ImageModelDescriptor) or model.scale != SCALE:
+    if not isinstance(model, spandrel.ImageModelDescriptor) or model.scale != SCALE:
         raise RcodError(f"{path} must enlarge pictures {SCALE} times, it doesn't")
     model.eval()
     return lambda lr: model(lr[None])[0].clamp(0, 1)
