@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rcod.aids import aid
 from rcod.data import digest
 from rcod.device import seeded
 from rcod.errors import RcodError
@@ -45,9 +46,9 @@ class Elder(nn.Module):
         self.leave = conv(width, 3)
 
     @classmethod
-    def load(cls, aids: Path) -> Self:
-        """The published weights, from a folder of aids, in bfloat16."""
-        path = aids / FILE
+    def load(cls, aids: Path | None = None) -> Self:
+        """The published weights, from a folder of aids (default: see `aid`), in bfloat16."""
+        path = aid(FILE, aids)
         if not path.is_file():
             raise RcodError(f"guides need {path}; tools/fetch_aids.py fetches it")
         elder = cls()
@@ -87,14 +88,14 @@ def chosen(chance: Tensor, count: int) -> Tensor:
 
 
 @torch.inference_mode()
-def build_guides(pairs: Path, chance: Tensor, count: int, aids: Path) -> Path:
+def build_guides(pairs: Path, chance: Tensor, count: int, aids: Path | None) -> Path:
     """Write the elder's pictures of `count` crops beside `pairs`; goes on where it was broken off.
 
     Args:
         pairs: degraded crops, (N, 3, S/4, S/4) uint8.
         chance: weight of each crop, (N,).
         count: how many guides to make, at most N.
-        aids: folder with the elder's weights.
+        aids: folder with the elder's weights; by default as for the other aids.
 
     Returns:
         `guides-KEY.npy`, (count, 3, S, S) uint8; row i belongs to crop `chosen(chance, count)[i]`.

@@ -119,7 +119,7 @@ def run(
     system, nets = prepare(recipe, start, trunk)
     data, rng = Pairs(crops, pairs), seeded(recipe.seed)
     if pairs is not None and recipe.guides:
-        guides = build_guides(pairs, data.chance, recipe.guides, trunk or folder)
+        guides = build_guides(pairs, data.chance, recipe.guides, trunk)
         data.add_guides(guides, chosen(data.chance, recipe.guides))
     if recipe.goal == "autoencoder":
         batch = next(data.batches(1024, recipe.window, rng))
