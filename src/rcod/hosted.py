@@ -22,7 +22,7 @@ from rcod.errors import RcodError
 from rcod.framing import frame, truncate
 from rcod.images import Photo
 from rcod.onestep import OneStep
-from rcod.passes import TILE, ColorFix, Pass, Seen, Watch, clock, finished
+from rcod.passes import TILE, ColorFix, Order, Pass, Seen, Watch, clock, finished
 from rcod.resample import resize
 from rcod.systems import System
 from rcod.tiling import tiled
@@ -96,19 +96,8 @@ def look_at(
 
 
 @dataclass(frozen=True)
-class HostedPass:
+class HostedPass(Order):
     """One photo at one timestep of a published system, or at several that a map mixes."""
-
-    system: System
-    onestep: OneStep  # tuned to the photo
-    photo: Photo
-    seen: Seen
-    place: int | Tensor  # a timestep, or a map (1, h, w) of places on the dial
-    size: tuple[int, int]  # height and width of the result
-    color: ColorFix
-    tile: int
-    seconds: dict[str, float]
-    watch: Watch
 
     @torch.inference_mode()
     def pieces(self) -> Iterator[tuple[Photo, int, int]]:

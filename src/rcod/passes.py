@@ -106,11 +106,11 @@ def grid(
 
 
 @dataclass(frozen=True)
-class Pass:
-    """One photo at one place of the dial."""
+class Order:
+    """One photo at one place of the dial: what a pass is given."""
 
     system: System
-    onestep: OneStep
+    onestep: OneStep  # a published system's is tuned to the photo
     photo: Photo
     seen: Seen
     place: int | Tensor  # a timestep, or a map (1, h, w) of places on the dial
@@ -119,6 +119,11 @@ class Pass:
     tile: int
     seconds: dict[str, float]
     watch: Watch
+
+
+@dataclass(frozen=True)
+class Pass(Order):
+    """An order filled piece by piece."""
 
     @torch.inference_mode()
     def pieces(self) -> Iterator[tuple[Photo, int, int]]:
