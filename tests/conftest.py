@@ -1,5 +1,7 @@
 """What several tests share: the numbers of the original programs, and a tiny network."""
 
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,3 +23,18 @@ def golden(name: str) -> dict[str, np.ndarray]:
 def two_threads() -> None:
     """Sums depend on the number of threads; keep it the same everywhere."""
     torch.set_num_threads(2)
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command in this process, where PyTorch has started already."""
+    from rcod.cli import app
+
+    def run_here(*arguments: object) -> subprocess.CompletedProcess[str]:
+        with pytest.raises(SystemExit) as left:
+            app([str(argument) for argument in arguments])
+        shown = capsys.readouterr()
+        assert isinstance(left.value.code, int)
+        return subprocess.CompletedProcess([], left.value.code, shown.out, shown.err)
+
+    return run_here

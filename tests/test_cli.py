@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,21 +23,6 @@ needs_tiny = pytest.mark.skipif(
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rcod", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
-
-
-@pytest.fixture
-def here(capsys: pytest.CaptureFixture[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The same in this process, where PyTorch has started already."""
-    from rcod.cli import app
-
-    def run_here(*arguments: object) -> subprocess.CompletedProcess[str]:
-        with pytest.raises(SystemExit) as left:
-            app([str(argument) for argument in arguments])
-        shown = capsys.readouterr()
-        assert isinstance(left.value.code, int)
-        return subprocess.CompletedProcess([], left.value.code, shown.out, shown.err)
-
-    return run_here
 
 
 def photo(path: Path, width: int = 24, height: int = 20) -> Path:

@@ -17,21 +17,6 @@ needs_tiny = pytest.mark.skipif(
 
 
 @pytest.fixture
-def here(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process."""
-    from rcod.cli import app
-
-    def run_here(*arguments: object) -> subprocess.CompletedProcess[str]:
-        with pytest.raises(SystemExit) as left:
-            app([str(argument) for argument in arguments])
-        shown = capsys.readouterr()
-        assert isinstance(left.value.code, int)
-        return subprocess.CompletedProcess([], left.value.code, shown.out, shown.err)
-
-    return run_here
-
-
-@pytest.fixture
 def pairs(tmp_path: Path, here: Run) -> Path:
     """A synthetic set of two pairs, 64 pixels a side."""
     photo = tmp_path / "photo.png"
