@@ -28,7 +28,7 @@ def two_threads() -> None:
 @pytest.fixture
 def here(capsys: pytest.CaptureFixture[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a command in this process, where PyTorch has started already."""
-    from rcod.cli import app
+    from rcod.doors.cli import app
 
     def run_here(*arguments: object) -> subprocess.CompletedProcess[str]:
         with pytest.raises(SystemExit) as left:

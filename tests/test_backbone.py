@@ -2,7 +2,7 @@
 
 import torch
 
-from rcod.backbone import TinyBackbone, TinySettings, fit_basis, lap, lapping
+from rcod.networks.backbone import TinyBackbone, TinySettings, fit_basis, lap, lapping
 
 SMALL = TinySettings(
     latent=12, lap=-15, waves=4, widths=(8, 16), blocks=(1, 2, 1), tokens=8, heads=2

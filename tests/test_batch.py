@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from test_cli import ENVIRONMENT
 
-from rcod.batch import pipe, rehearse, run
 from rcod.errors import RcodError
-from rcod.images import Photo, read, write
-from rcod.jobs import Job, make_folder
-from rcod.orders import Options
-from rcod.placing import own_prefix, sweep
-from rcod.restore import Restorer
+from rcod.pixels.images import Photo, read, write
+from rcod.pixels.placing import own_prefix, sweep
+from rcod.using.batch import pipe, rehearse, run
+from rcod.using.jobs import Job, make_folder
+from rcod.using.orders import Options
+from rcod.using.restore import Restorer
 
 OPTIONS = Options(realism=0.0, scale=2.0)
 

@@ -5,10 +5,10 @@ import sys
 import pytest
 import torch
 
-from rcod.benchmark import _run, benchmark, cold
-from rcod.checkpoint import find_weights
 from rcod.errors import RcodError
-from rcod.peers import peak_mb
+from rcod.judging.benchmark import _run, benchmark, cold
+from rcod.judging.peers import peak_mb
+from rcod.networks.checkpoint import find_weights
 
 needs_tiny = pytest.mark.skipif(
     not find_weights("tiny").is_file(), reason="the tiny model's weights are not in the package"

@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rcod.backbone import TinySettings
-from rcod.checkpoint import find_weights, load, save
 from rcod.errors import RcodError
-from rcod.systems import SYSTEMS, build
+from rcod.networks.backbone import TinySettings
+from rcod.networks.checkpoint import find_weights, load, save
+from rcod.networks.systems import SYSTEMS, build
 
 SMALL = SYSTEMS["tiny"].model_copy(
     update={"model": TinySettings(latent=12, widths=(8, 16), blocks=(1, 1, 1), tokens=8, heads=2)}

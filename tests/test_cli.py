@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import rcod
-from rcod.checkpoint import find_weights
+from rcod.networks.checkpoint import find_weights
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(rcod.__file__).parents[1]), "COLUMNS": "200"}
 needs_tiny = pytest.mark.skipif(
@@ -53,7 +53,8 @@ def test_version_help_and_models():
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys, rcod.cli; print({'torch', 'numpy', 'PIL', 'pydantic'} & set(sys.modules))"
+    heavy = "{'torch', 'numpy', 'PIL', 'pydantic'}"
+    code = f"import sys, rcod.doors.cli; print({heavy} & set(sys.modules))"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     assert done.stdout.strip() == "set()", done

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rcod.color import match_adain, match_wavelet
+from rcod.pixels.color import match_adain, match_wavelet
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "color" / "color_fix.npz"
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from rcod.data import DataSettings, Pairs, build_crops, build_pairs, photos_in
 from rcod.errors import RcodError
+from rcod.training.data import DataSettings, Pairs, build_crops, build_pairs, photos_in
 
 SETTINGS = DataSettings(crop=64, crops=6)
 

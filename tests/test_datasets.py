@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from rcod.datasets import open_dataset, pixels, spread, stem
 from rcod.errors import RcodError
+from rcod.judging.datasets import open_dataset, pixels, spread, stem
 
 
 def picture(path: Path, side: int) -> Path:

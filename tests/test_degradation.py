@@ -9,7 +9,8 @@ from conftest import golden
 from pydantic import ValidationError
 from torch import Tensor
 
-from rcod.degradation import (
+from rcod.errors import RcodError
+from rcod.training.degradation import (
     SETTINGS,
     DegradeSettings,
     Mode,
@@ -20,8 +21,7 @@ from rcod.degradation import (
     poisson_noise,
     resize,
 )
-from rcod.errors import RcodError
-from rcod.kernels import KernelSettings, blur
+from rcod.training.kernels import KernelSettings, blur
 
 MODES: tuple[Mode, ...] = ("area", "bilinear", "bicubic")
 

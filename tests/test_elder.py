@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rcod import elder
 from rcod.errors import RcodError
+from rcod.training import elder
 
 
 def pairs_in(folder: Path) -> Path:

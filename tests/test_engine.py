@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from rcod.engine import Engine, Full, Stopped, Ticket
+from rcod.doors.engine import Engine, Full, Stopped, Ticket
 from rcod.errors import RcodError
 
 

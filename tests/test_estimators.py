@@ -2,7 +2,7 @@
 
 import torch
 
-from rcod.estimators import MetricEstimator
+from rcod.networks.estimators import MetricEstimator
 
 
 def test_the_estimate_is_never_negative_and_one_a_photo():

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from rcod import evaluate as evaluating
-from rcod.checkpoint import find_weights
-from rcod.contenders import parse
-from rcod.datasets import Dataset, Pair, open_dataset
+from rcod.doors.evaluating import evaluate as evaluating
 from rcod.errors import RcodError
-from rcod.evaluate import Found, run, save_csv
-from rcod.images import Photo, write
-from rcod.journal import Made, append, read_lines
-from rcod.judge import Judge
-from rcod.metrics import eight_bit
-from rcod.peers import bicubic, perform
+from rcod.judging.contenders import parse
+from rcod.judging.datasets import Dataset, Pair, open_dataset
+from rcod.judging.evaluate import Found, run, save_csv
+from rcod.judging.journal import Made, append, read_lines
+from rcod.judging.judge import Judge
+from rcod.judging.peers import bicubic, perform
+from rcod.networks.checkpoint import find_weights
+from rcod.pixels.images import Photo, write
+from rcod.pixels.metrics import eight_bit
 
 needs_tiny = pytest.mark.skipif(
     not find_weights("tiny").is_file(), reason="the bundled model's weights are not there yet"

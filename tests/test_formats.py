@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from test_images import TURN, colours, grey_profile, swapped_profile
 
-from rcod.decode import decode
-from rcod.encode import Frame, writer
 from rcod.errors import RcodError
-from rcod.images import Photo, read, suffix_of, write
-from rcod.metadata import Tags
-from rcod.profiles import srgb_profile
+from rcod.pixels.decode import decode
+from rcod.pixels.encode import Frame, writer
+from rcod.pixels.images import Photo, read, suffix_of, write
+from rcod.pixels.metadata import Tags
+from rcod.pixels.profiles import srgb_profile
 
 RAMP = torch.linspace(0, 1, 60).view(1, 1, -1).expand(3, 40, -1)
 MAKE, WHEN, CAMERA, EXPOSURE, GPS = 0x010F, 0x0132, 0x8769, 0x829A, 0x8825

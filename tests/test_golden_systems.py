@@ -10,14 +10,14 @@ import torch
 from conftest import SHARED, golden
 from torch import Tensor
 
-from rcod.assembly import Parts
-from rcod.checkpoint import convert, load
-from rcod.framing import Frame, frame
-from rcod.hosted import keep_colors
-from rcod.onestep import OneStep
-from rcod.resample import resize
-from rcod.stable import StableBackbone
-from rcod.systems import SYSTEMS, System
+from rcod.networks.assembly import Parts
+from rcod.networks.checkpoint import convert, load
+from rcod.networks.framing import Frame, frame
+from rcod.networks.onestep import OneStep
+from rcod.networks.stable import StableBackbone
+from rcod.networks.systems import SYSTEMS, System
+from rcod.pixels.resample import resize
+from rcod.using.hosted import keep_colors
 
 pytest.importorskip("diffusers", reason="not checked here: pip install 'rcod[sd]'")
 

@@ -8,11 +8,11 @@ from safetensors.torch import load_file
 from test_golden_systems import GOLDEN, loaded
 from torch import Tensor
 
-from rcod.grouping import GroupSettings, latent_metric, timestep_of_metric
-from rcod.lora import Factors, attach_factors
-from rcod.schedule import add_noise, alphas, predict_clean
-from rcod.stable import StableBackbone, empty_network, fill_network, read_config
-from rcod.vsd import critic_loss, distill
+from rcod.diffusion.grouping import GroupSettings, latent_metric, timestep_of_metric
+from rcod.diffusion.schedule import add_noise, alphas, predict_clean
+from rcod.networks.lora import Factors, attach_factors
+from rcod.networks.stable import StableBackbone, empty_network, fill_network, read_config
+from rcod.training.vsd import critic_loss, distill
 
 pytest.importorskip("diffusers", reason="not checked here: pip install 'rcod[sd]'")
 

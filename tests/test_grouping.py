@@ -6,8 +6,7 @@ import pytest
 import torch
 from conftest import golden
 
-from rcod.errors import RcodError
-from rcod.grouping import (
+from rcod.diffusion.grouping import (
     GroupSettings,
     distill_range,
     latent_metric,
@@ -16,6 +15,7 @@ from rcod.grouping import (
     timestep_of_metric,
     timestep_of_realism,
 )
+from rcod.errors import RcodError
 
 RELEASED = GroupSettings()
 

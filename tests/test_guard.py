@@ -5,10 +5,10 @@ import asyncio
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rcod.engine import Engine
+from rcod.doors.engine import Engine
+from rcod.doors.guard import Guard, Limits, Refusal, check_token, host_of
+from rcod.doors.meters import Meters
 from rcod.errors import RcodError
-from rcod.guard import Guard, Limits, Refusal, check_token, host_of
-from rcod.meters import Meters
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_slow_body_is_refused_in_time():
 
 
 def test_a_body_is_refused_where_it_grows_too_long(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("rcod.guard.LINGER", 0.05)
+    monkeypatch.setattr("rcod.doors.guard.LINGER", 0.05)
     messages = [piece(400), piece(400), piece(400)]
     start, body, *_ = sent(reader, Limits(body=1000), messages)
     assert start["status"] == 413 and b"at most 0.001 MB" in body["body"] and messages == []

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from rcod.errors import RcodError
-from rcod.framing import frame, pad, truncate
-from rcod.guide import Guide, block_of
-from rcod.hosted import allowed, keep_colors, latent_side
-from rcod.lora import Factors, attach_factors, twin
-from rcod.storage import widen
-from rcod.systems import SYSTEMS, covers
+from rcod.networks.framing import frame, pad, truncate
+from rcod.networks.guide import Guide, block_of
+from rcod.networks.lora import Factors, attach_factors, twin
+from rcod.networks.storage import widen
+from rcod.networks.systems import SYSTEMS, covers
+from rcod.using.hosted import allowed, keep_colors, latent_side
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (48, 40), (75, 70), (64, 400)])

@@ -10,10 +10,10 @@ import torch
 from PIL import Image, ImageCms
 from torch import Tensor
 
-from rcod import placing
 from rcod.errors import RcodError
-from rcod.images import Photo, check_writable, find, from_pil, read, to_pil, write
-from rcod.profiles import srgb_profile
+from rcod.pixels import placing
+from rcod.pixels.images import Photo, check_writable, find, from_pil, read, to_pil, write
+from rcod.pixels.profiles import srgb_profile
 
 TURN = 0x0112  # EXIF's orientation
 

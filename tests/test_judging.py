@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from rcod.checkpoint import find_weights
+from rcod.networks.checkpoint import find_weights
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 needs_tiny = pytest.mark.skipif(

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
-from rcod.kernels import (
+from rcod.training.kernels import (
     KernelSettings,
     blur,
     choose,

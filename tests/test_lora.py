@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from rcod.errors import RcodError
-from rcod.lora import LowRank, attach, merge
+from rcod.networks.lora import LowRank, attach, merge
 
 
 def network() -> nn.Sequential:

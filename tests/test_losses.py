@@ -2,7 +2,7 @@
 
 import torch
 
-from rcod.losses import draw_share, pixel, texture, weight_of
+from rcod.training.losses import draw_share, pixel, texture, weight_of
 
 
 def test_weights_run_straight_between_the_ends():

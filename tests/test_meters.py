@@ -1,6 +1,6 @@
 """What a monitor reads."""
 
-from rcod.meters import Meters
+from rcod.doors.meters import Meters
 
 
 def test_counts_and_times_in_prometheus_format():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rcod.metrics import detail, luma, psnr_y, ssim_y
+from rcod.pixels.metrics import detail, luma, psnr_y, ssim_y
 
 
 def picture(seed: int = 0, side: int = 48) -> Tensor:

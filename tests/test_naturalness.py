@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rcod.naturalness import Niqe
+from rcod.pixels.naturalness import Niqe
 
 SHAPES = np.arange(0.2, 10.001, 0.001)
 GAMMAS = [

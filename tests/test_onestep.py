@@ -2,9 +2,9 @@
 
 import torch
 
-from rcod.backbone import TinySettings
-from rcod.onestep import enlarge
-from rcod.systems import SYSTEMS, build
+from rcod.networks.backbone import TinySettings
+from rcod.networks.onestep import enlarge
+from rcod.networks.systems import SYSTEMS, build
 
 SMALL = SYSTEMS["tiny"].model_copy(
     update={"model": TinySettings(latent=12, widths=(8, 16), blocks=(1, 1, 1), tokens=8, heads=2)}

@@ -8,17 +8,17 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from rcod.color import match_adain, match_spread, measure_spread
-from rcod.dial import Dial, fit_map, realism_of_metric, shares
+from rcod.diffusion.dial import Dial, fit_map, realism_of_metric, shares
+from rcod.diffusion.grouping import GroupSettings
 from rcod.errors import RcodError
-from rcod.forecast import foresee, keep_to, parse_memory
-from rcod.grouping import GroupSettings
-from rcod.images import Photo
-from rcod.onestep import enlarge
-from rcod.passes import part_of, shrunk
-from rcod.resample import fitted, resize, resize_part, spread_colours
-from rcod.restore import Restorer
-from rcod.tiling import merged, spans
+from rcod.networks.onestep import enlarge
+from rcod.pixels.color import match_adain, match_spread, measure_spread
+from rcod.pixels.images import Photo
+from rcod.pixels.resample import fitted, resize, resize_part, spread_colours
+from rcod.pixels.tiling import merged, spans
+from rcod.using.forecast import foresee, keep_to, parse_memory
+from rcod.using.passes import part_of, shrunk
+from rcod.using.restore import Restorer
 
 
 def noise(*shape: int) -> Tensor:

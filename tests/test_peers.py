@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from rcod.contenders import Contender, parse
-from rcod.datasets import pixels
 from rcod.errors import RcodError
-from rcod.images import Photo, write
-from rcod.peers import bicubic, maker, perform
+from rcod.judging.contenders import Contender, parse
+from rcod.judging.datasets import pixels
+from rcod.judging.peers import bicubic, maker, perform
+from rcod.pixels.images import Photo, write
 
 NEAREST = """7767517
 2 2

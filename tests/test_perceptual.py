@@ -6,10 +6,10 @@ import pytest
 import torch
 from test_metrics import noisy, picture
 
-from rcod.aids import aid
-from rcod.datasets import pixels
 from rcod.errors import RcodError
-from rcod.perceptual import LpipsHed, VggTrunk
+from rcod.judging.datasets import pixels
+from rcod.pixels.aids import aid
+from rcod.pixels.perceptual import LpipsHed, VggTrunk
 
 BENCH = Path(__file__).parents[2] / "shared" / "benchmarks" / "realsr"
 needs_bench = pytest.mark.skipif(

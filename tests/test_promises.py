@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from rcod.datasets import Pair, match, stem
-from rcod.images import Photo, write
-from rcod.judge import Judge
-from rcod.peers import bicubic
-from rcod.promises import Report, Sweep, study_dial, sweep
-from rcod.restore import Restorer
+from rcod.judging.datasets import Pair, match, stem
+from rcod.judging.judge import Judge
+from rcod.judging.peers import bicubic
+from rcod.judging.promises import Report, Sweep, study_dial, sweep
+from rcod.pixels.images import Photo, write
+from rcod.using.restore import Restorer
 
 PLACES = {"fidelity": 0.0, "neutral": 0.5, "realism": 1.0, "auto": 0.5}
 

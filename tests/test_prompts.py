@@ -2,7 +2,7 @@
 
 import torch
 
-from rcod.prompts import TinyTower, VisualPrompt
+from rcod.networks.prompts import TinyTower, VisualPrompt
 
 
 def test_any_size_gives_the_same_number_of_tokens():

@@ -12,13 +12,13 @@ from PIL import Image
 from test_golden_systems import BASES, FILES, GOLDEN, converted, parts
 from typer.testing import CliRunner
 
-from rcod.assembly import Parts
-from rcod.bases import MIRRORS, find_base
-from rcod.checkpoint import convert, load
-from rcod.cli import app
+from rcod.doors.cli import app
 from rcod.errors import RcodError
-from rcod.restore import Restorer
-from rcod.systems import SYSTEMS
+from rcod.networks.assembly import Parts
+from rcod.networks.bases import MIRRORS, find_base
+from rcod.networks.checkpoint import convert, load
+from rcod.networks.systems import SYSTEMS
+from rcod.using.restore import Restorer
 
 PICTURE = "astronaut_64x64"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from rcod.errors import RcodError
-from rcod.recipe import RECIPES, Recipe, recipe_named
+from rcod.training.recipe import RECIPES, Recipe, recipe_named
 
 
 def test_a_recipe_survives_its_own_text():

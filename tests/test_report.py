@@ -8,13 +8,13 @@ import pytest
 import torch
 from browser import chromium, complaints, hosts, wait_for
 
-from rcod.datasets import Dataset, open_dataset
-from rcod.evaluate import Found, Row
-from rcod.images import Photo, write
-from rcod.journal import Made
-from rcod.judge import Judge
-from rcod.peers import bicubic
-from rcod.report import differing_place, published, write_report
+from rcod.judging.datasets import Dataset, open_dataset
+from rcod.judging.evaluate import Found, Row
+from rcod.judging.journal import Made
+from rcod.judging.judge import Judge
+from rcod.judging.peers import bicubic
+from rcod.judging.report import differing_place, published, write_report
+from rcod.pixels.images import Photo, write
 
 LABELS = ("tiny@fidelity", "tiny@neutral", "tiny@realism", "bicubic", "<b>theirs</b>")
 

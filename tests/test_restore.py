@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from rcod.backbone import TinySettings
 from rcod.errors import RcodError
-from rcod.images import Photo
-from rcod.restore import Level, Restorer, glances
-from rcod.systems import SYSTEMS, build
+from rcod.networks.backbone import TinySettings
+from rcod.networks.systems import SYSTEMS, build
+from rcod.pixels.images import Photo
+from rcod.using.restore import Level, Restorer, glances
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "otter.jpg"
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from rcod.schedule import STEPS, add_noise, alphas, predict_clean, restore_clean
+from rcod.diffusion.schedule import STEPS, add_noise, alphas, predict_clean, restore_clean
 
 
 def test_alphas_are_those_of_stable_diffusion():

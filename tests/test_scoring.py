@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from rcod.aids import aid
-from rcod.datasets import pixels
 from rcod.errors import RcodError
-from rcod.inception import frechet
-from rcod.judge import Judge, fingerprint
-from rcod.likeness import Dists, Lpips, alex_taps, vgg_taps
-from rcod.scoring import score_folder
+from rcod.judging.datasets import pixels
+from rcod.judging.inception import frechet
+from rcod.judging.judge import Judge, fingerprint
+from rcod.judging.likeness import Dists, Lpips, alex_taps, vgg_taps
+from rcod.judging.scoring import score_folder
+from rcod.pixels.aids import aid
 
 BENCH = Path(__file__).parents[2] / "shared" / "benchmarks" / "realsr"
 WITHIN = {"psnr": 1e-3, "ssim": 1e-3, "niqe": 0.02, "lpips": 1e-3, "dists": 1e-3}

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from running import ENVIRONMENT, Running, start
 
-from rcod.images import write
-from rcod.restore import Restorer
+from rcod.pixels.images import write
+from rcod.using.restore import Restorer
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "otter.jpg"

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from rcod.images import Photo
-from rcod.restore import Result
-from rcod.sheet import ALL, Centre, draw_sheet, lay_out
+from rcod.pixels.images import Photo
+from rcod.using.restore import Result
+from rcod.using.sheet import ALL, Centre, draw_sheet, lay_out
 
 
 def result(height: int, width: int, shade: float) -> Result:

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from rcod.errors import RcodError
-from rcod.images import Photo, from_pil
-from rcod.restore import Realism, Restorer
-from rcod.sitting import (
+from rcod.pixels.images import Photo, from_pil
+from rcod.using.restore import Realism, Restorer
+from rcod.using.sitting import (
     Place,
     Sitting,
     check_format,
@@ -107,7 +107,7 @@ def test_overlay_shows_nothing_where_nothing_departs(departure: float, alpha: in
 
 
 def test_bytes_are_those_of_the_file(restorer: Restorer, photo: Photo, tmp_path: Path):
-    from rcod.images import write
+    from rcod.pixels.images import write
 
     for format in ("png", "jpg", "webp", "tif", "avif"):
         write(tmp_path / f"a.{format}", photo)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from rcod.datasets import open_dataset
 from rcod.errors import RcodError
-from rcod.synthetic import make_synthetic
+from rcod.judging.datasets import open_dataset
+from rcod.judging.synthetic import make_synthetic
 
 
 @pytest.fixture

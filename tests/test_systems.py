@@ -2,8 +2,8 @@
 
 from importlib.resources import files
 
-from rcod.checkpoint import load
-from rcod.systems import SYSTEMS, System
+from rcod.networks.checkpoint import load
+from rcod.networks.systems import SYSTEMS, System
 
 
 def test_rows_survive_their_own_text_and_know_their_name():

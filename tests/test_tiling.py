@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rcod.errors import RcodError
-from rcod.tiling import plan, tiled
+from rcod.pixels.tiling import plan, tiled
 
 
 def noise(*shape: int) -> Tensor:

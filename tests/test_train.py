@@ -8,12 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from rcod import checkpoint, train
 from rcod.errors import RcodError
-from rcod.learner import Learner, orthogonal
-from rcod.objectives import prior_loss
-from rcod.perceptual import LpipsHed
-from rcod.recipe import Recipe, recipe_named
+from rcod.networks import checkpoint
+from rcod.pixels.perceptual import LpipsHed
+from rcod.training import train
+from rcod.training.learner import Learner, orthogonal
+from rcod.training.objectives import prior_loss
+from rcod.training.recipe import Recipe, recipe_named
 
 SMALL = {
     "batch": "2", "window": "32", "data.crop": "64", "data.crops": "8",

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from rcod.schedule import alphas
-from rcod.vsd import critic_loss, distill, draw_timesteps
+from rcod.diffusion.schedule import alphas
+from rcod.training.vsd import critic_loss, distill, draw_timesteps
 
 
 def pulls_to(goal: Tensor):

@@ -20,11 +20,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from starlette.types import Receive, Scope, Send
 
-from rcod import web
-from rcod.guard import Refusal
-from rcod.images import Photo, read, write
-from rcod.restore import Restorer
-from rcod.sitting import Sitting
+from rcod.doors import web
+from rcod.doors.guard import Refusal
+from rcod.pixels.images import Photo, read, write
+from rcod.using.restore import Restorer
+from rcod.using.sitting import Sitting
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "heron.jpg"

@@ -17,9 +17,9 @@ from statistics import median
 import torch
 from PIL import Image
 
-from rcod.images import read
-from rcod.restore import Restorer
-from rcod.sitting import Place, Sitting
+from rcod.pixels.images import read
+from rcod.using.restore import Restorer
+from rcod.using.sitting import Place, Sitting
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))

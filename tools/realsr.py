@@ -15,14 +15,14 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from rcod.datasets import Pair, match, stem
 from rcod.errors import RcodError
-from rcod.images import Photo, read, write
-from rcod.judge import Judge
-from rcod.metrics import psnr_y
-from rcod.promises import BICUBIC, Report, Score, average, study_dial
-from rcod.restore import Restorer
-from rcod.scoring import score_folder
+from rcod.judging.datasets import Pair, match, stem
+from rcod.judging.judge import Judge
+from rcod.judging.promises import BICUBIC, Report, Score, average, study_dial
+from rcod.judging.scoring import score_folder
+from rcod.pixels.images import Photo, read, write
+from rcod.pixels.metrics import psnr_y
+from rcod.using.restore import Restorer
 
 COLUMNS = ("psnr", "ssim", "lpips-hed", "detail", "niqe", "color_shift")
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rcod import passes
-from rcod.images import Photo, read
-from rcod.resample import resize
-from rcod.restore import Restorer
+from rcod.pixels.images import Photo, read
+from rcod.pixels.resample import resize
+from rcod.using import passes
+from rcod.using.restore import Restorer
 
 SHAPE = (233, 301)  # LR pixels of a piece: odd, and more than one tile in both directions
 TILES = (128, 136, 160, 192, 224)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rcod.errors import RcodError
 
 if TYPE_CHECKING:
-    from rcod.restore import Realism, Restorer
+    from rcod.using.restore import Realism, Restorer
 
 __all__ = ["RcodError", "Realism", "Restorer", "__version__"]
 
@@ -22,5 +22,5 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     """Import what needs PyTorch on first use, so that the command line starts at once."""
     if name in ("Restorer", "Realism"):
-        return getattr(import_module("rcod.restore"), name)
+        return getattr(import_module("rcod.using.restore"), name)
     raise AttributeError(f"module 'rcod' has no attribute '{name}'")

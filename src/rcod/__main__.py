@@ -1,6 +1,6 @@
 """`python -m rcod` is the command `rcod`."""
 
-from rcod.cli import main
+from rcod.doors.cli import main
 
 if __name__ == "__main__":
     main()

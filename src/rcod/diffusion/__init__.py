@@ -1,0 +1,1 @@
+"""The mathematics of one diffusion step: tensors in, tensors out, no networks."""

@@ -1,0 +1,201 @@
+"""The commands; arguments stop here.
+
+    rcod upscale PHOTO... -o DIR [--realism auto] [--scale 4]
+    rcod plan PHOTO...
+    rcod models
+    rcod convert FILE... --system NAME -o OUT.safetensors
+    rcod train RECIPE --photos DIR --run DIR [key=value ...]
+    rcod score SR_DIR HR_DIR | evaluate SET... -o DIR | degrade PHOTO... -o DIR | study NAME SET
+    rcod benchmark
+    rcod web | serve [--port 7860]
+
+What a caller can fix is one line on standard error and exit code 2. Everything that needs
+PyTorch is imported inside the commands, so that help comes at once.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rcod import __version__
+from rcod.doors.evaluating import degrade, evaluate, score, study
+from rcod.doors.terminal import plain_errors as _plain_errors
+from rcod.doors.terminal import say as _say
+from rcod.doors.upscaling import DeviceOption, DtypeOption, ModelOption, plan, upscale
+from rcod.errors import RcodError
+
+app = typer.Typer(
+    name="rcod",
+    help="Enlarge and restore real photos, with a dial from fidelity to realism.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="rcod")
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        _say(f"rcod {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Enlarge and restore real photos, with a dial from fidelity to realism."""
+
+
+app.command()(upscale)
+app.command()(plan)
+app.command()(score)
+app.command()(evaluate)
+app.command()(degrade)
+app.command()(study)
+
+
+@app.command()
+def models() -> None:
+    """List the models that can be loaded, with their licences."""
+    with _plain_errors():
+        from rcod.networks.systems import SYSTEMS
+
+        width = max(len(name) for name in SYSTEMS)
+        for system in SYSTEMS.values():
+            ships = "ships inside" if system.weights else "to be converted"
+            _say(f"{system.name:{width}}  {system.licence}, {ships}: {system.summary}")
+
+
+@app.command()
+def convert(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="As published.")],
+    system: Annotated[str, typer.Option(help="osediff, rcod_o, s3diff, rcod_s or pisa_sr.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT.safetensors")],
+    base: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Check every layer against this base.")
+    ] = None,
+) -> None:
+    """Turn a published checkpoint into one safetensors file; nothing in it is run."""
+    with _plain_errors():
+        from rcod.networks.checkpoint import companions
+        from rcod.networks.checkpoint import convert as turn
+
+        found = companions(files, system)
+        for path in found:
+            _say(f"{path}: taken along, since it lies beside {files[0].name}")
+        row = turn([*files, *found], system, out, base)
+        metric = ", auto included" if row.metric else ""
+        _say(f"{out}: {row.name}{metric}; it stands on {row.base}, named by --base")
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name; a wrong one lists them all.")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As in optim.lr=1e-4.")
+    ] = None,
+    *,
+    photos: Annotated[Path, typer.Option(help="A folder of photos, or a list of their paths.")],
+    folder: Annotated[Path, typer.Option("--run", metavar="DIR", help="The run's folder.")],
+    start: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The model to continue from.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Crops and pairs, shared between runs.")
+    ] = None,
+    aids: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="What tools/fetch_aids.py has fetched.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a broken run.")] = False,
+) -> None:
+    """Train a recipe; the model lies in the run's folder at every moment."""
+    with _plain_errors():
+        from rcod.training import train as training
+        from rcod.training.recipe import recipe_named
+
+        pairs = [change.partition("=") for change in changes or []]
+        if wrong := [key for key, equals, _ in pairs if not equals]:
+            raise RcodError(f"settings are changed by key=value, got {wrong[0]}")
+        settings = recipe_named(recipe, {key: value for key, _, value in pairs})
+        model = training.run(
+            settings, photos, folder, start=start, resume=resume, cache=cache, trunk=aids
+        )
+        _say(f"{settings.name}: the model is {model}")
+
+
+@app.command()
+def benchmark(
+    model: ModelOption = "tiny",
+    size: Annotated[str, typer.Option(help="Side of the input; sd with --systems.")] = "128",
+    systems: Annotated[
+        str | None, typer.Option(help="Published systems at full size, as in osediff,rcod_o.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed calls after the first.")] = 5,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    with_cold: Annotated[
+        bool, typer.Option("--cold", help="Time whole commands from a standing start too.")
+    ] = False,
+) -> None:
+    """Print seconds per stage and peak memory, as JSON."""
+    with _plain_errors():
+        from rcod.judging.benchmark import benchmark as measure
+        from rcod.judging.benchmark import cold
+
+        if systems is not None:
+            from rcod.judging.fullsize import measure_all
+
+            precision = "bfloat16" if dtype == "auto" else dtype
+            side = 128 if size == "sd" else _side(size)
+            _say(json.dumps(measure_all(systems.split(","), side, precision), indent=2))
+            return
+        numbers: dict[str, object] = {**measure(model, _side(size), repeats, device, dtype)}
+        if with_cold:
+            numbers["cold"] = cold()
+        _say(json.dumps(numbers, indent=2))
+
+
+def _side(text: str) -> int:
+    """Pixels a side."""
+    if not text.isdigit() or int(text) < 1:
+        raise RcodError(f"--size must be pixels a side, or sd with --systems, got {text}")
+    return int(text)
+
+
+@app.command("web")
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7860,
+    model: ModelOption = "tiny",
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    queue: Annotated[int, typer.Option(min=1, help="Photos that may wait or run.")] = 8,
+    max_megabytes: Annotated[int, typer.Option(min=1, help="Of a request.")] = 64,
+    max_megapixels: Annotated[int, typer.Option(min=1, help="Of a result.")] = 100,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one photo.")] = 300,
+    token: Annotated[
+        str | None, typer.Option(envvar="RCOD_TOKEN", help="Refuse who does not show it.")
+    ] = None,
+) -> None:
+    """Serve the page and the HTTP interface, until Ctrl-C."""
+    with _plain_errors():
+        from rcod.doors.guard import Limits
+        from rcod.doors.web import listen_and_serve
+        from rcod.using.restore import Restorer
+
+        limits = Limits(
+            queue, max_megabytes * 10**6, max_megapixels * 10**6, seconds=timeout, token=token
+        )
+        listen_and_serve(lambda: Restorer.load(model, device, dtype), host, port, limits, _say)

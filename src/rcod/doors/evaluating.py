@@ -1,0 +1,147 @@
+"""The commands that judge: `score`, `evaluate`, `degrade` and `study`.
+
+rcod score SR_DIR HR_DIR [--json FILE]
+rcod evaluate realsr --data SETS --system tiny --system bicubic --system dir:NAME=PATH -o DIR
+rcod degrade PHOTO... -o DIR [--settings osediff] [--seed 0]
+rcod study ldg|dial|mem SET
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from rcod.doors.terminal import plain_errors, say, say_aside
+from rcod.doors.upscaling import DeviceOption, DtypeOption, ModelOption
+from rcod.errors import RcodError
+
+AidsOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Weights that judge (default: RCOD_AIDS).")
+]
+MetricOption = Annotated[
+    str | None, typer.Option("--metrics", help="Only these, as in psnr,ssim,niqe.")
+]
+DataOption = Annotated[Path, typer.Option(metavar="DIR", help="Where sets lie by name.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Only so many, evenly spread.")]
+
+
+def score(
+    sr_dir: Annotated[Path, typer.Argument(metavar="SR_DIR", help="Results.")],
+    hr_dir: Annotated[Path, typer.Argument(metavar="HR_DIR", help="True pictures, same names.")],
+    out: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Every picture's scores.")
+    ] = None,
+    aids: AidsOption = None,
+    metrics: MetricOption = None,
+) -> None:
+    """Score a folder of results against the true pictures, by the field's protocol."""
+    with plain_errors():
+        if out is not None and not out.absolute().parent.is_dir():
+            raise RcodError(f"--json must name a file in a folder that exists, got {out}")
+        from rcod.judging.judge import MEASURES, Judge, fingerprint
+        from rcod.judging.scoring import score_folder
+
+        found = score_folder(sr_dir, hr_dir, Judge.load(aids, wanted=_names(metrics)))
+        if out is not None:
+            out.write_text(json.dumps(found.model(), indent=1) + "\n", encoding="utf-8")
+        say(f"{len(found.images)} pictures of {sr_dir}, mean")
+        for name, value in found.mean.items():
+            say(f"  {MEASURES[name].label:10} {value:.{MEASURES[name].digits + 2}f}")
+        for name, reason in found.missing.items():
+            say(f"  {MEASURES[name].label:10} blank: {reason}")
+        say(f"protocol {fingerprint(found.protocol)}")
+
+
+def evaluate(
+    sets: Annotated[
+        list[str], typer.Argument(metavar="SET", help="realsr, drealsr, div2k-val, NAME=DIR, DIR.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where all goes.")],
+    system: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="tiny, tiny@0.3,auto, bicubic, dir:NAME=DIR, or [NAME=]FILE: a model of ours, "
+            "ncnn (.param) or spandrel (.pth, .safetensors). Repeat it."
+        ),
+    ] = None,
+    data: DataOption = Path(),
+    limit: LimitOption = None,
+    aids: AidsOption = None,
+    metrics: MetricOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+) -> None:
+    """Compare systems and levels on sets; goes on where it was stopped; ends in report.html."""
+    with plain_errors():
+        from rcod.judging.contenders import parse
+        from rcod.judging.datasets import open_dataset, spread
+        from rcod.judging.evaluate import run
+        from rcod.judging.judge import Judge
+        from rcod.judging.report import write_report
+
+        contenders = [parse(text) for text in system or ["tiny", "bicubic"]]
+        datasets = [spread(open_dataset(text, data), limit) for text in sets]
+        judge = Judge.load(aids, wanted=_names(metrics))
+        found = run(datasets, contenders, out, judge, device, dtype, _aside)
+        page = write_report(found, out)
+        for line in found.table():
+            say(line)
+        say(f"{page}: the report; scores.csv and report.json lie beside it")
+
+
+def degrade(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", help="Files and folders.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="LR/ and HR/ go here.")],
+    settings: Annotated[
+        str, typer.Option(help="osediff (heavy), seesr, s3diff or optical.")
+    ] = "osediff",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    side: Annotated[int, typer.Option(help="Of a true picture, pixels.")] = 512,
+    crops: Annotated[int, typer.Option(min=1, help="Places cut from each photo.")] = 1,
+) -> None:
+    """Make a synthetic set: crops of good photos, and what a bad camera leaves of them."""
+    with plain_errors():
+        from rcod.judging.synthetic import make_synthetic
+        from rcod.pixels.images import find
+
+        count = make_synthetic(find(photos), out, settings, seed, side, crops)
+        say(f"{out}: {count} pairs, {settings}, seed {seed}")
+
+
+def study(
+    name: Annotated[Literal["dial", "ldg", "mem"], typer.Argument(help="What to look into.")],
+    set_: Annotated[str, typer.Argument(metavar="SET", help="realsr, ..., NAME=DIR, or DIR.")],
+    model: ModelOption = "tiny",
+    data: DataOption = Path(),
+    limit: LimitOption = None,
+    aids: AidsOption = None,
+    metrics: MetricOption = None,
+    out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="All of it.")] = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+) -> None:
+    """Measure the dial (dial), the latent metrics (ldg), or their estimator (mem)."""
+    with plain_errors():
+        from rcod.judging.datasets import open_dataset, spread
+        from rcod.judging.judge import Judge
+        from rcod.judging.studies import STUDIES
+        from rcod.using.restore import Restorer
+
+        dataset = spread(open_dataset(set_, data), limit)
+        judge = Judge.load(aids, wanted=_names(metrics))
+        found = STUDIES[name](Restorer.load(model, device, dtype), dataset.pairs, judge)
+        if out is not None:
+            out.write_text(json.dumps(found.numbers, indent=1) + "\n", encoding="utf-8")
+        for line in found.lines:
+            say(line)
+
+
+def _names(metrics: str | None) -> list[str] | None:
+    """The measures asked for, in lower case."""
+    return metrics.lower().replace(" ", "").split(",") if metrics else None
+
+
+def _aside(line: str) -> None:
+    """How far the work is, on standard error."""
+    say_aside(line)

@@ -1,0 +1,172 @@
+"""How do other programs ask for a picture? The HTTP interface.
+
+One engine answers everybody; a request waits for its turn, and leaves the queue when its
+client does. The picture's bytes are those that the command line writes.
+
+    POST /v1/upscale -> read -> seat in the queue -> Sitting.result -> encode -> bytes
+    POST /v1/levels  ->                              every level, a sheet    -> zip
+"""
+
+import io
+import json
+import zipfile
+from typing import Annotated, Literal
+
+from fastapi import FastAPI, File, Form, Request, UploadFile
+from fastapi.responses import PlainTextResponse, Response
+
+from rcod import __version__
+from rcod.doors.engine import Ticket
+from rcod.doors.service import MEDIA, Service, facts, read_dial, speak_plainly, timings
+from rcod.networks.systems import SYSTEMS
+from rcod.using.restore import ColorFix, Result
+from rcod.using.sheet import ALL
+from rcod.using.sitting import Place, Sitting, check_format, encode, encode_png
+
+Format = Literal["png", "jpg", "webp", "tif", "avif"]
+DATE = (2000, 1, 1, 0, 0, 0)  # of files in a zip, so that equal pictures are equal bytes
+
+ImageField = Annotated[UploadFile, File(description="The photo: PNG, JPEG, WebP, TIFF, ...")]
+RealismField = Annotated[
+    str, Form(description="fidelity, neutral, realism, auto, or a number from 0 to 1")
+]
+ScaleField = Annotated[float, Form(ge=1, le=8, description="enlargement; the result measures "
+                                   "round(scale * side)")]  # fmt: skip
+FormatField = Annotated[Format, Form(description="of the result's file")]
+ColorField = Annotated[ColorFix, Form(description="how the photo's colours are kept")]
+PICTURE = {
+    "description": "The picture. X-Rcod-Level, -Realism, -Timestep, -Metric and -Auto tell how it "
+    "came about, Server-Timing what took how long.",
+    "content": {media: {"schema": {"type": "string", "format": "binary"}}
+                for media in MEDIA.values() if media.startswith("image/")},
+}  # fmt: skip
+ERRORS = {
+    status: {
+        "description": meaning,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+    }
+    for status, meaning in {
+        400: "The form can't be read.",
+        401: "The token is missing or wrong.",
+        403: "Asked for under another machine's name, or by another site's page.",
+        408: "The body took too long to arrive.",
+        413: "Too many bytes, or too many pixels.",
+        422: "A field or the picture is not as it must be.",
+        500: "The server failed.",
+        503: "The queue is full; Retry-After tells when to come back.",
+        504: "The work took too long.",
+    }.items()
+}
+
+
+def create_app(service: Service) -> FastAPI:
+    """The HTTP interface, without its guard."""
+    app = FastAPI(
+        title="rcod",
+        version=__version__,
+        summary="Enlarge and restore photos, with a dial from fidelity to realism.",
+        docs_url=None,  # theirs load scripts from another host
+        redoc_url=None,
+    )
+    speak_plainly(app)
+    _add_upscale(app, service)
+    _add_levels(app, service)
+    service.meters.gauge(
+        "rcod_seats_taken", "Photos that wait or run.", lambda: float(service.engine.taken())
+    )
+
+    @app.get("/v1/models", summary="What can be loaded, and what is", responses={401: ERRORS[401]})
+    async def models() -> dict[str, object]:
+        known = [
+            {"name": s.name, "summary": s.summary, "licence": s.licence} for s in SYSTEMS.values()
+        ]
+        return {"loaded": service.restorer.system.name, "models": known}
+
+    @app.get("/healthz", summary="Whether the server answers")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok", "version": __version__}
+
+    @app.get("/metrics", summary="Counts and times for Prometheus", responses={401: ERRORS[401]})
+    async def metrics() -> PlainTextResponse:
+        return PlainTextResponse(
+            service.meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8"
+        )
+
+    return app
+
+
+def _add_upscale(app: FastAPI, service: Service) -> None:
+    """One photo in, one picture out."""
+
+    @app.post(
+        "/v1/upscale", summary="Enlarge and restore one photo",
+        response_class=Response, responses={200: PICTURE, **ERRORS},
+    )  # fmt: skip
+    async def upscale(
+        request: Request,
+        image: ImageField,
+        realism: RealismField = "auto",
+        scale: ScaleField = 4.0,
+        format: FormatField = "png",
+        color: ColorField = "wavelet",
+    ) -> Response:
+        place = Place(read_dial(realism), scale, color)
+        content = await image.read()
+
+        def work(ticket: Ticket[tuple[Result, bytes]]) -> tuple[Result, bytes]:
+            photo = service.take(content, scale)
+            check_format(photo, scale, format)
+            result = Sitting(service.restorer, photo).result(place, ticket.step)
+            return result, encode(result.photo, format)
+
+        ticket = service.engine.submit(work)
+        result, picture = await service.wait_for(request, ticket)
+        headers = {**facts(result), "server-timing": timings(result, ticket.waited)}
+        return Response(picture, media_type=MEDIA[format], headers=headers)
+
+
+def _add_levels(app: FastAPI, service: Service) -> None:
+    """One photo in, every level out."""
+
+    @app.post(
+        "/v1/levels", summary="Every level of one photo and a sheet of them, as a zip",
+        response_class=Response,
+        responses={200: {"content": {"application/zip": {}}}, **ERRORS},
+    )  # fmt: skip
+    async def levels(
+        request: Request,
+        image: ImageField,
+        scale: ScaleField = 4.0,
+        format: FormatField = "png",
+        color: ColorField = "wavelet",
+    ) -> Response:
+        Place("auto", scale, color)
+        content = await image.read()
+
+        def work(ticket: Ticket[bytes]) -> bytes:
+            photo = service.take(content, scale)
+            check_format(photo, scale, format)
+            return zip_levels(Sitting(service.restorer, photo), scale, format, color, ticket)
+
+        return Response(await service.wait(request, work), media_type=MEDIA["zip"])
+
+
+def zip_levels(
+    sitting: Sitting, scale: float, format: str, color: ColorFix, ticket: Ticket[bytes]
+) -> bytes:
+    """Every level's file, the contact sheet, and what there is to say about them."""
+    said: dict[str, dict[str, str]] = {}
+    with zipfile.ZipFile(packed := io.BytesIO(), "w") as file:
+        for number, level in enumerate(ALL):
+            ticket.step((number + 1) / (len(ALL) + 2))
+            result = sitting.result(Place(level, scale, color))
+            file.writestr(_entry(f"{level}.{format}"), encode(result.photo, format))
+            said[level] = facts(result)
+        file.writestr(_entry("levels.png"), encode_png(sitting.sheet("photo", scale, color)))
+        file.writestr(_entry("levels.json"), json.dumps(said, indent=2))
+    return packed.getvalue()
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    """A file in a zip that says nothing about now."""
+    return zipfile.ZipInfo(name, DATE)

@@ -1,0 +1,158 @@
+"""What do all the doors of the service share? The restorer, its queue, and plain answers.
+
+request -> received (bytes, checked) -> Service.wait: a seat, a turn -> result -> facts
+                                              '-> given up when the client leaves
+"""
+
+import asyncio
+import contextlib
+import io
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from PIL import Image
+from starlette.exceptions import HTTPException
+
+from rcod.doors.engine import Engine, Full, Stopped, Ticket
+from rcod.doors.guard import Limits, Refusal, busy
+from rcod.doors.meters import Meters
+from rcod.errors import RcodError
+from rcod.pixels.decode import DAMAGE
+from rcod.pixels.images import Photo
+from rcod.using.restore import Realism, Restorer, Result
+from rcod.using.sitting import take
+
+T = TypeVar("T")
+PHOTO_SHARE = 4  # a photo may have this part of a result's pixels: the network enlarges first
+GONE = 499  # the client hung up; nobody reads this
+MEDIA = {
+    "png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "tif": "image/tiff",
+    "avif": "image/avif", "zip": "application/zip",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Service:
+    """Everything behind one port."""
+
+    restorer: Restorer
+    engine: Engine
+    limits: Limits = field(default_factory=Limits)
+    meters: Meters = field(default_factory=Meters)
+
+    async def wait(self, request: Request, work: Callable[[Ticket[T]], T]) -> T:
+        """Queue a piece of work; give it up when its client leaves or its time is over."""
+        ticket = self.engine.submit(work)
+        return await self.wait_for(request, ticket)
+
+    async def wait_for(self, request: Request, ticket: Ticket[T]) -> T:
+        """The result of a ticket."""
+        result = asyncio.wrap_future(ticket.result)
+        gone = asyncio.ensure_future(_left(request))
+        try:
+            await asyncio.wait(
+                (result, gone), timeout=self.limits.seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if result.done():
+                return result.result()
+            if gone.done():
+                raise Refusal(GONE, "the client left")
+            seconds = self.limits.seconds
+            raise Refusal(504, f"the work took longer than {seconds:g} s; send a smaller photo")
+        except Stopped:
+            raise Refusal(GONE, "the work was given up") from None
+        finally:
+            ticket.stop()
+            gone.cancel()
+            result.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def take(self, content: bytes, scale: float) -> Photo:
+        """Read a photo, unless it or its result is too large; in the engine's thread."""
+        size = None
+        with contextlib.suppress(*DAMAGE, Image.DecompressionBombError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content)) as image:
+                size = image.size  # known before anything is decoded
+        if size is not None:
+            self.check_size(size, scale)
+        photo = take(content)
+        height, width = photo.pixels.shape[-2:]
+        self.check_size((width, height), scale)
+        return photo
+
+    def check_size(self, size: tuple[int, int], scale: float) -> None:
+        """Refuse what is too large to work on here."""
+        (width, height), most = size, self.limits.pixels
+        if width * height > most / PHOTO_SHARE:
+            raise Refusal(
+                413,
+                f"a photo must have at most {most / PHOTO_SHARE / 1e6:.3g} megapixels here, got "
+                f"{width} x {height}; shrink or cut it first",
+            )
+        if width * height * scale**2 > most:
+            raise Refusal(
+                413,
+                f"a result must have at most {most / 1e6:.3g} megapixels here, got {width} x "
+                f"{height} enlarged {scale:g} times; choose a smaller scale, at most "
+                f"{math.floor(10 * math.sqrt(most / width / height)) / 10:g}",
+            )
+
+
+def read_dial(text: str) -> Realism:
+    """A number, or a name that `Place` checks."""
+    try:
+        return float(text)
+    except ValueError:
+        return cast(Realism, text)
+
+
+def facts(result: Result) -> dict[str, str]:
+    """How a result came about, as headers."""
+    found = {
+        "x-rcod-level": result.level,
+        "x-rcod-realism": f"{result.realism:.4g}",
+        "x-rcod-timestep": str(result.timestep),
+        "x-rcod-auto": str(result.auto).lower(),
+    }
+    return found if result.metric is None else {**found, "x-rcod-metric": f"{result.metric:.4f}"}
+
+
+def timings(result: Result, waited: float) -> str:
+    """What took how long, milliseconds."""
+    seconds = {"queue": waited, **result.seconds}
+    return ", ".join(f"{stage};dur={1000 * spent:.1f}" for stage, spent in seconds.items())
+
+
+async def _left(request: Request) -> None:
+    """Return once the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def speak_plainly(app: FastAPI) -> None:
+    """Answer every error with one sentence."""
+
+    def say(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
+        return JSONResponse({"error": sentence}, status, headers)
+
+    def refused(request: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, Full):
+            error = busy(error)
+        if isinstance(error, Refusal):
+            return say(error.status, error.sentence, error.headers)
+        if isinstance(error, HTTPException):
+            return say(error.status_code, str(error.detail), dict(error.headers or {}))
+        if isinstance(error, RequestValidationError):
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"][1:]) or "the request"
+            return say(422, f"{where}: {first['msg']}")
+        return say(422, str(error))
+
+    for kind in (RcodError, Refusal, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, refused)

@@ -1,0 +1,152 @@
+"""What does the command line say, and how does it end?
+
+Results go to standard output, one line each; what went wrong goes to standard error, one
+sentence each. Exit codes: 0 all done, 1 some pictures were not, 2 wrong use, 130 stopped.
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from rcod.errors import RcodError
+
+if TYPE_CHECKING:
+    from rcod.using.orders import Outcome, Written
+
+    Watch = Callable[[Outcome, int, int], None]
+    Step = Callable[[float], None]
+
+STOPPED = "stopped; every file that was written is whole"
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn what a caller can fix into one line and exit code 2, and Ctrl-C into 130."""
+    try:
+        yield
+    except RcodError as error:
+        complain(str(error))
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo(STOPPED, err=True)
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def patience() -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C wait for the picture in hand; the second stops at once.
+
+    Yields:
+        Whether to stop before the next picture.
+    """
+    asked: list[float] = []
+
+    def ask(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(time.monotonic())
+
+    try:
+        before = signal.signal(signal.SIGINT, ask)
+    except ValueError:  # not in the main thread: nobody presses keys
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def progress(say_where: Callable[[str], None]) -> Iterator[tuple["Watch", "Step"]]:
+    """Show on a terminal how far the work is; elsewhere only say what was done.
+
+    Args:
+        say_where: takes the lines about results.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    bar = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[share]}"), TimeRemainingColumn(),
+        console=console, transient=True, refresh_per_second=4, disable=not console.is_terminal,
+        redirect_stdout=False, redirect_stderr=False,
+    )  # fmt: skip
+    task = bar.add_task("enlarging", total=None, share="")
+
+    def watch(outcome: "Outcome", done: int, total: int) -> None:
+        bar.stop()  # its line is cleared, so that ours stand alone
+        for written in outcome.written:
+            say_where(closing_line(outcome.source, written))
+        for note in outcome.notes:
+            say_where(f"note: {outcome.source} {note}")
+        if outcome.skipped:
+            say_where(f"{outcome.source}: done already by these settings")
+        if outcome.error is not None:
+            complain(outcome.error)
+        bar.update(task, completed=done, total=total, share="")
+        bar.start()
+
+    def step(share: float) -> None:
+        bar.update(task, share=f"{share:.0%} of this one" if share < 1 else "")
+
+    with bar:
+        yield watch, step
+
+
+def summary_table(summary: dict[str, float]) -> list[str]:
+    """What became of a folder, as lines of a table."""
+    rows = [("", "pictures", "megapixels", "seconds")]
+    rows.append(("done", str(int(summary["done"])), f"{summary['megapixels']:.1f}",
+                 f"{summary['seconds']:.1f}"))  # fmt: skip
+    rows += [(name, str(int(summary[name])), "", "") for name in ("skipped", "failed")]
+    return [f"{a:8}{b:>9}{c:>12}{d:>9}".rstrip() for a, b, c, d in rows]
+
+
+def closing_line(source: Path, written: "Written") -> str:
+    """What became of a picture: level, timestep, estimated metric, size, seconds."""
+    facts = [f"auto chose {written.level}" if written.auto else written.level]
+    if written.timestep is not None:
+        facts.append(f"timestep {written.timestep}")
+    if written.metric is not None:
+        facts.append(f"metric {written.metric:.3f}")
+    facts.append(f"{written.size[0]} x {written.size[1]}")
+    facts.append(f"{written.seconds:.2f} s")
+    return f"{source} -> {written.path}: {', '.join(facts)}"
+
+
+def complain(sentence: str) -> None:
+    """One line on standard error."""
+    typer.echo(_shown(f"error: {' '.join(sentence.split())}", sys.stderr.encoding), err=True)
+
+
+def say(line: str) -> None:
+    """A line on standard output."""
+    typer.echo(_shown(line, sys.stdout.encoding))
+
+
+def say_aside(line: str) -> None:
+    """A line on standard error, where standard output is a picture."""
+    typer.echo(_shown(line, sys.stderr.encoding), err=True)
+
+
+def _shown(line: str, encoding: str | None) -> str:
+    """A single line; what its encoding cannot show is escaped."""
+    encoding = encoding or "utf-8"
+    flat = line.replace("\r", " ").replace("\n", " ")
+    return flat.encode(encoding, "backslashreplace").decode(encoding)

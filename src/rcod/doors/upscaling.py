@@ -1,0 +1,263 @@
+"""The commands for photos: `upscale` does them, `plan` says what that would take.
+
+rcod upscale photos/ -o out [--realism auto] [--scale 4 | --width 3000 | --max-side 4000]
+rcod plan photo.jpg [--memory 2GB]
+rcod upscale - -o - < photo.jpg > large.jpg
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+
+from rcod.doors.terminal import (
+    STOPPED,
+    closing_line,
+    patience,
+    plain_errors,
+    progress,
+    say,
+    say_aside,
+    summary_table,
+)
+from rcod.errors import RcodError
+
+if TYPE_CHECKING:
+    from rcod.networks.assembly import Parts
+    from rcod.using.orders import Options
+    from rcod.using.restore import Realism
+
+    Networks = tuple[str, str, str, Parts]
+
+PIPE = Path("-")
+ModelOption = Annotated[str, typer.Option(help="A name from `rcod models`, or a weights file.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+RealismOption = Annotated[
+    str,
+    typer.Option(
+        help="fidelity, neutral, realism, auto, auto-local, all, or a number from 0 to 1."
+    ),
+]
+ScaleOption = Annotated[float, typer.Option(help="Enlargement, 1 to 8; 1 restores only.")]
+WidthOption = Annotated[int | None, typer.Option(help="Of the result, instead of --scale.")]
+HeightOption = Annotated[int | None, typer.Option(help="With --width: fit into both.")]
+MaxSideOption = Annotated[int | None, typer.Option(help="No side of a result is longer.")]
+MemoryOption = Annotated[str | None, typer.Option(help="Keep to it, as in 4GB.")]
+PhotosArgument = Annotated[
+    list[Path], typer.Argument(metavar="PHOTO", help="Files, folders, patterns; - is stdin.")
+]
+OutOption = Annotated[
+    Path, typer.Option("--out", "-o", metavar="DIR", help="Where results go; - is stdout.")
+]
+MapOption = Annotated[
+    Path | None, typer.Option(metavar="MASK", help="Black is fidelity, white realism.")
+]
+ColorOption = Annotated[
+    str, typer.Option(help="Keep the input's colours by: wavelet, adain or none.")
+]
+BaseOption = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Stable Diffusion that a published model needs.")
+]
+VisionOption = Annotated[
+    str | None, typer.Option(metavar="DIR", help="CLIP's image tower that RCOD's models need.")
+]
+PromptOption = Annotated[str | None, typer.Option(help="What models with a text shall hear.")]
+TagsOption = Annotated[str | None, typer.Option(help="Of the image, as OSEDiff's tagger gives.")]
+PixelOption = Annotated[float, typer.Option(help="PiSA-SR's scale of fidelity, 0 to 3.")]
+SemanticOption = Annotated[float, typer.Option(help="PiSA-SR's scale of detail, 0 to 3.")]
+SampleOption = Annotated[
+    bool, typer.Option("--sample", help="Draw latents by --seed, as published programs do.")
+]
+SeedOption = Annotated[int, typer.Option(help="For models that draw random numbers.")]
+QualityOption = Annotated[int | None, typer.Option(help="1 to 100, of JPEG, WebP and AVIF.")]
+StripOption = Annotated[bool, typer.Option("--strip", help="Drop EXIF, XMP and DPI.")]
+StripGpsOption = Annotated[bool, typer.Option("--strip-gps", help="Drop the place.")]
+SkipOption = Annotated[
+    bool, typer.Option(help="Leave alone what a folder's report.json says is done.")
+]
+DryOption = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that rcod did not write, too.")
+]
+FormatOption = Annotated[str, typer.Option(help="same, png, jpg, webp, tif or avif.")]
+
+
+def upscale(
+    photos: PhotosArgument,
+    out: OutOption,
+    realism: RealismOption = "auto",
+    realism_map: MapOption = None,
+    scale: ScaleOption = 4.0,
+    width: WidthOption = None,
+    height: HeightOption = None,
+    max_side: MaxSideOption = None,
+    model: ModelOption = "tiny",
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    color: ColorOption = "wavelet",
+    seed: SeedOption = 0,
+    format: FormatOption = "same",
+    quality: QualityOption = None,
+    strip: StripOption = False,
+    strip_gps: StripGpsOption = False,
+    memory: MemoryOption = None,
+    skip_existing: SkipOption = True,
+    dry_run: DryOption = False,
+    overwrite: OverwriteOption = False,
+    base: BaseOption = None,
+    vision: VisionOption = None,
+    prompt: PromptOption = None,
+    tags: TagsOption = None,
+    pixel: PixelOption = 1.0,
+    semantic: SemanticOption = 1.0,
+    sample: SampleOption = False,
+) -> None:
+    """Enlarge photos into DIR; with `--realism all` at every level, and a sheet of them."""
+    with plain_errors():
+        from rcod.networks.assembly import Parts
+        from rcod.using.forecast import parse_memory
+        from rcod.using.orders import Options
+
+        parts = Parts(base=base, vision=vision, prompt=prompt, tags=tags, pixel=pixel,
+                      semantic=semantic, sample=seed if sample else None)  # fmt: skip
+        options = Options(
+            _dial(realism), scale, color, seed, format, overwrite, width, height, max_side,
+            quality, "all" if strip else "gps" if strip_gps else "nothing", realism_map,
+            skip_existing, None if memory is None else parse_memory(memory),
+            identity=_identity(model, device, dtype, parts),
+        )  # fmt: skip
+        if out == PIPE:
+            _stream(photos, options, (model, device, dtype, parts))
+        elif dry_run:
+            _rehearse(photos, out, options)
+        else:
+            _do(photos, out, options, (model, device, dtype, parts))
+
+
+def plan(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", help="Files.")],
+    realism: RealismOption = "auto",
+    scale: ScaleOption = 4.0,
+    width: WidthOption = None,
+    height: HeightOption = None,
+    max_side: MaxSideOption = None,
+    format: FormatOption = "same",
+    memory: MemoryOption = None,
+    model: ModelOption = "tiny",
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+) -> None:
+    """Say what photos will take: tiles, passes of the network, peak memory, seconds."""
+    with plain_errors():
+        from rcod.pixels.images import read
+        from rcod.using.forecast import foresee, keep_to, parse_memory, seconds_of
+        from rcod.using.jobs import suffix_for
+        from rcod.using.orders import Options
+        from rcod.using.passes import reduced
+        from rcod.using.restore import Restorer
+
+        options = Options(
+            _dial(realism), scale, "wavelet", 0, format, False, width, height, max_side,
+            memory=None if memory is None else parse_memory(memory),
+        )  # fmt: skip
+        restorer = Restorer.load(model, device, dtype)
+        levels = {"all": 4, "auto-local": 3}.get(realism, 1)
+        for path in photos:
+            photo = read(path)
+            old = photo.pixels.shape
+            size, suffix = options.size(photo), suffix_for(path, format)
+            photo = reduced(photo, size)
+            fitting = restorer
+            if options.memory is not None:
+                fitting = keep_to(options.memory, restorer, photo, size, suffix)
+            found = foresee(fitting, photo, size, suffix, levels, fitting.tile)
+            seconds = seconds_of(fitting, photo, size, levels)
+            tiles = "1 tile" if found.tiles == 1 else f"{found.tiles} tiles"
+            say(
+                f"{path}: {old[2]} x {old[1]} to {size[1]} x {size[0]}, {tiles} of at most "
+                f"{found.tile} x {found.tile}, {found.passes} passes, about "
+                f"{found.peak / 1e9:.2f} GB at most, about {seconds:.1f} s"
+            )
+
+
+def _do(photos: list[Path], out: Path, options: "Options", networks: "Networks") -> None:
+    """Enlarge into a folder; exit 1 if a picture was not done, 130 if somebody stopped it."""
+    from rcod.using.batch import run
+    from rcod.using.jobs import is_several
+    from rcod.using.restore import Restorer
+
+    with patience() as stop, progress(say) as (watch, step):
+        report = run(lambda: Restorer.load(*networks), photos, out, options, watch, stop, step)
+    if is_several(photos) and len(report.outcomes) > 1:
+        for line in summary_table(report.summary):
+            say(line)
+    if report.stopped:
+        typer.echo(STOPPED, err=True)
+        raise typer.Exit(130)
+    if report.errors:
+        raise typer.Exit(1)
+
+
+def _rehearse(photos: list[Path], out: Path, options: "Options") -> None:
+    """Say what a call would do; nothing is written."""
+    from rcod.doors.terminal import complain
+    from rcod.using.batch import rehearse
+
+    done, lost = rehearse(photos, out, options)
+    for job, is_there in done:
+        will = "done already" if is_there else "would become"
+        say(f"{job.source}: {will} {', '.join(str(target) for target in job.targets)}")
+    for _, error in lost:
+        complain(error)
+    if lost:
+        raise typer.Exit(1)
+
+
+def _stream(photos: list[Path], options: "Options", networks: "Networks") -> None:
+    """One photo to standard output; what there is to say goes to standard error."""
+    from rcod.pixels.images import suffix_of
+    from rcod.using.batch import pipe
+    from rcod.using.restore import Restorer
+
+    if len(photos) != 1 or photos[0].is_dir():
+        raise RcodError("standard output takes one photo, got several; name a folder by -o")
+    if options.realism == "all":
+        raise RcodError("standard output takes one result; leave out --realism all")
+    content = sys.stdin.buffer.read() if photos[0] == PIPE else _bytes(photos[0])
+    suffix = f".{options.format}" if options.format != "same" else suffix_of(content)
+    outcome = pipe(lambda: Restorer.load(*networks), content, suffix, sys.stdout.buffer, options)
+    sys.stdout.buffer.flush()
+    for written in outcome.written:
+        say_aside(closing_line(photos[0], written))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RcodError(f"{path}: must be a readable file, got: {error.strerror}") from None
+
+
+def _identity(model: str, device: str, dtype: str, parts: "Parts") -> str:
+    """What of the networks a result depends on: weights, device and precision."""
+    from rcod.device import pick_device, pick_dtype
+    from rcod.networks.checkpoint import find_weights
+
+    place = pick_device(device)
+    weights = Path(find_weights(model))
+    now = weights.stat() if weights.exists() else None
+    size = now.st_size if now is not None else 0
+    asked = parts.model_dump_json(exclude_defaults=True)
+    return f"{model} {size} {place.type} {pick_dtype(dtype, place)} {asked}"
+
+
+def _dial(text: str) -> "Realism | Literal['all']":
+    """A number, or a name that is checked later."""
+    try:
+        return float(text)
+    except ValueError:
+        return cast("Realism", text)  # Options refuses what is no name of a level

@@ -1,0 +1,276 @@
+"""The page: drop a photo, turn the dial, see what was invented.
+
+The page is a few files beside this one, served by the process that restores; it asks no
+other host for anything. A photo that was dropped stays open here for a while (`Sitting`),
+so that a turn of the dial costs one UNet call.
+
+    POST /page/photos -> id -> GET /page/photos/ID/{result,file,before,invention,sheet,progress}
+"""
+
+import logging
+import secrets
+import signal
+import socket
+import time
+from asyncio import TimerHandle, Transport
+from collections import OrderedDict
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import uvicorn
+from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi.responses import FileResponse, RedirectResponse, Response
+from fastapi.staticfiles import StaticFiles
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from rcod.doors.engine import Engine, Ticket
+from rcod.doors.guard import COOKIE, LOOPBACK, Guard, Limits, Refusal
+from rcod.doors.server import Format, ImageField, create_app
+from rcod.doors.service import MEDIA, PHOTO_SHARE, Service, facts, read_dial, timings
+from rcod.errors import RcodError
+from rcod.pixels.images import Photo
+from rcod.using.restore import Restorer, Result
+from rcod.using.sitting import Place, Sitting, check_format, draw_invention, encode, encode_png
+
+IDLE = 1200.0  # seconds after which a photo that nobody asks about is put away
+HELD = 2_000_000_000  # bytes that open photos hold together; the latest is held in any case
+HEADERS = 20.0  # seconds in which a request's headers must have arrived
+READABLE = ("JPEG", "PNG", "WebP", "TIFF", "AVIF", "GIF", "BMP", "JPEG 2000")
+PAGE = Path(str(files("rcod") / "page"))
+
+Dial = Annotated[str, Query(max_length=40)]
+Scale = Annotated[float, Query(ge=1, le=8)]
+
+
+class Sittings:
+    """The photos that are open, by their secret names."""
+
+    def __init__(self, held: int = HELD, idle: float = IDLE) -> None:
+        self._held = held
+        self._idle = idle
+        self._open: OrderedDict[str, tuple[Sitting, float]] = OrderedDict()
+        self.tickets: dict[str, Ticket[bytes] | Ticket[tuple[Result, bytes]]] = {}
+
+    def add(self, sitting: Sitting) -> str:
+        """Keep a photo, put older ones away where memory asks for it, and give its name."""
+        name = secrets.token_urlsafe(16)
+        self._open[name] = sitting, time.monotonic()
+        self.tidy()
+        return name
+
+    def find(self, name: str) -> Sitting:
+        """The photo of that name, which is now the latest."""
+        self.tidy()
+        if name not in self._open:
+            raise Refusal(404, "this photo was put away; it is sent again by itself")
+        sitting, _ = self._open.pop(name)
+        self._open[name] = sitting, time.monotonic()
+        return sitting
+
+    def drop(self, name: str) -> None:
+        """Put a photo away."""
+        self._open.pop(name, None)
+        self.tickets.pop(name, None)
+
+    def tidy(self) -> None:
+        """Put away what is idle, and the oldest while too much is held."""
+        latest = next(reversed(self._open), None)
+        now = time.monotonic()
+        for name, (_, used) in list(self._open.items()):
+            held = sum(sitting.size for sitting, _ in self._open.values())
+            if name != latest and (now - used > self._idle or held > self._held):
+                self.drop(name)
+
+
+def add_page(app: FastAPI, service: Service, sittings: Sittings) -> None:
+    """Put the page and what it asks for into the service."""
+
+    @app.get("/", include_in_schema=False)
+    async def page(token: str | None = None) -> Response:
+        if token is None:
+            return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
+        answer = RedirectResponse("/", 303)  # the guard has checked it; out of the address with it
+        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+        return answer
+
+    @app.get("/page/about", include_in_schema=False)
+    async def about() -> dict[str, object]:
+        system = service.restorer.system
+        return {
+            "model": system.name,
+            "megapixels": float(f"{service.limits.pixels / PHOTO_SHARE / 1e6:.3g}"),
+            "largest": service.limits.pixels,
+            "megabytes": service.limits.body // 10**6,
+            "minutes": round(IDLE / 60),
+            "edges": system.groups.edges,
+            "formats": READABLE,
+        }
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return FileResponse(PAGE / "docs.html", headers={"cache-control": "no-cache"})
+
+    app.include_router(_photos(service, sittings))
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+
+
+def _photos(service: Service, sittings: Sittings) -> APIRouter:
+    """The routes that only the page uses; they may change with it."""
+    router = APIRouter(prefix="/page/photos", include_in_schema=False)
+
+    @router.post("")
+    async def add(request: Request, image: ImageField) -> dict[str, object]:
+        content = await image.read()
+        photo: Photo = await service.wait(request, lambda ticket: service.take(content, 1))
+        name = sittings.add(Sitting(service.restorer, photo))
+        height, width = photo.pixels.shape[-2:]
+        return {"id": name, "width": width, "height": height, "alpha": photo.alpha is not None}
+
+    @router.get("/{name}/progress")
+    async def progress(name: str) -> dict[str, float]:
+        ticket = sittings.tickets.get(name)
+        if ticket is None:
+            return {"position": 0, "fraction": 0.0}
+        return {"position": service.engine.position(ticket), "fraction": ticket.fraction}
+
+    @router.get("/{name}/result")
+    async def result(
+        request: Request, name: str, realism: Dial = "auto", scale: Scale = 4.0,
+        format: Format | None = None,
+    ) -> Response:  # fmt: skip
+        sitting, place = sittings.find(name), Place(read_dial(realism), scale)
+        shown = format or shown_as(sitting.photo)
+        check_format(sitting.photo, scale, shown)
+
+        def work(ticket: Ticket[tuple[Result, bytes]]) -> tuple[Result, bytes]:
+            found = sitting.result(place, ticket.step)
+            return found, encode(found.photo, shown)
+
+        ticket = sittings.tickets[name] = service.engine.submit(work)
+        found, content = await service.wait_for(request, ticket)
+        headers = {**facts(found), "server-timing": timings(found, ticket.waited)}
+        return Response(content, media_type=MEDIA[shown], headers=headers)
+
+    @router.delete("/{name}", status_code=204)
+    async def drop(name: str) -> None:
+        sittings.drop(name)
+
+    _add_views(router, service, sittings)
+    return router
+
+
+def _add_views(router: APIRouter, service: Service, sittings: Sittings) -> None:
+    """What there is to see of a photo besides a result."""
+
+    @router.get("/{name}/before")
+    async def before(request: Request, name: str, scale: Scale = 4.0) -> Response:
+        sitting = sittings.find(name)
+        shown = shown_as(sitting.photo)
+        work = service.wait(request, lambda ticket: encode(sitting.before(scale), shown))
+        return Response(await work, media_type=MEDIA[shown])
+
+    @router.get("/{name}/invention")
+    async def invention(
+        request: Request, name: str, realism: Dial = "auto", scale: Scale = 4.0
+    ) -> Response:
+        sitting, place = sittings.find(name), Place(read_dial(realism), scale)
+
+        def work(ticket: Ticket[tuple[float, float, bytes]]) -> tuple[float, float, bytes]:
+            found = sitting.invention(place)
+            return found.share, found.mean, encode_png(draw_invention(found.where))
+
+        share, mean, content = await service.wait(request, work)
+        headers = {"x-rcod-share": f"{share:.4f}", "x-rcod-mean": f"{mean:.3f}"}
+        return Response(content, media_type="image/png", headers=headers)
+
+    @router.get("/{name}/sheet")
+    async def sheet(request: Request, name: str, scale: Scale = 4.0) -> Response:
+        sitting = sittings.find(name)
+        work = service.wait(request, lambda ticket: encode_png(sitting.sheet("your photo", scale)))
+        return Response(await work, media_type="image/png")
+
+
+def shown_as(photo: Photo) -> Format:
+    """The format in which the page shows a photo: quick to encode, and able to hold it."""
+    return "jpg" if photo.alpha is None else "png"
+
+
+class Impatient(H11Protocol):
+    """HTTP that hangs up on who opens a connection and then says nothing."""
+
+    _patience: TimerHandle | None = None
+
+    def connection_made(self, transport: Transport) -> None:
+        """Start to wait for headers."""
+        super().connection_made(transport)
+        self._patience = self.loop.call_later(HEADERS, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        """Wait on only while headers are incomplete."""
+        super().data_received(data)
+        between = self.cycle is None or self.cycle.response_complete
+        if between and self._patience is None:
+            self._patience = self.loop.call_later(HEADERS, self.transport.close)
+        elif not between and self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer."""
+        if self._patience is not None:
+            self._patience.cancel()
+        super().connection_lost(exc)
+
+
+def listen_and_serve(
+    load: Callable[[], Restorer],
+    host: str,
+    port: int,
+    limits: Limits,
+    tell: Callable[[str], None],
+) -> None:
+    """Serve page and HTTP interface until SIGTERM or Ctrl-C; what has a seat then finishes.
+
+    Args:
+        load: gives the restorer; called once the port is ours.
+        host: name or address to listen on.
+        port: 0 takes one that is free.
+        limits: what is taken on.
+        tell: called with the address once requests are answered.
+    """
+    listener = listen(host, port)
+    local = host in LOOPBACK
+    with listener, Engine(limits.seats) as engine:
+        service = Service(load(), engine, limits)
+        app = create_app(service)
+        add_page(app, service, Sittings())
+        config = uvicorn.Config(
+            Guard(app, limits, engine, service.meters, local),
+            http=Impatient, loop="asyncio", ws="none", lifespan="off", interface="asgi3",
+            log_level="error", access_log=False, server_header=False, backlog=256,
+            h11_max_incomplete_event_size=32_768, timeout_keep_alive=15,
+            timeout_graceful_shutdown=round(limits.seconds + limits.upload),
+        )  # fmt: skip
+        logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # clients' broken forms
+        for ending in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(ending, lambda *_: None)  # uvicorn raises it once more when it is done
+        tell(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}")
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the port, before anything slow is done."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(256)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RcodError(
+            f"port {port} of {host} must be free to listen on, got: {reason}; choose another --port"
+        ) from None
+    return listener

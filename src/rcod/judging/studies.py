@@ -1,0 +1,122 @@
+"""What do a model's dial, its latent metric and its estimator of it know?
+
+dial: every level beside bicubic, ten even steps -> is the dial what it promises?
+ldg:  z_up, z_hr -> cosine, L1, MSE  -.
+      up, hr -> psnr, ssim, ... ------+-> |Spearman|: which latent metric sees damage?
+mem:  lr -> estimate; z_up, z_hr -> metric -> how far apart, and how often another group?
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from rcod.diffusion.grouping import latent_metric, timestep_of_metric
+from rcod.errors import RcodError
+from rcod.judging.datasets import Pair, pixels, truth_of
+from rcod.judging.intervals import spearman
+from rcod.judging.judge import MEASURES, Judge
+from rcod.judging.peers import bicubic
+from rcod.judging.promises import BICUBIC, study_dial
+from rcod.pixels.images import Photo
+from rcod.using.restore import Restorer
+
+
+@dataclass(frozen=True)
+class Studied:
+    """What a study found, to be read and to be kept."""
+
+    lines: tuple[str, ...]
+    numbers: object  # plain JSON
+
+
+def dial(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
+    """Hold the dial to its promises: metrics along it, and its evenness."""
+    if lacking := {"psnr", "detail"} - set(judge.able):
+        raise RcodError(f"the dial is judged by psnr and detail, got no {sorted(lacking)[0]}")
+    found = study_dial(restorer, pairs, judge)
+    names = [name for name in MEASURES if name in found.means[BICUBIC]]
+    lines = [" " * 10 + "".join(f"{MEASURES[name].label:>11}" for name in names)]
+    for level, means in found.means.items():
+        cells = "".join(f"{means[name]:11.{MEASURES[name].digits + 1}f}" for name in names)
+        lines.append(f"{level:10}{cells}")
+    seen, of = found.dial, f"of {found.dial.pictures} pictures"
+    lines += [
+        f"PSNR falls from level to level on {seen.psnr_falls} {of}, detail rises on "
+        f"{seen.detail_rises}",
+        f"realism differs from fidelity by {seen.travel:.2f} of 255 in the mean",
+        f"fidelity's PSNR minus bicubic's: {found.psnr_gap:+.2f} dB",
+    ]
+    if seen.largest_step is not None:
+        lines.append(f"the largest of ten even steps is {seen.largest_step:.3f} of the whole way")
+    return Studied(tuple(lines), found.model_dump(mode="json"))
+
+
+def ldg(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
+    """Which latent metric sees damage? |Spearman| of three with the scores of the enlarged input.
+
+    The paper chose the cosine over L1 and MSE in the same way (RCOD, section 3.2).
+    """
+    latent: dict[str, list[float]] = {"cosine": [], "l1": [], "mse": []}
+    scores: dict[str, list[float]] = {}
+    for pair in pairs:
+        z_up, z_hr = _latents(restorer, pair)
+        latent["cosine"].append(float(latent_metric(z_up, z_hr)))
+        latent["l1"].append(float((z_up - z_hr).abs().mean()))
+        latent["mse"].append(float((z_up - z_hr).square().mean()))
+        (values,) = judge.values([bicubic(pixels(pair.lr))], pixels(truth_of(pair)))
+        for name, value in values.items():
+            scores.setdefault(name, []).append(value)
+    table = {
+        metric: {name: abs(spearman(mine, column)) for name, column in scores.items()
+                 if len(column) == len(mine)}
+        for metric, mine in latent.items()
+    }  # fmt: skip
+    names = list(table["cosine"])
+    lines = [f"|Spearman| over {len(pairs)} pictures, bicubic input against the true picture"]
+    lines += [" " * 10 + "".join(f"{MEASURES[name].label:>11}" for name in names)]
+    lines += [f"{metric:10}" + "".join(f"{row[name]:11.3f}" for name in names)
+              for metric, row in table.items()]  # fmt: skip
+    return Studied(tuple(lines), {"pictures": len(pairs), "spearman": table, "latent": latent})
+
+
+def mem(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
+    """How well is the latent metric guessed from the input alone, and how often the group?"""
+    true: list[float] = []
+    guessed: list[float] = []
+    for pair in pairs:
+        z_up, z_hr = _latents(restorer, pair)
+        true.append(float(latent_metric(z_up, z_hr)))
+        estimate = restorer.look(Photo(pixels(pair.lr)), True).metric
+        if estimate is None:
+            raise RcodError("this model has no metric estimator, so there is nothing to study")
+        guessed.append(estimate)
+    groups = restorer.system.groups
+    right, chosen = (timestep_of_metric(torch.tensor(x), groups).tolist() for x in (true, guessed))
+    same = sum(a == b for a, b in zip(right, chosen, strict=True))
+    error = fmean(abs(a - b) for a, b in zip(true, guessed, strict=True))
+    numbers = {
+        "pictures": len(pairs), "spearman": spearman(true, guessed), "error": error,
+        "same_group": same, "true": true, "guessed": guessed,
+    }  # fmt: skip
+    lines = (
+        f"true metric {fmean(true):.3f} in the mean, guessed {fmean(guessed):.3f}, "
+        f"mean error {error:.3f}, Spearman {numbers['spearman']:.3f}",
+        f"the guess falls into the true group on {same} of {len(pairs)} pictures",
+    )
+    return Studied(lines, numbers)
+
+
+STUDIES: dict[str, Callable[[Restorer, Sequence[Pair], Judge], Studied]]
+STUDIES = {"dial": dial, "ldg": ldg, "mem": mem}
+
+
+@torch.inference_mode()
+def _latents(restorer: Restorer, pair: Pair) -> tuple[Tensor, Tensor]:
+    """Latents of the enlarged input and of the true picture, (1, C, h, w) each."""
+    device = restorer.onestep.alphas.device
+    up, hr = bicubic(pixels(pair.lr)), pixels(truth_of(pair))
+    encode = restorer.onestep.encode
+    return encode(up[None].to(device)), encode(hr[None].to(device))

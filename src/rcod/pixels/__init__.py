@@ -1,0 +1,1 @@
+"""Files and tensors of pixels: reading, writing, resizing, colour, tiles, scores."""

@@ -1,0 +1,132 @@
+"""What else does a photo carry, and what of it may travel on?
+
+EXIF, XMP and the dots per inch go from the photo to its result, without what no longer
+holds: the turn (it has been made), the size (it is another) and the preview. Our own mark,
+in EXIF's field for the program that processed a photo, tells a result of rcod from a file of
+the user's; the name of the camera or the editor stays as it was.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from PIL import Image
+
+from rcod.pixels.decode import DAMAGE
+
+MARK_TAG, MARK = 0x000B, "rcod"  # EXIF's ProcessingSoftware
+TURN, CAMERA, GPS, MAKER = 0x0112, 0x8769, 0x8825, 0x927C
+SIZE_TAGS = (0xA002, 0xA003)  # EXIF's own width and height, wrong once a photo is enlarged
+MOST = 65_000  # bytes of EXIF or XMP that fit into one segment of a JPEG
+WRONG = (  # XMP's turn and sizes
+    r"tiff:Orientation", r"tiff:ImageWidth", r"tiff:ImageLength", r"exif:PixelXDimension",
+    r"exif:PixelYDimension",
+)  # fmt: skip
+STRUCTURE = frozenset(  # TIFF's tags about how pixels lie, which are not the photo's
+    (254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 274, 277, 278, 279, 280, 281, 282, 283, 284,
+     296, 297, 301, 317, 318, 319, 320, 322, 323, 324, 325, 330, 338, 339, 347, 529, 530, 531, 532,
+     700, 34675, 40965)
+)  # fmt: skip
+Strip = Literal["nothing", "gps", "all"]
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What a photo carries besides pixels and colours."""
+
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+
+    def without(self, strip: Strip) -> "Tags":
+        """The tags that may travel on."""
+        if strip == "all":
+            return Tags()
+        if strip == "gps":
+            return Tags(_without_gps(self.exif), _cut(self.xmp, r"exif:GPS\w+"), self.dpi)
+        return self
+
+
+def collect(image: Image.Image) -> tuple[Tags, int]:
+    """The tags of an opened picture and its turn, 1 to 8; damaged tags are left out."""
+    turn, exif = 1, None
+    try:
+        found = image.getexif()
+        value = found.get(TURN, 1)
+        turn = value if isinstance(value, int) and 1 <= value <= 8 else 1
+        for tag in STRUCTURE if image.format == "TIFF" else (TURN,):
+            found.pop(tag, None)
+        camera = found.get_ifd(CAMERA) if CAMERA in found else {}
+        for tag in SIZE_TAGS:
+            camera.pop(tag, None)
+        exif = found.tobytes() if len(found) else None
+    except DAMAGE:  # of the tags: not worth refusing the picture
+        exif = None
+    xmp = image.info.get("xmp")
+    xmp = xmp.encode() if isinstance(xmp, str) else xmp
+    xmp = _cut(xmp, "|".join(WRONG)) if isinstance(xmp, bytes) else None
+    return Tags(exif, xmp, _density(image)), turn
+
+
+def exif_of(tags: Tags, most: int | None = None) -> tuple[bytes, str | None]:
+    """The EXIF block of a result, marked as ours, and what had to be left out to fit.
+
+    Args:
+        tags: the photo's.
+        most: how many bytes the format can hold; None is any number.
+    """
+    exif = Image.Exif()
+    try:
+        exif.load(tags.exif or b"")
+        exif[MARK_TAG] = MARK
+        block = exif.tobytes()
+    except DAMAGE:
+        exif = Image.Exif()
+        exif[MARK_TAG] = MARK
+        return exif.tobytes(), "its EXIF can't be written again and is left out"
+    if most is None or len(block) <= most:
+        return block, None
+    camera = exif.get_ifd(CAMERA)
+    if camera.pop(MAKER, None) is not None and len(block := exif.tobytes()) <= most:
+        return block, "its EXIF is too large for JPEG; the maker's note is left out"
+    bare = Image.Exif()
+    bare[MARK_TAG] = MARK
+    return bare.tobytes(), "its EXIF is too large for JPEG and is left out"
+
+
+def is_marked(image: Image.Image) -> bool:
+    """Whether an opened picture carries our mark."""
+    return image.getexif().get(MARK_TAG) == MARK
+
+
+def _density(image: Image.Image) -> tuple[float, float] | None:
+    """Dots per inch, where the file tells sensible ones."""
+    found = image.info.get("dpi")
+    try:
+        x, y = (float(value) for value in found or ())
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (x, y) if 1 <= x <= 30_000 and 1 <= y <= 30_000 else None
+
+
+def _without_gps(exif: bytes | None) -> bytes | None:
+    """An EXIF block without the place."""
+    if exif is None:
+        return None
+    try:
+        block = Image.Exif()
+        block.load(exif)
+        block.get_ifd(GPS).clear()
+        block.pop(GPS, None)
+        block._ifds.pop(GPS, None)
+        return block.tobytes() if len(block) else None
+    except DAMAGE:  # what can't be cleaned doesn't travel
+        return None
+
+
+def _cut(xmp: bytes | None, names: str) -> bytes | None:
+    """XMP without some properties, written as attributes or as elements."""
+    if xmp is None:
+        return None
+    pattern = rf"\s(?:{names})=(?:\"[^\"]*\"|'[^']*')|<({names})(?:\s[^>]*)?(?:/>|>.*?</\1>)"
+    return re.sub(pattern.encode(), b"", xmp, flags=re.DOTALL)

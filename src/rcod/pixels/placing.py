@@ -1,0 +1,79 @@
+"""How does a file get its name only when it is whole?
+
+It is written under another name in the same folder and renamed. What a killed process leaves
+bears that process's number, and the next one sweeps it away.
+
+    .rcod-MACHINE-PROCESS-RANDOM.part -> flushed to the disk -> renamed
+"""
+
+import contextlib
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image
+
+from rcod.errors import RcodError
+from rcod.pixels.decode import DAMAGE
+from rcod.pixels.metadata import is_marked
+
+
+@contextmanager
+def placed(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that bears its name only when it is complete; one there is replaced."""
+    part = path.with_name(f"{own_prefix()}{uuid.uuid4().hex[:8]}.part")  # same folder, same disk
+    try:
+        with part.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise RcodError(
+            f"{path}: must be writable, and writing failed ({error.strerror or error}); "
+            "choose another folder"
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):  # no such folder: nothing was written
+            part.unlink(missing_ok=True)
+
+
+def own_prefix() -> str:
+    """How the unfinished files of this process start: machine and process."""
+    return f".rcod-{uuid.getnode():x}-{os.getpid()}-"
+
+
+def sweep(folder: Path) -> None:
+    """Remove unfinished files of processes of this machine that have ended, or been killed."""
+    machine = f".rcod-{uuid.getnode():x}-"
+    for part in folder.glob(f"{machine}*.part"):
+        with contextlib.suppress(OSError, ValueError):
+            process = int(part.name.removeprefix(machine).split("-")[0])
+            if process == os.getpid() or not _runs(process):
+                part.unlink()
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of that number is there."""
+    if sys.platform == "win32":  # where asking would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a picture that rcod has written."""
+    try:
+        with Image.open(path) as image:
+            return is_marked(image)
+    except (*DAMAGE, Image.DecompressionBombError):
+        return False

@@ -1,0 +1,1 @@
+"""From photos to weights: degradation, pairs, losses, recipes, the loop."""

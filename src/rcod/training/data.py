@@ -1,0 +1,264 @@
+"""Photos to crops to pairs: what does training look at?
+
+Photographs are decoded once into a cache of square crops, and each crop is degraded
+once or several times, so that the training loop reads memory and never a JPEG.
+
+    photos -> Crops (N, 3, 256, 256) uint8 -> degrade -> Pairs (N, 3, 64, 64) uint8
+                                                           |
+                               batch: hr, lr, context <----'   (random window, flips)
+"""
+
+import hashlib
+import math
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from PIL import Image
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from rcod.errors import RcodError
+from rcod.pixels.images import find, from_pil
+from rcod.training.degradation import SETTINGS, degrade
+
+SCALE = 4  # LR to HR
+
+
+class DataSettings(BaseModel, frozen=True, extra="forbid"):
+    """How photos become training pairs."""
+
+    crop: int = Field(default=256, ge=64, multiple_of=32)  # side of a cached HR crop, pixels
+    crops: int = Field(default=16000, ge=1)  # how many crops the cache holds
+    soft: float = 42.0  # dB; a photo that survives /2 x2 better than this is halved first
+    flat: float = 2.5  # mean |gradient| (of 255) under which a crop is mostly passed over
+    mix: dict[str, float] = {"optical": 0.6, "s3diff": 0.25, "osediff": 0.15}  # degradations
+    seed: int = 0
+
+
+class Batch(NamedTuple):
+    """One training batch, float32 in [0, 1]."""
+
+    hr: Tensor  # (B, 3, H, W) true pixels
+    lr: Tensor  # (B, 3, H/4, W/4) the same place, degraded
+    context: Tensor  # (B, 3, C, C) the whole degraded crop the window was cut from
+    guide: Tensor  # (B, 3, H, W) a larger restorer's picture of it, true pixels where there is none
+    guided: Tensor  # (B,) 1 where there is one
+
+
+def photos_in(source: Path) -> list[Path]:
+    """Paths of the training photos: a folder of pictures, or a text file with a path a line."""
+    if source.is_dir():
+        return find([source])
+    if not source.is_file():
+        raise RcodError(f"photos must be a folder or a list of paths, got {source}; it isn't there")
+    paths = [Path(line) for line in source.read_text().splitlines() if line.strip()]
+    if not paths:
+        raise RcodError(f"the list of photos must name a file, got an empty {source}")
+    return paths
+
+
+def build_crops(photos: list[Path], folder: Path, settings: DataSettings, workers: int = 2) -> Path:
+    """Cut the photos into `folder/crops-KEY.npy`, (N, 3, S, S) uint8; large ones give more."""
+    key = digest(settings.model_dump_json(exclude={"mix"}), *map(str, photos))
+    target = folder / f"crops-{key}.npy"
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    shares = np.array([_area(photo) for photo in photos], dtype=np.float64) ** 0.5
+    ends = np.round(np.cumsum(shares / shares.sum()) * settings.crops).astype(int)
+    counts = np.diff(ends, prepend=0)
+    partial = target.with_suffix(".partial.npy")
+    shape = (settings.crops, 3, settings.crop, settings.crop)
+    cache = open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+    jobs = [
+        (photo, int(n), settings, settings.seed + i)
+        for i, (photo, n) in enumerate(zip(photos, counts, strict=True))
+    ]
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        start = 0
+        for crops in pool.imap(_cut, jobs):
+            cache[start : start + len(crops)] = crops
+            start += len(crops)
+    cache.flush()
+    partial.replace(target)
+    return target
+
+
+def build_pairs(crops: Path, settings: DataSettings, workers: int = 2) -> Path:
+    """Degrade every crop once into `pairs-KEY.npy` beside it, (N, 3, S/4, S/4) uint8.
+
+    Sample i depends on `settings.seed` and i alone, so any number of workers writes the same bytes.
+    """
+    target = crops.with_name(f"pairs-{digest(crops.name, settings.model_dump_json())}.npy")
+    if target.exists():
+        return target
+    source = np.load(crops, mmap_mode="r")
+    count, _, side, _ = source.shape
+    partial = target.with_suffix(".partial.npy")
+    shape = (count, 3, side // SCALE, side // SCALE)
+    cache = open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+    step = 64
+    jobs = [(crops, i, min(i + step, count), settings) for i in range(0, count, step)]
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        for start, block in zip(range(0, count, step), pool.imap(_degrade, jobs), strict=True):
+            cache[start : start + len(block)] = block
+    cache.flush()
+    partial.replace(target)
+    return target
+
+
+def digest(*parts: str) -> str:
+    """A short name for whatever a cache depends on, so that no stale one is taken."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]
+
+
+class Pairs:
+    """Random windows of cached crops with their degraded twins, and guides where there are any."""
+
+    def __init__(self, crops: Path, pairs: Path | None) -> None:
+        self.hr = np.load(crops, mmap_mode="r")  # (N, 3, S, S)
+        self.lr = np.load(pairs, mmap_mode="r") if pairs else None  # (N, 3, S/4, S/4)
+        # flat crops teach little: detailed ones come up to four times as often
+        slope = [np.abs(np.diff(crop[:, ::4].astype(np.int16), axis=2)).mean() for crop in self.hr]
+        self.chance = torch.tensor(slope, dtype=torch.float64).clamp(3, 12)  # (N,)
+        self.guides: np.ndarray | None = None  # (K, 3, S, S)
+        self.guided: dict[int, int] = {}  # crop -> its row in `guides`
+
+    def add_guides(self, guides: Path, crops: Tensor) -> None:
+        """Let three quarters of every batch come from the crops (K,) that have a guide."""
+        self.guides = np.load(guides, mmap_mode="r")
+        self.guided = {crop: row for row, crop in enumerate(crops.tolist())}
+
+    def draw(self, batch: int, rng: torch.Generator) -> list[int]:
+        """Crops for a batch, detailed and guided ones more often."""
+        index = torch.multinomial(self.chance, batch, True, generator=rng).tolist()
+        crops = list(self.guided)
+        if crops:
+            rows = torch.randint(len(crops), (3 * batch // 4,), generator=rng).tolist()
+            index[: len(rows)] = [crops[row] for row in rows]
+        return index
+
+    def batches(self, batch: int, window: int, rng: torch.Generator) -> Iterator[Batch]:
+        """Endless batches of `window` x `window` HR pixels, flipped and turned at random."""
+        side = self.hr.shape[-1]
+        places = (side - window) // SCALE + 1
+        while True:
+            index = self.draw(batch, rng)
+            turn = torch.randint(8, (batch,), generator=rng).tolist()
+            y, x = (torch.randint(places, (batch,), generator=rng).tolist() for _ in range(2))
+            hr, lr, context, guide = [], [], [], []
+            for i, k, top, left in zip(index, turn, y, x, strict=True):
+                high = _turn(self.hr[i], k)
+                low = _shrink(high) if self.lr is None else _turn(self.lr[i], k)
+                row = self.guided.get(i)
+                shown = high if row is None or self.guides is None else _turn(self.guides[row], k)
+                lr.append(_window(low, top, left, window // SCALE))
+                hr.append(_window(high, SCALE * top, SCALE * left, window))
+                guide.append(_window(shown, SCALE * top, SCALE * left, window))
+                context.append(low)
+            guided = torch.tensor([float(i in self.guided) for i in index])
+            yield Batch(_stack(hr), _stack(lr), _stack(context), _stack(guide), guided)
+
+
+def _window(picture: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
+    return picture[:, top : top + side, left : left + side]
+
+
+def _stack(arrays: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays)).float().div_(255)
+
+
+def _shrink(picture: np.ndarray) -> np.ndarray:
+    """A clean LR twin, (3, S, S) -> (3, S/4, S/4), where nothing degraded is wanted."""
+    side = picture.shape[1] // SCALE
+    return picture.reshape(3, side, SCALE, side, SCALE).mean(axis=(2, 4))
+
+
+def _turn(picture: np.ndarray, k: int) -> np.ndarray:
+    """One of the eight symmetries of the square."""
+    turned = np.rot90(picture, k % 4, axes=(1, 2))
+    return turned[:, :, ::-1] if k >= 4 else turned
+
+
+def _area(photo: Path) -> int:
+    """Pixels of a photo, from its header."""
+    _register_jxl()
+    with Image.open(photo) as image:
+        return image.width * image.height
+
+
+def _register_jxl() -> None:
+    try:
+        import pillow_jxl  # noqa: F401  (registers JPEG XL with Pillow)
+    except ImportError:
+        return
+
+
+def _cut(job: tuple[Path, int, DataSettings, int]) -> np.ndarray:
+    """`count` crops of one photo at random places and reductions, (count, 3, S, S) uint8."""
+    photo, count, settings, seed = job
+    torch.set_num_threads(1)
+    _register_jxl()
+    with Image.open(photo) as opened:
+        pixels = from_pil(opened.copy(), str(photo)).pixels  # (3, H, W)
+    image = Image.fromarray(pixels.mul(255).round().byte().permute(1, 2, 0).numpy())
+    side = settings.crop
+    if min(image.size) >= 4 * side and _softness(image) > settings.soft:
+        image = image.reduce(2)
+    rng = np.random.default_rng(seed)
+    crops: list[np.ndarray] = []
+    largest = math.log(max(min(image.size) / side, 1.0))
+    pyramid = [image]
+    while len(crops) < count:
+        # mostly full size, where the finest detail is; the rest sees objects as a whole
+        shrink = math.exp(min(largest, rng.exponential(0.35)))
+        if rng.random() < 0.5 or shrink < 1.1:
+            scaled = pyramid[0]
+        else:
+            size = (max(side, round(image.width / shrink)), max(side, round(image.height / shrink)))
+            scaled = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+        for _ in range(8):  # several places of one reduction: resizing is the costly part
+            left = int(rng.integers(scaled.width - side + 1))
+            top = int(rng.integers(scaled.height - side + 1))
+            crop = np.asarray(scaled.crop((left, top, left + side, top + side)))
+            if _gradient(crop) < settings.flat and rng.random() < 0.8:
+                continue
+            crops.append(crop.transpose(2, 0, 1))
+    return np.stack(crops[:count]) if count else np.zeros((0, 3, side, side), np.uint8)
+
+
+def _gradient(crop: np.ndarray) -> float:
+    grey = crop.mean(axis=2)
+    return float(np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean()) / 2
+
+
+def _softness(image: Image.Image) -> float:
+    """PSNR in dB of a /2 x2 bicubic round trip of the centre: high means little fine detail."""
+    side = min(1024, *image.size) // 2 * 2
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    centre = image.crop((left, top, left + side, top + side))
+    half = centre.resize((side // 2, side // 2), Image.Resampling.BICUBIC)
+    again = half.resize((side, side), Image.Resampling.BICUBIC)
+    error = np.asarray(centre, np.float32) - np.asarray(again, np.float32)
+    return 10 * math.log10(255**2 / max(float((error**2).mean()), 1e-6))
+
+
+def _degrade(job: tuple[Path, int, int, DataSettings]) -> np.ndarray:
+    """Crops `start` to `stop`, each degraded by a preset drawn from the mix, uint8."""
+    crops, start, stop, settings = job
+    torch.set_num_threads(1)
+    source = np.load(crops, mmap_mode="r")
+    names = list(settings.mix)
+    weights = torch.tensor([settings.mix[name] for name in names])
+    block = []
+    for i in range(start, stop):
+        rng = torch.Generator().manual_seed(settings.seed * 1_000_003 + i)
+        name = names[int(torch.multinomial(weights, 1, generator=rng))]
+        hr = torch.from_numpy(source[i].astype(np.float32) / 255)
+        block.append(degrade(hr, SETTINGS[name], rng).mul(255).round().byte().numpy())
+    return np.stack(block)

@@ -1,0 +1,109 @@
+"""How do weights follow a gradient?
+
+Matrices and kernels move along their orthogonalised momentum (Muon, Jordan et al., 2024), all
+else by AdamW; a warm-up, a plateau and a straight fall; clipped gradients; and a running average
+of the weights, which is what a run keeps.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from rcod.training.recipe import OptimSettings
+
+MOMENTUM = 0.95
+ROUNDS = ((3.4445, -4.7750, 2.0315),) * 5  # quintic iterations that pull singular values towards 1
+
+
+class Learner:
+    """Parameters, their optimizers, and their running average."""
+
+    def __init__(self, network: nn.Module, settings: OptimSettings, steps: int) -> None:
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.settings, self.steps = settings, steps
+        turned = [p for p in self.parameters if settings.muon and p.ndim in (2, 4)]
+        self.momenta = [torch.zeros_like(p) for p in turned]
+        self.turned = turned
+        plain = {id(p) for p in turned}
+        self.optimizer = torch.optim.AdamW(
+            [p for p in self.parameters if id(p) not in plain],
+            settings.lr,
+            (settings.beta, 0.99),
+            weight_decay=settings.weight_decay,
+        )
+
+    def update(self, loss: Tensor, step: int) -> float:
+        """One step down the gradient; returns its norm. A non-finite one is passed over."""
+        for parameter in self.parameters:
+            parameter.grad = None
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
+        if not norm.isfinite():
+            return float("nan")
+        self.optimizer.param_groups[0]["lr"] = self.settings.lr * self.rate(step)
+        self.optimizer.step()
+        self._turn(self.settings.muon * self.rate(step))
+        decay = min(self.settings.ema, (step + 1) / (step + 10))
+        for mean, parameter in zip(self.average, self.parameters, strict=True):
+            mean.lerp_(parameter.detach(), 1 - decay)
+        return float(norm)
+
+    @torch.no_grad()
+    def _turn(self, rate: float) -> None:
+        """Move matrices and kernels by steps whose singular values are all alike."""
+        ahead: dict[tuple[int, int], list[Tensor]] = {}  # like shapes are turned together
+        for parameter, momentum in zip(self.turned, self.momenta, strict=True):
+            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            momentum.mul_(MOMENTUM).add_(grad)
+            matrix = (grad + MOMENTUM * momentum).flatten(1)  # (out, in)
+            ahead.setdefault((matrix.shape[0], matrix.shape[1]), []).append(matrix)
+        steps = {shape: iter(orthogonal(torch.stack(same))) for shape, same in ahead.items()}
+        for parameter in self.turned:
+            tall, wide = parameter.shape[0], parameter[0].numel()
+            step = next(steps[tall, wide]).view_as(parameter)
+            parameter.add_(step, alpha=-rate * max(1.0, tall / wide) ** 0.5)
+
+    def rate(self, step: int) -> float:
+        """Warm-up, plateau, straight fall; a factor of the learning rate."""
+        left = (self.steps - step) / max(1.0, self.settings.decay * self.steps)
+        return min(1.0, (step + 1) / max(1, self.settings.warmup), left)
+
+    def swap(self) -> None:
+        """Exchange the weights and their average."""
+        for parameter, mean in zip(self.parameters, self.average, strict=True):
+            kept = parameter.detach().clone()
+            parameter.data.copy_(mean)
+            mean.copy_(kept)
+
+    def state(self) -> dict[str, object]:
+        """What `restore` needs."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "momenta": self.momenta,
+            "ema": self.average,
+            "weights": [p.detach() for p in self.parameters],
+        }
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Go on from a saved state."""
+        self.optimizer.load_state_dict(cast(dict, state["optimizer"]))
+        live = [p.data for p in self.parameters]
+        for name, mine in (("momenta", self.momenta), ("ema", self.average), ("weights", live)):
+            for tensor, saved in zip(mine, cast(list[Tensor], state[name]), strict=True):
+                tensor.copy_(saved)
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """The nearest matrices with equal singular values, roughly: they end in [0.7, 1.2].
+
+    Newton-Schulz iterations in bfloat16; (K, m, n) -> (K, m, n) in the dtype of `matrices`.
+    """
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if tall else matrices).to(torch.bfloat16)
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    for a, b, c in ROUNDS:
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.mT if tall else x).to(matrices.dtype)

@@ -1,0 +1,88 @@
+"""Pixel and perceptual terms: how wrong is the result, sample by sample?
+
+Each term keeps the batch apart, (B,), because every sample stands at its own place on
+the dial and weighs its terms accordingly.
+"""
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from rcod.pixels.perceptual import LpipsHed
+
+Ends = tuple[float, float]  # a weight at the fidelity end of the dial and at the realism end
+
+
+class LossSettings(BaseModel, frozen=True, extra="forbid"):
+    """What a sample pays for, at both ends of the dial; straight lines between."""
+
+    pixel: Ends = (1.0, 0.2)  # Charbonnier distance
+    guide: Ends = (0.0, 0.8)  # the same from the guide, where there is one
+    latent: Ends = (0.03, 0.0)  # L1 of whitened latents, where every frequency counts alike
+    texture: Ends = (0.0, 0.1)  # local energy of every latent channel
+    perceptual: Ends = (0.05, 1.0)  # LPIPS over the HED trunk
+    distill: Ends = (0.0, 0.1)  # VSD
+    adversary: Ends = (0.0, 0.05)
+    share: float = Field(default=0.25, gt=0, le=1)  # part of a batch that the costly terms look at
+
+
+def weight_of(ends: Ends, realism: Tensor) -> Tensor:
+    """The weight at each sample's place on the dial, (B,)."""
+    return ends[0] + (ends[1] - ends[0]) * realism
+
+
+def pixel(sr: Tensor, hr: Tensor) -> Tensor:
+    """Charbonnier distance, (B,): L1 with a rounded tip of 1e-3."""
+    return ((sr - hr).square() + 1e-6).sqrt().flatten(1).mean(dim=1)
+
+
+def draw_share(weights: Tensor, share: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pick the samples that a costly term looks at, in proportion to their weights.
+
+    Args:
+        weights: each sample's weight, (B,), not negative.
+        share: how many to pick, as a part of the batch.
+        rng: a generator on the CPU.
+
+    Returns:
+        Indices (K,) and the factor that makes `factor * loss[indices].mean()` an unbiased
+        estimate of `(weights * loss).mean()`.
+    """
+    count = max(1, round(share * len(weights)))
+    total = weights.sum()
+    if total <= 0:
+        return torch.arange(count), total
+    drawn = torch.multinomial(weights.cpu(), count, replacement=True, generator=rng)
+    return drawn.to(weights.device), total / len(weights)
+
+
+def latent(z_sr: Tensor, z_hr: Tensor) -> Tensor:
+    """Mean absolute difference of two latents, (B,)."""
+    return (z_sr - z_hr).abs().flatten(1).mean(dim=1)
+
+
+def texture(z_sr: Tensor, z_hr: Tensor) -> Tensor:
+    """Difference of the latents' local energies and means, (B,).
+
+    As much detail as in truth, wherever it lies exactly; and none that stands still: a channel
+    with the same value everywhere is a grid in the picture.
+    """
+    energy, mean = F.avg_pool2d(z_sr.abs() - z_hr.abs(), 4), F.avg_pool2d(z_sr - z_hr, 4)
+    return (energy.abs() + mean.abs()).flatten(1).mean(dim=1)  # of (B, C, h/4, w/4)
+
+
+def look(
+    trunk: LpipsHed, sr: Tensor, target: Tensor, rng: torch.Generator
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Taps of results and targets, (B, 3, H, W) in [0, 1] each, seen at a random reduction.
+
+    A distance that always looks at full size can be pleased by a fine grid of dots; one that
+    steps back at random can't.
+    """
+    scale = min(1.0, 0.5 + float(torch.rand((), generator=rng)))  # half the time at full size
+    size = [round(side * scale / 8) * 8 for side in sr.shape[-2:]]
+    seen = [F.interpolate(x, size, mode="bilinear", antialias=True) for x in (sr, target)]
+    with torch.no_grad():
+        there = trunk.trunk.features(seen[1])
+    return trunk.trunk.features(seen[0]), there

@@ -1,0 +1,187 @@
+"""What does a batch cost?
+
+prior:   clean latents -> noise -> predicted noise -> squared error
+restore: lr -> metric -> t -> OneStep -> pixel, latent, texture, guide, perceptual terms
+                                     -> VSD against the prior; the adversary
+metric:  lr -> estimated metric -> squared error
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rcod.diffusion.grouping import (
+    distill_range,
+    latent_metric,
+    realism_of_timestep,
+    timestep_of_metric,
+)
+from rcod.diffusion.schedule import STEPS, add_noise
+from rcod.networks.backbone import TinyUNet
+from rcod.networks.estimators import MetricEstimator
+from rcod.networks.onestep import OneStep, enlarge
+from rcod.pixels.perceptual import LpipsHed
+from rcod.training import adversary, losses, vsd
+from rcod.training.adversary import Discriminator
+from rcod.training.data import Batch
+from rcod.training.recipe import Recipe
+
+
+class Networks(NamedTuple):
+    """All that a run holds; the student is `onestep`."""
+
+    onestep: OneStep
+    metric: MetricEstimator
+    teacher: TinyUNet  # the frozen prior
+    critic: TinyUNet  # the prior with adapters that learn the student's results
+    adversary: Discriminator
+    trunk: LpipsHed | None
+
+
+class Cost(NamedTuple):
+    """What each learner pays for a batch, and numbers for the log."""
+
+    losses: dict[str, Tensor]  # learner -> scalar
+    values: dict[str, float]
+
+
+class Drawn(NamedTuple):
+    """A batch restored at the timesteps drawn for it."""
+
+    t: Tensor  # (B,)
+    realism: Tensor  # (B,) place on the dial
+    tokens: Tensor  # (B, N, D)
+    z_sr: Tensor  # (B, C, h, w)
+    sr: Tensor  # (B, 3, H, W)
+
+
+def cost(nets: Networks, batch: Batch, recipe: Recipe, n: int, rng: torch.Generator) -> Cost:
+    """The losses of a batch at step `n` of a recipe."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        if recipe.goal == "prior":
+            return Cost({"student": prior_loss(nets, batch, recipe, rng)}, {})
+        if recipe.goal == "metric":
+            return Cost({"student": metric_loss(nets, batch)}, {})
+        return restore_cost(nets, batch, recipe, n, rng)
+
+
+def see(nets: Networks, batch: Batch, recipe: Recipe, rng: torch.Generator) -> Tensor:
+    """Image tokens of the batch, (B, N, D); a share of the samples sees none."""
+    tokens = nets.onestep.prompt(enlarge(batch.context)).float()
+    keep = torch.rand(len(tokens), generator=rng) >= recipe.blind
+    return tokens * keep.view(-1, 1, 1)
+
+
+def prior_loss(nets: Networks, batch: Batch, recipe: Recipe, rng: torch.Generator) -> Tensor:
+    """The ordinary diffusion loss on clean latents."""
+    onestep = nets.onestep
+    with torch.no_grad():
+        z = onestep.backbone.encode(batch.hr)  # (B, C, h, w)
+    t = torch.randint(STEPS, (len(z),), generator=rng)
+    noise = torch.randn(z.shape, generator=rng)
+    tokens = see(nets, batch, recipe, rng)
+    eps = onestep.backbone.predict(add_noise(z, noise, t, onestep.alphas), t, tokens)
+    return F.mse_loss(eps.float(), noise)
+
+
+def metric_loss(nets: Networks, batch: Batch) -> Tensor:
+    """MEM: the estimate against the true cosine."""
+    with torch.no_grad():
+        encode = nets.onestep.backbone.encode
+        metric = latent_metric(encode(enlarge(batch.lr)), encode(batch.hr))
+    return F.mse_loss(nets.metric(batch.lr).float(), metric)
+
+
+def restore_cost(
+    nets: Networks, batch: Batch, recipe: Recipe, n: int, rng: torch.Generator
+) -> Cost:
+    """RCOD's losses; each term starts at its own step of the recipe."""
+    settings, encode = recipe.losses, nets.onestep.backbone.encode
+    with torch.no_grad():
+        up = enlarge(batch.lr)  # (B, 3, H, W)
+        z_hr = encode(batch.hr)  # (B, C, h, w)
+        metric = latent_metric(encode(up), z_hr)
+    t = choose_timestep(metric, recipe, rng)
+    realism = torch.tensor([realism_of_timestep(int(x), recipe.groups) for x in t])
+    tokens = see(nets, batch, recipe, rng)
+    _, z_sr, sr = nets.onestep(up, t, tokens)
+    drawn = Drawn(t, realism, tokens, z_sr, sr)
+
+    terms = {
+        "pixel": losses.pixel(sr, batch.hr),
+        "guide": losses.pixel(sr, batch.guide) * batch.guided,
+        "latent": losses.latent(z_sr, z_hr),
+        "texture": losses.texture(z_sr, z_hr),
+    }  # (B,) each
+    ends: dict[str, losses.Ends] = settings.model_dump(include=set(terms))
+    weighted = [losses.weight_of(ends[k], realism) * term for k, term in terms.items()]
+    paid = {"student": torch.stack(weighted).sum(dim=0).mean()}
+    if n >= recipe.perceive_from and nets.trunk is not None:
+        terms |= perceive(nets, batch, drawn, recipe, (n >= recipe.adversary_from, rng), paid)
+    if n >= recipe.distill_from and max(settings.distill) > 0:
+        terms |= distill(nets, drawn, (recipe, rng), paid)
+    terms["metric"] = metric
+    return Cost(paid, {k: float(v.detach().mean()) for k, v in terms.items()})
+
+
+def choose_timestep(metric: Tensor, recipe: Recipe, rng: torch.Generator) -> Tensor:
+    """LDG's timestep by damage; a share of the samples stands anywhere on the dial instead."""
+    t = timestep_of_metric(metric, recipe.groups)
+    low, high = min(recipe.groups.timesteps), max(recipe.groups.timesteps)
+    anywhere = torch.randint(low, high + 1, t.shape, generator=rng)
+    return torch.where(torch.rand(t.shape, generator=rng) < recipe.explore, anywhere, t)
+
+
+def perceive(
+    nets: Networks,
+    batch: Batch,
+    drawn: Drawn,
+    recipe: Recipe,
+    how: tuple[bool, torch.Generator],
+    paid: dict[str, Tensor],
+) -> dict[str, Tensor]:
+    """Add the perceptual term, and the adversary's, to what is paid; returns them, (K,) each.
+
+    Guided samples are compared with their guide at the realism end and with truth at the other.
+    """
+    settings, (opposed, rng) = recipe.losses, how
+    assert nets.trunk is not None, "cost asks for this term only where there is a trunk"
+    weights = losses.weight_of(settings.perceptual, drawn.realism)
+    some, factor = losses.draw_share(weights, settings.share, rng)
+    led = torch.rand(len(some), generator=rng) < drawn.realism[some]
+    target = torch.where(led.view(-1, 1, 1, 1), batch.guide[some], batch.hr[some])
+    mine, theirs = losses.look(nets.trunk, drawn.sr[some], target, rng)
+    terms = {"perceptual": nets.trunk.between(mine, theirs)}
+    paid["student"] = paid["student"] + factor * terms["perceptual"].mean()
+    if opposed and max(settings.adversary) > 0:
+        share = losses.weight_of(settings.adversary, drawn.realism)[some] / weights[some]
+        terms["adversary"] = adversary.student_loss(nets.adversary(mine))
+        paid["student"] = paid["student"] + factor * (share * terms["adversary"]).mean()
+        results = nets.adversary([tap.detach() for tap in mine])
+        paid["adversary"] = adversary.own_loss(nets.adversary(theirs), results)
+        terms["discriminator"] = paid["adversary"]
+    return terms
+
+
+def distill(
+    nets: Networks,
+    drawn: Drawn,
+    how: tuple[Recipe, torch.Generator],
+    paid: dict[str, Tensor],
+) -> dict[str, Tensor]:
+    """Add VSD for the student and plain denoising for the critic; returns them."""
+    recipe, rng = how
+    weights = losses.weight_of(recipe.losses.distill, drawn.realism)
+    some, factor = losses.draw_share(weights, recipe.losses.share, rng)
+    z_sr, tokens, t = drawn.z_sr[some], drawn.tokens[some].detach(), drawn.t[some]
+    alphas = nets.onestep.alphas
+    t_r = vsd.draw_timesteps(*distill_range(t, recipe.distill_way), rng)
+    noise = torch.randn(z_sr.shape, generator=rng)
+    part = vsd.distill(z_sr, tokens, t_r, (nets.teacher, nets.critic), noise, alphas)
+    t_c = torch.randint(STEPS, t.shape, generator=rng)
+    fresh = torch.randn(z_sr.shape, generator=rng)
+    paid["student"] = paid["student"] + factor * part.mean()
+    paid["critic"] = vsd.critic_loss(z_sr, tokens, t_c, nets.critic, fresh, alphas)
+    return {"distill": part, "critic": paid["critic"]}

@@ -1,0 +1,1 @@
+"""Photos in, photos out: one, several with a dial, whole folders."""

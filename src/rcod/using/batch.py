@@ -1,0 +1,300 @@
+"""Many images in, many out, nothing lost.
+
+Every picture goes its own way: one that cannot be read or written is reported, and the
+others are still done. What is there already, made from the same photo by the same settings,
+is left alone. A result is written while it is computed and gets its name when it is whole.
+
+    photos -> jobs -> read -> restorer -> pieces -> out/<place>/<stem>.<format>
+                  '-> done already            all -> <stem>-<level>, <stem>-levels
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from torch import Tensor
+
+from rcod.diffusion.dial import Dial, check_shape
+from rcod.errors import RcodError
+from rcod.pixels.images import Photo, check_writable, from_pil, read, sink, write
+from rcod.pixels.placing import placed
+from rcod.using.forecast import keep_to
+from rcod.using.jobs import STDIN, Job, Lost, is_several, make_folder, make_place, plan_jobs
+from rcod.using.ledger import Ledger, print_of
+from rcod.using.orders import Options, Outcome, Report, Written
+from rcod.using.passes import Flow, reduced
+from rcod.using.restore import ColorFix, Restorer
+from rcod.using.sheet import ALL, Centre, lay_out
+
+AHEAD = 8_000_000  # bytes of a file that is read while the one before is computed, at most
+
+
+def run(
+    load: Callable[[], Restorer],
+    photos: Sequence[Path],
+    out: Path,
+    options: Options,
+    watch: Callable[[Outcome, int, int], None] = lambda outcome, done, total: None,
+    stop: Callable[[], bool] = lambda: False,
+    step: Callable[[float], None] = lambda share: None,
+) -> Report:
+    """Enlarge the pictures of files, folders and patterns into a folder, made if it is missing.
+
+    Args:
+        load: gives the restorer; called once, when the first picture has been read.
+        photos: files, folders and patterns.
+        out: the folder that receives `<place>/<stem>.<format>`.
+        options: how, for all of them.
+        watch: told of every picture: its outcome, how many are done, of how many.
+        stop: asked before every picture whether to leave the others.
+        step: told the share of the picture in hand that is done.
+    """
+    jobs, lost = plan_jobs(photos, out, options.parts, options.format, options.overwrite)
+    hall = _Hall(load, options, options.settings(), _read_map(options), step)
+    if jobs:
+        make_folder(out, jobs)
+    ledger = hall.ledger = Ledger(out) if is_several(photos) and out.is_dir() else None
+    outcomes: list[Outcome] = []
+    total = len(jobs) + len(lost)
+
+    def note(outcome: Outcome, print: str = "") -> None:
+        outcomes.append(outcome)
+        _enter(ledger, outcome, print)
+        watch(outcome, len(outcomes), total)
+
+    for source, error in lost:
+        note(Outcome(source, error=error))
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            for i, job in enumerate(jobs):
+                if stop():
+                    break
+                print = _print(job, hall.settings)
+                if hall.is_done(job, print):
+                    note(Outcome(job.source, skipped=True))
+                else:
+                    note(hall.take(job, pool, jobs[i + 1 :]), print)
+    finally:
+        report = Report(tuple(outcomes), stopped=len(outcomes) < total)
+        if ledger is not None:
+            ledger.save(report.summary)
+    return report
+
+
+@dataclass
+class _Hall:
+    """Where pictures are taken one after the other, with what they share."""
+
+    load: Callable[[], Restorer]
+    options: Options
+    settings: str  # all that results depend on besides their photo
+    mask: Tensor | None
+    step: Callable[[float], None]
+    ledger: Ledger | None = None
+    restorer: Restorer | None = None
+    waiting: Future[Photo] | None = None  # the next picture, read while this one is computed
+    waits: Path | None = None  # whose it is
+
+    def is_done(self, job: Job, print: str) -> bool:
+        """Whether the results of a picture are there, made by the same settings."""
+        if self.ledger is None or not print or not self.options.skip_existing:
+            return False
+        return all(self.ledger.has(target, print) for target in job.targets)
+
+    def take(self, job: Job, pool: ThreadPoolExecutor, later: Sequence[Job]) -> Outcome:
+        """Do one picture."""
+        waiting = self.waiting if self.waits == job.source else None
+        self.waiting = None
+        try:
+            photo = _open(job, self.options, waiting)
+        except RcodError as error:
+            return Outcome(job.source, error=str(error))
+        if later and _waits_small(later[0]):
+            self.waiting, self.waits = pool.submit(read, later[0].source), later[0].source
+        self.restorer = self.restorer or self.load()  # its errors concern all: they end the run
+        return _enlarge(self.restorer, photo, self.mask, job, self.options, self.step)
+
+
+def rehearse(
+    photos: Sequence[Path], out: Path, options: Options
+) -> tuple[list[tuple[Job, bool]], list[Lost]]:
+    """What a call would do: its jobs, whether they are done already, and what can't be done."""
+    jobs, lost = plan_jobs(photos, out, options.parts, options.format, options.overwrite)
+    ledger = Ledger(out) if is_several(photos) and out.is_dir() else None
+    hall = _Hall(Restorer.load, options, options.settings(), None, lambda share: None, ledger)
+    return [(job, hall.is_done(job, _print(job, hall.settings))) for job in jobs], lost
+
+
+def pipe(
+    load: Callable[[], Restorer], content: bytes, suffix: str, into: BinaryIO, options: Options
+) -> Outcome:
+    """Enlarge one picture from its bytes into a stream, in the format of `suffix`."""
+    photo = _stripped(read(content, "standard input"), options)
+    job = Job(STDIN, (Path(f"standard output{suffix}"),))
+    size = options.size(photo)
+    check_writable(job.targets[0], *size, photo.alpha)
+    photo = reduced(photo, size)
+    mask = _read_map(options)
+    with tempfile.SpooledTemporaryFile(max_size=2**26) as file:
+
+        def work(restorer: Restorer) -> Written:
+            file.seek(0)
+            file.truncate()
+            flow = _flows(restorer, photo, mask, options, lambda share: None)[0]
+            return _pour(flow, cast(BinaryIO, file), job.targets[0], photo, options)[0]
+
+        restorer = _fitting(load(), photo, job, options)
+        written = restorer.within_memory(work)
+        file.seek(0)
+        while block := file.read(2**20):
+            into.write(block)
+    return Outcome(STDIN, (written,), notes=photo.notes)
+
+
+def _read_map(options: Options) -> Tensor | None:
+    """The user's map of realism, (h, w) in [0, 1]."""
+    if options.realism_map is None:
+        return None
+    photo = read(options.realism_map)
+    return photo.pixels.mean(0)
+
+
+def _print(job: Job, settings: str) -> str:
+    """What the job's results depend on; nothing where the photo can't be asked."""
+    try:
+        return print_of(job.source, settings)
+    except OSError:
+        return ""
+
+
+def _waits_small(job: Job) -> bool:
+    """Whether a picture may be read ahead: it then lies in memory beside the one in hand."""
+    try:
+        return job.source != STDIN and job.source.stat().st_size <= AHEAD
+    except OSError:
+        return False
+
+
+def _open(job: Job, options: Options, waiting: Future[Photo] | None) -> Photo:
+    """Read a picture and be sure that its files can hold the result."""
+    if job.source == STDIN:
+        photo = read(sys.stdin.buffer.read(), "standard input")
+    else:
+        photo = read(job.source) if waiting is None else waiting.result()
+    photo = _stripped(photo, options)
+    try:
+        height, width = options.size(photo)
+    except RcodError as error:
+        raise RcodError(f"{job.source}: {error}") from None
+    for target in job.targets:
+        check_writable(target, height, width, photo.alpha)
+    return reduced(photo, (height, width))
+
+
+def _stripped(photo: Photo, options: Options) -> Photo:
+    """A photo without the tags that shall not travel on."""
+    kept = photo.tags.without(options.strip)
+    return replace(photo, exif=kept.exif, xmp=kept.xmp, dpi=kept.dpi)
+
+
+def _enlarge(
+    restorer: Restorer,
+    photo: Photo,
+    mask: Tensor | None,
+    job: Job,
+    options: Options,
+    step: Callable[[float], None],
+) -> Outcome:
+    """Restore one picture and write its files."""
+    written: list[Written] = []
+
+    def work(restorer: Restorer) -> None:
+        written.clear()
+        started = time.perf_counter()
+        flows = _flows(restorer, photo, mask, options, step)
+        centres: list[Centre] = []
+        for target, flow in zip(job.targets, flows, strict=False):  # the sheet has no flow
+            make_place(target.parent)
+            with placed(target) as file:
+                done, centre = _pour(flow, file, target, photo, options)
+            written.append(done)
+            centres.append(centre)
+        if options.realism == "all":
+            path = job.targets[-1]
+            drawn = lay_out(photo, flows, centres, job.source.name)
+            write(path, from_pil(drawn), options.quality)
+            seconds = time.perf_counter() - started
+            written.append(Written(path, "sheet", False, None, None, drawn.size, seconds))
+
+    try:
+        _fitting(restorer, photo, job, options).within_memory(work)
+    except RcodError as error:
+        sentence = str(error)
+        named = sentence if str(job.source) in sentence else f"{job.source}: {sentence}"
+        return Outcome(job.source, tuple(written), named)
+    return Outcome(job.source, tuple(written), notes=photo.notes)
+
+
+def _fitting(restorer: Restorer, photo: Photo, job: Job, options: Options) -> Restorer:
+    """The restorer in tiles that keep to the budget of memory, where there is one."""
+    if options.memory is None:
+        return restorer
+    size, suffix = options.size(photo), job.targets[0].suffix
+    return keep_to(options.memory, restorer, photo, size, suffix)
+
+
+def _flows(
+    restorer: Restorer,
+    photo: Photo,
+    mask: Tensor | None,
+    options: Options,
+    step: Callable[[float], None],
+) -> list[Flow]:
+    """The results of a photo, not begun yet."""
+    dials: Sequence[Dial] = ALL if options.realism == "all" else [options.realism]
+    if mask is not None:
+        check_shape(mask, (photo.pixels.shape[-2], photo.pixels.shape[-1]))
+        dials = [mask]
+    measure = any(isinstance(dial, str) and dial == "auto" for dial in dials)
+    seen = restorer.look(photo, measure)
+    size, color = options.size(photo), cast(ColorFix, options.color)  # Options made sure
+    return [restorer.flow(photo, seen, dial, size, color, step) for dial in dials]
+
+
+def _pour(
+    flow: Flow, file: BinaryIO, target: Path, photo: Photo, options: Options
+) -> tuple[Written, Centre]:
+    """Write a result while it is computed."""
+    centre = Centre(flow.size)
+    with sink(file, target.suffix, photo, flow.size, options.quality) as into:
+        for piece, top, left in flow.pieces:
+            into.put(piece, top, left)
+            if options.realism == "all":
+                centre.take(piece, top, left)
+    height, width = flow.size
+    seconds = sum(flow.seconds.values())
+    done = Written(target, flow.level, flow.auto, flow.timestep, flow.metric, (width, height),
+                   seconds)  # fmt: skip
+    return done, centre
+
+
+def _enter(ledger: Ledger | None, outcome: Outcome, print: str) -> None:
+    """Note in the report, where there is one, what became of a picture."""
+    if ledger is None:
+        return
+    if outcome.error is not None:
+        ledger.fail(outcome.source, outcome.error)
+    elif print:
+        for file in outcome.written:
+            width, height = file.size
+            ledger.add(file.path, {
+                "source": str(outcome.source), "print": print, "bytes": 0, "changed": 0,
+                "level": file.level, "timestep": file.timestep, "metric": file.metric,
+                "width": width, "height": height, "seconds": round(file.seconds, 3),
+            })  # fmt: skip
+    ledger.save()

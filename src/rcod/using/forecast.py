@@ -1,0 +1,125 @@
+"""What will a photo take, before it is begun: how many tiles, how much memory, how long?
+
+Memory is counted, by what is alive at once for every pixel of the largest tile; seconds are
+measured, on a tile small enough to be done at once. A budget of memory is kept by taking tiles
+that are no larger than it allows.
+
+    photo's size, result's size, tile -> Grid -> peak memory, seconds
+    budget -> the largest tile whose peak stays below it
+"""
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rcod.errors import RcodError
+from rcod.pixels.images import DEEP, ENCODERS, Photo
+from rcod.using.passes import Grid, grid
+from rcod.using.restore import LEAST_TILE, Restorer
+
+PROCESS = 330e6  # bytes of Python, PyTorch and the tiny model, where they can't be asked for
+APPETITE = {4: (700, 350), 8: (0, 15_000)}  # bytes a LR pixel of a tile, and a byte of precision
+SAMPLE = 96  # LR pixels a side of the tile that is timed
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one result takes."""
+
+    size: tuple[int, int]  # height and width of the result
+    tile: int  # greatest side of a tile, LR pixels
+    tiles: int
+    passes: int  # UNet calls
+    peak: float  # bytes
+    seconds: float | None = None
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of a size such as 4GB, 800 MB or 2000000000."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", text.lower())
+    if found is None or float(found[1]) <= 0:
+        raise RcodError(f"memory must be a size such as 4GB or 800MB, got '{text}'")
+    return int(float(found[1]) * UNITS[found[2]])
+
+
+def foresee(
+    restorer: Restorer, photo: Photo, size: tuple[int, int], suffix: str, levels: int, tile: int
+) -> Forecast:
+    """What a result takes in tiles of a given side.
+
+    Args:
+        restorer: the networks.
+        photo: what will be enlarged.
+        size: height and width of the result.
+        suffix: names the format of its file.
+        levels: results of this photo, or levels that its map blends.
+        tile: greatest side of a tile, LR pixels.
+    """
+    height, width = photo.pixels.shape[-2:]
+    factor = restorer.onestep.backbone.factor
+    where = grid((height, width), size, tile, restorer.system, factor)
+    encoder = ENCODERS[suffix.lower()]
+    channels = (1 if photo.grey else 3) + (photo.alpha is not None)
+    if encoder in DEEP:  # rows of one row of tiles
+        rows = max(span.last - span.first for span in where.rows)
+        file = 2 * rows * size[1] * channels * photo.bits // 8
+    else:  # all of it as Pillow keeps it, and as it leaves
+        file = 5 * size[0] * size[1]
+    planes = 3 + (photo.alpha is not None) + 3 * (photo.beyond is not None)
+    own = 4 * planes * height * width
+    pixels, networks = APPETITE[factor]  # tiny's is measured
+    precision = next(restorer.onestep.parameters()).element_size()  # of the first, the UNet's
+    tile_bytes = (pixels + networks * precision) * where.largest + 12 * _result_share(where, size)
+    peak = _process() + own + file + tile_bytes
+    return Forecast(size, tile, where.tiles, where.tiles * levels, peak)
+
+
+def keep_to(
+    budget: int, restorer: Restorer, photo: Photo, size: tuple[int, int], suffix: str
+) -> Restorer:
+    """The restorer in the largest tiles that keep to a budget of bytes."""
+    tile = restorer.tile
+    least = foresee(restorer, photo, size, suffix, 1, LEAST_TILE).peak
+    if least > budget:
+        raise RcodError(
+            f"memory must be at least {least / 1e9:.2f} GB for this photo, got "
+            f"{budget / 1e9:.2f} GB; allow more, or ask for a smaller result or for png"
+        )
+    while foresee(restorer, photo, size, suffix, 1, tile).peak > budget and tile > LEAST_TILE:
+        tile = max(tile - 32, LEAST_TILE)
+    return restorer if tile == restorer.tile else restorer.with_tile(tile)
+
+
+def seconds_of(restorer: Restorer, photo: Photo, size: tuple[int, int], levels: int) -> float:
+    """How long a result takes, by the time of a small tile of the same photo."""
+    height, width = photo.pixels.shape[-2:]
+    side = min(SAMPLE, height), min(SAMPLE, width)
+    sample = Photo(photo.pixels[:, : side[0], : side[1]].contiguous())
+    seen = restorer.look(sample, True)
+    restorer.finish(sample, seen, 0.5, 4.0, "wavelet")  # the first call warms up
+    started = time.perf_counter()
+    restorer.finish(sample, seen, 0.5, 4.0, "wavelet")
+    each = (time.perf_counter() - started) / (side[0] * side[1])
+    factor = restorer.onestep.backbone.factor
+    where = grid((height, width), size, restorer.tile, restorer.system, factor)
+    return each * where.area * levels + seen.seconds.get("metric", 0.0)
+
+
+def _result_share(where: Grid, size: tuple[int, int]) -> int:
+    """Pixels of the result that the largest tile gives."""
+    height = max(span.last - span.first for span in where.rows)
+    return height * max(span.last - span.first for span in where.columns)
+
+
+def _process() -> float:
+    """Bytes that this process has in memory now, networks included."""
+    status = Path("/proc/self/statm")
+    if not status.is_file() or torch.cuda.is_available():
+        return PROCESS
+    import resource
+
+    return int(status.read_text().split()[1]) * resource.getpagesize()

@@ -1,0 +1,226 @@
+"""Which pictures are meant, and what will their results be called?
+
+Files, folders and patterns become jobs: one picture each, with the names of all that it will
+become. Folders are searched to their last corner, and results lie in the same places below
+the output folder. Every name is settled before the work starts, so that no two pictures meet in
+one file, and no file of the user is overwritten unasked.
+
+    photos/ 'shots/**/*.tif' a.jpg -> sources, places -> names -> Job | why not
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from rcod.errors import RcodError
+from rcod.pixels.images import ENCODERS, SUFFIXES
+from rcod.pixels.placing import is_ours, sweep
+
+STDIN = Path("-")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture and the files it becomes: one, or every level and the sheet."""
+
+    source: Path
+    targets: tuple[Path, ...]
+
+
+class Lost(NamedTuple):
+    """A picture that can't be done, and why."""
+
+    source: Path
+    error: str
+
+
+class Source(NamedTuple):
+    """A picture that was found, and where its result belongs below the output folder."""
+
+    path: Path
+    place: Path
+
+
+def is_several(photos: Sequence[Path]) -> bool:
+    """Whether a call names more than one file: then it keeps a report."""
+    return len(photos) != 1 or photos[0].is_dir() or _is_pattern(photos[0])
+
+
+def plan_jobs(
+    photos: Sequence[Path], out: Path, parts: Sequence[str], format: str, overwrite: bool
+) -> tuple[list[Job], list[Lost]]:
+    """Settle every name; what can't be done is said already. Nothing is written.
+
+    Args:
+        photos: files, folders and patterns.
+        out: the folder of the results.
+        parts: what is added to a picture's name; one result each.
+        format: ending of the results, or `same` for the picture's own.
+        overwrite: replace files that rcod did not write, too.
+    """
+    lost: list[Lost] = []
+    sources: dict[Path, Source] = {}  # by where it really lies, so a picture named twice is one
+    for given in photos:
+        for found in gather(given, out):
+            if isinstance(found, Lost):
+                lost.append(found)
+            else:
+                sources.setdefault(_resolved(found.path), found)
+    jobs: list[Job] = []
+    taken: dict[str, Path] = {}  # target's name without case -> the picture it belongs to
+    for source, place in sources.values():
+        suffix = suffix_for(source, format)
+        stem = "stdin" if source == STDIN else source.stem
+        targets = tuple(out / place / f"{stem}{part}{suffix}" for part in parts)
+        reasons = (_refusal(t, source, sources, taken, overwrite) for t in targets)
+        error = next(filter(None, reasons), None)
+        if error is not None:
+            lost.append(Lost(source, error))
+            continue
+        taken |= {str(target).casefold(): source for target in targets}
+        jobs.append(Job(source, targets))
+    return jobs, lost
+
+
+def suffix_for(source: Path, format: str) -> str:
+    """The ending of a picture's results; `same` is its own, where that can be written."""
+    if format != "same":
+        return f".{format}"
+    return source.suffix if source.suffix.lower() in ENCODERS else ".png"
+
+
+def gather(given: Path, out: Path) -> Iterator[Source | Lost]:
+    """The pictures that a file, a folder or a pattern stands for, in order of name.
+
+    A file stands for itself, whatever its name. A folder stands for the pictures in it and below,
+    known by suffix; links to folders are not followed, and the output folder is left out.
+    """
+    if given == STDIN:
+        yield Source(given, Path())
+        return
+    try:
+        if given.is_dir():
+            yield from _inside(given, out)
+        elif given.is_file():
+            yield Source(given, Path())
+        elif given.exists():
+            why = "must be a file or a folder, got a device or a pipe; copy it"
+            yield Lost(given, f"{given}: {why}")
+        elif _is_pattern(given):
+            yield from _matching(given)
+        else:
+            yield Lost(given, f"{given}: no such file or folder; check the name")
+    except (OSError, ValueError) as error:  # a name that is too long, a circle of links
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        yield Lost(given, f"{given}: must be readable, got: {reason}")
+
+
+def make_folder(out: Path, jobs: Sequence[Job]) -> None:
+    """Make the folder and be sure that files can be put there, before any work is done.
+
+    Where results will lie, what killed processes have left unfinished is swept away.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        why = "it is a file" if out.is_file() else error.strerror
+        raise RcodError(
+            f"{out}: the output must be a folder that can be written to, and it cannot ({why}); "
+            "choose another folder"
+        ) from None
+    for place in {out, *(target.parent for job in jobs for target in job.targets)}:
+        if place.is_dir():
+            sweep(place)
+
+
+def make_place(folder: Path) -> None:
+    """Make the folder of a result below the output folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RcodError(f"{folder}: must be a folder, got: {error.strerror}; move it") from None
+
+
+def _inside(folder: Path, out: Path) -> Iterator[Source | Lost]:
+    """The pictures in a folder and below."""
+    skipped: list[OSError] = []
+    results = _resolved(out)
+    count = 0
+    for top, folders, names in os.walk(folder, onerror=skipped.append):
+        here = Path(top)
+        folders[:] = sorted(name for name in folders if _resolved(here / name) != results)
+        for name in sorted(names):
+            path = here / name
+            known = path.suffix.lower() in SUFFIXES and not name.startswith(".rcod-")
+            if known and path.is_file():
+                count += 1
+                yield Source(path, here.relative_to(folder))
+    for error in skipped:
+        yield Lost(Path(error.filename), f"{error.filename}: must be readable, got: "
+                   f"{error.strerror}")  # fmt: skip
+    if not count and not skipped:
+        yield Lost(
+            folder,
+            f"{folder}: a folder must hold at least one picture, and this one holds none; "
+            f"pictures end in {', '.join(SUFFIXES)}",
+        )
+
+
+def _is_pattern(given: Path) -> bool:
+    return any(sign in str(given) for sign in "*?[")
+
+
+def _matching(pattern: Path) -> Iterator[Source | Lost]:
+    """The files that a pattern matches; places are counted from its first part that varies."""
+    fixed = next(i for i, part in enumerate(pattern.parts) if _is_pattern(Path(part)))
+    base = Path(*pattern.parts[:fixed])
+    files = sorted(p for p in base.glob(str(Path(*pattern.parts[fixed:]))) if p.is_file())
+    for path in files:
+        yield Source(path, path.parent.relative_to(base))
+    if not files:
+        yield Lost(pattern, f"{pattern}: the pattern must match at least one file, and it doesn't")
+
+
+def _resolved(path: Path) -> Path:
+    """Where a path really leads; a circle of links leads to itself."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path.absolute()
+
+
+def _refusal(
+    target: Path,
+    source: Path,
+    sources: dict[Path, Source],
+    taken: dict[str, Path],
+    overwrite: bool,
+) -> str | None:
+    """Why a name cannot be used for this picture, if so."""
+    other = taken.get(str(target).casefold())
+    if other is not None:
+        return (
+            f"{source}: every picture needs an output name of its own, and {other} becomes "
+            f"{target} too; rename one or use two folders"
+        )
+    if _resolved(target) in sources:
+        return (
+            f"{source}: a photo to enlarge is never overwritten, and the result would replace "
+            f"{target}; choose another folder or format"
+        )
+    try:
+        if target.is_dir():
+            return f"{source}: the result would be named {target}, a folder's name; move it"
+        if target.exists() and not overwrite and not is_ours(target):
+            return (
+                f"{source}: {target} exists already and is not a result of rcod; "
+                "pass --overwrite to replace it"
+            )
+    except OSError as error:
+        return f"{source}: the result would be named {target}, got: {error.strerror}; rename it"
+    return None

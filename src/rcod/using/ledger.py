@@ -1,0 +1,130 @@
+"""Which results are there already, made by these very settings?
+
+`report.json` in the output folder says of every result what it was made from, how, and what
+came of it. The next call leaves alone what it would make again; a changed photo, setting or
+result is made anew. It is replaced as a whole, now and then while the work goes on and at its
+end, so that killing the work loses seconds.
+
+    photo, settings -> print --= report.json ? --> done already : to do
+"""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+from rcod import __version__
+from rcod.errors import RcodError
+from rcod.pixels.placing import placed
+
+NAME = "report.json"
+PAUSE = 20  # times what writing took, at least a second, between two times
+
+
+class Entry(TypedDict):
+    """One result."""
+
+    source: str
+    print: str  # of the photo and the settings
+    bytes: int  # of the result, which is made anew if they or its date have changed
+    changed: int
+    level: str
+    timestep: int | None
+    metric: float | None
+    width: int
+    height: int
+    seconds: float
+
+
+class Failure(TypedDict):
+    """One picture that was not done."""
+
+    source: str
+    error: str
+
+
+class Content(TypedDict):
+    """What the file holds."""
+
+    rcod: str
+    summary: NotRequired[dict[str, float]]  # of the latest call
+    failed: list[Failure]  # in the latest call
+    pictures: dict[str, Entry]  # by place below the folder
+
+
+class Ledger:
+    """The report of one output folder."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.path = out, out / NAME
+        self.content: Content = {"rcod": __version__, "failed": [], "pictures": _read(self.path)}
+        self._next = time.monotonic() + 1
+
+    def has(self, target: Path, print: str) -> bool:
+        """Whether a result is there, made from the same photo by the same settings."""
+        entry = self.content["pictures"].get(self._key(target))
+        try:
+            now = target.stat()
+        except OSError:
+            return False
+        known = entry is not None and (entry["print"], entry["bytes"], entry["changed"])
+        return known == (print, now.st_size, now.st_mtime_ns)
+
+    def add(self, target: Path, entry: Entry) -> None:
+        """Note a result that was written."""
+        now = target.stat()
+        entry["bytes"], entry["changed"] = now.st_size, now.st_mtime_ns
+        self.content["pictures"][self._key(target)] = entry
+
+    def fail(self, source: Path, error: str) -> None:
+        """Note a picture that was not done."""
+        self.content["failed"].append({"source": str(source), "error": error})
+
+    def save(self, summary: dict[str, float] | None = None) -> None:
+        """Write the file: at the end, with a summary, or when it is time again."""
+        if summary is not None:
+            self.content["summary"] = summary
+        elif time.monotonic() < self._next:
+            return
+        started = time.monotonic()
+        order = ("rcod", "summary", "failed", "pictures")
+        found: dict[str, object] = dict(self.content)
+        whole = {key: found[key] for key in order if key in found}
+        with placed(self.path) as file:
+            file.write(json.dumps(whole, indent=1).encode())
+        took = time.monotonic() - started
+        self._next = time.monotonic() + max(1.0, PAUSE * took)
+
+    def _key(self, target: Path) -> str:
+        return target.relative_to(self.out).as_posix()
+
+
+def print_of(source: Path, settings: str) -> str:
+    """What a result depends on, in short: the photo's size and date, and all settings."""
+    now = source.stat()
+    parts = (__version__, settings, str(now.st_size), str(now.st_mtime_ns))
+    return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def _read(path: Path) -> dict[str, Entry]:
+    """Results of earlier calls that are still there."""
+    try:
+        found = json.loads(path.read_bytes())
+        pictures = found["pictures"] if "rcod" in found else None
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError):
+        pictures = None
+    if not isinstance(pictures, dict):
+        raise RcodError(
+            f"{path}: the report would get this name, and a file that isn't rcod's has it; move it"
+        )
+    return {
+        key: entry for key, entry in pictures.items() if _is_entry(entry)
+        and (path.parent / key).is_file()
+    }  # fmt: skip
+
+
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, dict) and {"print", "bytes", "changed"} <= entry.keys()

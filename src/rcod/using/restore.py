@@ -1,0 +1,300 @@
+"""One image in, one image out, of any size.
+
+    photo -> tiles -> resize x4 -> z_up -> one UNet call a level -> decode -> colour -> size -.
+               '-> tokens, metric (once)        photo <- pieces <- seams blended <------------'
+
+`Restorer` holds a system's networks on a device. What belongs to the whole photo (tokens, the
+place of the dial, statistics of colour) is settled once; the rest is done tile by tile, and
+a result leaves in pieces, so that it may be larger than memory. Levels share a small photo's tile.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, TypeVar
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from rcod.device import is_out_of_memory, pick_device, pick_dtype
+from rcod.diffusion import grouping
+from rcod.diffusion.dial import (
+    GLANCE,
+    Dial,
+    Level,
+    Realism,
+    check_dial,
+    check_realism,
+    fit_map,
+    glances,
+    local_pieces,
+    realism_of_metric,
+)
+from rcod.diffusion.grouping import LEVELS
+from rcod.errors import RcodError
+from rcod.networks.assembly import Parts
+from rcod.networks.checkpoint import Estimator, ready
+from rcod.networks.onestep import OneStep, enlarge
+from rcod.networks.systems import System
+from rcod.pixels.images import Photo, from_pil, read, to_pil
+from rcod.pixels.resample import LEAST, MOST, Scale, check_scale, resize, target_of
+from rcod.using.hosted import allowed, look_at, passing
+from rcod.using.passes import TILE, ColorFix, Flow, Seen, Watch, clock, finished, reduced, shrunk
+
+__all__ = ["ColorFix", "Dial", "Flow", "Level", "Realism", "Restorer", "Result", "Scale", "Seen",
+           "Watch", "as_photo", "check_realism", "check_scale", "glances", "resize",
+           "target_size"]  # fmt: skip
+
+T = TypeVar("T")
+
+LEAST_TILE = 128  # LR pixels a side; what is tried last when memory runs out
+
+
+@dataclass(frozen=True)
+class Result:
+    """A restored photo and how it came about."""
+
+    photo: Photo
+    level: str  # fidelity, neutral, realism or map, else the dial's number
+    realism: float  # place on the dial, 0 to 1; of a map the mean
+    timestep: int
+    metric: float | None  # estimated latent metric, where it was asked for
+    auto: bool  # whether the metric chose the level
+    seconds: dict[str, float]  # per stage: tokens, encode, metric, predict, decode, color
+
+    @property
+    def picture(self) -> Image:
+        """The restored photo as a PIL image."""
+        return to_pil(self.photo)
+
+
+class Restorer:
+    """A system's networks, ready for photos."""
+
+    def __init__(self, system: System, onestep: OneStep, metric: Estimator | None) -> None:
+        self.system = system
+        self.onestep = onestep
+        self.metric = metric
+        self.tile = TILE
+
+    @classmethod
+    def load(cls, name: str = "tiny", device: str = "auto", dtype: str = "auto",
+             parts: Parts | None = None) -> Self:  # fmt: skip
+        """Load a bundled model or a weights file.
+
+        Args:
+            name: a name from `rcod models`, or a .safetensors file written by rcod.
+            device: auto, cpu, cuda, cuda:N or mps.
+            dtype: precision of the UNet: auto, float32, bfloat16 or float16.
+            parts: what a published system stands on and is asked.
+        """
+        place = pick_device(device)
+        return cls(*ready(name, place, pick_dtype(dtype, place), parts))
+
+    def __call__(
+        self,
+        image: Photo | Image | Path | str | Tensor,
+        realism: Dial = "auto",
+        scale: Scale = 4.0,
+        color: ColorFix = "wavelet",
+        seed: int = 0,
+    ) -> Result:
+        """Enlarge and restore one photo.
+
+        Args:
+            image: a path, a PIL image, a `Photo`, or RGB as float tensor (3, H, W) in [0, 1].
+            realism: a level's name, a place on the dial, 0 (keep) to 1 (invent), a map of such
+                places (h, w), or `auto-local`, which estimates one.
+            scale: enlargement, 1 to 8, or the result's height and width.
+            color: how the result is tied to the input's colours.
+            seed: for systems that draw random numbers; tiny draws none.
+
+        Returns:
+            The restored photo, with level, timestep and the estimated metric.
+        """
+        return self.levels(image, [realism], scale, color)[0]
+
+    @torch.inference_mode()
+    def levels(
+        self,
+        image: Photo | Image | Path | str | Tensor,
+        realisms: Sequence[Dial],
+        scale: Scale = 4.0,
+        color: ColorFix = "wavelet",
+    ) -> list[Result]:
+        """Restore one photo at several places of the dial, looking at it once.
+
+        Every result is the same, byte for byte, as if it had been asked for alone.
+        """
+        for realism in realisms:
+            check_dial(realism)
+        check_scale(scale)
+        if color not in ("wavelet", "adain", "none"):
+            raise RcodError(f"color must be wavelet, adain or none, got {color}")
+        photo = as_photo(image)
+        photo = reduced(photo, target_size(photo, scale))
+
+        def work(restorer: Self) -> list[Result]:
+            seen = restorer.look(photo, "auto" in realisms)
+            return [restorer.finish(photo, seen, realism, scale, color) for realism in realisms]
+
+        return self.within_memory(work)
+
+    def within_memory(self, work: Callable[[Self], T]) -> T:
+        """Do some work; when memory runs out, do it again in smaller tiles."""
+        restorer = self
+        while True:
+            try:
+                return work(restorer)
+            except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if restorer.tile <= LEAST_TILE:
+                    raise RcodError(
+                        f"memory must hold one tile, and it doesn't hold {LEAST_TILE} x "
+                        f"{LEAST_TILE} pixels; close other programs, or take a smaller photo"
+                    ) from None
+            restorer = restorer.with_tile(max(restorer.tile // 2, LEAST_TILE))
+
+    def with_tile(self, tile: int) -> Self:
+        """The same networks, with another size of tiles."""
+        other = type(self)(self.system, self.onestep, self.metric)
+        other.tile = tile
+        return other
+
+    @torch.inference_mode()
+    def look(self, photo: Photo, measure: bool) -> Seen:
+        """Everything that does not depend on the dial."""
+        if self.system.base is not None:
+            return look_at(self.system, self.onestep, photo, measure, self.tile)
+        seconds: dict[str, float] = {}
+        device = self.onestep.alphas.device
+        lr = photo.pixels[None].to(device)  # (1, 3, h, w)
+        up = z_up = torch.empty(0, device=device)
+        if max(lr.shape[-2:]) <= self.tile:
+            with clock(seconds, "encode"):
+                up = enlarge(lr, self.system.scale)
+                z_up = self.onestep.backbone.encode(up)
+        with clock(seconds, "tokens"):
+            tokens = self.onestep.prompt(up if up.numel() else shrunk(lr, self.system.scale))
+        metric = None
+        if measure:
+            with clock(seconds, "metric"):
+                metric = float(torch.cat([self._estimate(piece) for piece in glances(lr)]).mean())
+        return Seen(up, z_up, tokens, metric, seconds)
+
+    def _estimate(self, lr: Tensor) -> Tensor:
+        """The latent metric of pieces (B, 3, h, w), (B,)."""
+        if self.metric is None:
+            raise RcodError(
+                f"auto needs a metric estimator, and {self.system.name} has none; name a level"
+            )
+        return self.metric(lr)
+
+    @torch.inference_mode()
+    def local_realism(self, photo: Photo) -> Tensor:
+        """A map of the realism that every place of a photo seems to need, (h, w)."""
+        lr = photo.pixels[None].to(self.onestep.alphas.device)
+        tops, lefts = local_pieces(lr)
+        rows: list[Tensor] = []
+        for top in tops:
+            band = lr[..., top : top + GLANCE, :]
+            rows.append(torch.cat([self._estimate(band[..., x : x + GLANCE]) for x in lefts]))
+        return realism_of_metric(torch.stack(rows), self.system.groups).cpu()
+
+    def finish(
+        self,
+        photo: Photo,
+        seen: Seen,
+        realism: Dial,
+        scale: Scale,
+        color: ColorFix,
+        watch: Watch = lambda done: None,
+    ) -> Result:
+        """One place of the dial; `watch` is told of every tile."""
+        flow = self.flow(photo, seen, realism, scale, color, watch)
+        pixels = torch.empty(3, *flow.size)
+        for piece, top, left in flow.pieces:
+            height, width = piece.pixels.shape[-2:]
+            pixels[:, top : top + height, left : left + width] = piece.pixels
+        return Result(
+            finished(photo, pixels, flow.size), flow.level, flow.realism, flow.timestep,
+            flow.metric, flow.auto, flow.seconds,
+        )  # fmt: skip
+
+    def flow(
+        self,
+        photo: Photo,
+        seen: Seen,
+        realism: Dial,
+        scale: Scale,
+        color: ColorFix,
+        watch: Watch = lambda done: None,
+    ) -> Flow:
+        """One place of the dial, piece by piece; nothing is computed before a piece is taken."""
+        seconds = dict(seen.seconds)
+        size = target_size(photo, scale)
+        level, place, t = self._settle(photo, realism, seen.metric)
+        passed = passing(
+            self.system, self.onestep, photo, seen, t if place is None else place, size, color,
+            self.tile, seconds, watch)  # fmt: skip
+        dial = grouping.realism_of_timestep(t, self.system.groups)
+        dial = min(max(dial if place is None else float(place.mean()), 0.0), 1.0)
+        auto = realism == "auto" and seen.metric is not None
+        names = {LEVELS[name]: name for name in LEVELS}
+        return Flow(
+            size, level or names.get(dial, f"{dial:.3g}"), dial, t,
+            seen.metric if auto else None, auto, seconds, passed.pieces(),
+        )  # fmt: skip
+
+    def _settle(
+        self, photo: Photo, realism: Dial, metric: float | None
+    ) -> tuple[str | None, Tensor | None, int]:
+        """Name, map and timestep (of a map the mean's) of what the dial says."""
+        groups, realism = self.system.groups, allowed(self.system, realism)
+        if self.system.timestep is not None:
+            return "fixed", None, self.system.timestep
+        name = "auto-local" if isinstance(realism, str) and realism == "auto-local" else None
+        if name is not None:
+            realism = self.local_realism(photo)
+        if isinstance(realism, Tensor):
+            height, width = photo.pixels.shape[-2:]
+            places = fit_map(realism, (height, width))
+            return name or "map", places, grouping.timestep_of_realism(float(places.mean()), groups)
+        if realism == "auto":
+            assert metric is not None, "auto needs the metric that look estimates"
+            return None, None, int(grouping.timestep_of_metric(torch.tensor([metric]), groups))
+        place = LEVELS[realism] if isinstance(realism, str) else float(realism)
+        return None, None, grouping.timestep_of_realism(place, groups)
+
+
+def as_photo(image: Photo | Image | Path | str | Tensor) -> Photo:
+    """Whatever a caller holds, as a `Photo`."""
+    if isinstance(image, Photo):
+        return image
+    if isinstance(image, Image):
+        return from_pil(image)
+    if isinstance(image, Tensor):
+        if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
+            raise RcodError(
+                f"an image tensor must be float (3, H, W) in [0, 1], got {image.dtype} "
+                f"{tuple(image.shape)}"
+            )
+        if not (image.isfinite().all() and image.min() >= 0 and image.max() <= 1):
+            raise RcodError("an image tensor must lie in [0, 1]; scale or clamp it first")
+        return Photo(image.float().cpu(), None, None, None)
+    return read(Path(image))
+
+
+def target_size(photo: Photo, scale: Scale) -> tuple[int, int]:
+    """Height and width of the result."""
+    height, width = photo.pixels.shape[-2:]
+    size = target_of((height, width), scale)
+    factors = size[0] / height, size[1] / width
+    if isinstance(scale, tuple) and not LEAST <= min(factors) <= max(factors) <= 2 * MOST:
+        raise RcodError(
+            f"the result must be {LEAST:g} to {MOST:g} times the photo's size, got "
+            f"{size[1]} x {size[0]} of {width} x {height}; ask for another size"
+        )
+    return size

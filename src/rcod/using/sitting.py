@@ -1,0 +1,211 @@
+"""How does one photo stay open while the dial turns?
+
+A sitting looks at a photo once and keeps what it saw, and the results of the places that
+were asked for, so that a turn of the dial costs one UNet call and a place visited before
+costs nothing. Every result is the same, byte for byte, as the restorer's own.
+
+    photo -> look (once) -> Seen --.
+                                    >-> result(place) -> kept by timestep
+    the dial ----------------------'        '-> invention: where it departs from fidelity
+"""
+
+import io
+import math
+import tempfile
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from rcod.diffusion.grouping import LEVELS
+from rcod.errors import RcodError
+from rcod.pixels.color import match_wavelet
+from rcod.pixels.images import Photo, check_writable, read, write
+from rcod.pixels.resample import resize
+from rcod.using.passes import ColorFix, Seen, Watch, finished
+from rcod.using.restore import Realism, Restorer, Result, check_realism, check_scale, target_size
+from rcod.using.sheet import ALL, draw_sheet
+
+KEEP = 256_000_000  # bytes of results that a sitting keeps; the latest is kept in any case
+LUMA = (0.299, 0.587, 0.114)  # BT.601
+NEAR = 9  # pixels a side of the window over which the map averages
+FULL = 8 / 255  # mean departure within the window that the overlay shows at full strength
+SHOWN = 1024  # pixels a side of the overlay at most; the map is smooth
+FAINT, STRONG = (255, 176, 32), (255, 32, 110)  # the overlay's colours
+
+
+Key = tuple[float | None, float, ColorFix]
+
+
+class Invention(NamedTuple):
+    """How far a result departs from the fidelity result of the same photo."""
+
+    share: float  # of the fine structure on show, the part that fidelity does not have; 0 to 1
+    mean: float  # absolute departure of luma in the mean, in 8-bit steps
+    where: Tensor  # (H, W) local mean of the departure, 0 to 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is asked of a sitting."""
+
+    realism: Realism = "auto"
+    scale: float = 4.0
+    color: ColorFix = "wavelet"
+
+    def __post_init__(self) -> None:
+        check_realism(self.realism)
+        check_scale(self.scale)
+        if self.color not in ("wavelet", "adain", "none"):
+            raise RcodError(f"color must be wavelet, adain or none, got {self.color}")
+
+
+class Sitting:
+    """One photo, kept open. One thread at a time."""
+
+    def __init__(self, restorer: Restorer, photo: Photo, keep: int = KEEP) -> None:
+        self.photo = photo
+        self._restorer = restorer
+        self._keep = keep
+        self._seen: Seen | None = None
+        self._auto: float | None = None  # the place that auto chose
+        self._results: OrderedDict[Key, Result] = OrderedDict()
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory held."""
+        held = [self.photo.pixels, *(result.photo.pixels for result in self._results.values())]
+        if self._seen is not None:
+            held += [self._seen.up, self._seen.z_up, self._seen.tokens]
+        return sum(tensor.nbytes for tensor in held)
+
+    @torch.inference_mode()
+    def result(self, place: Place, watch: Watch = lambda done: None) -> Result:
+        """The restored photo at one place of the dial, as `Restorer.__call__` gives it."""
+        if self._seen is None:
+            self._seen = self._restorer.look(self.photo, True)
+        result = self._results.get(self._key(place))
+        if result is None:
+            result = self._restorer.finish(
+                self.photo, self._seen, place.realism, place.scale, place.color, watch
+            )
+            if place.realism == "auto":
+                self._auto = result.realism
+            self._results[self._key(place)] = result
+        self._results.move_to_end(self._key(place))
+        while len(self._results) > 1 and self._held() > self._keep:
+            self._results.popitem(last=False)
+        auto = place.realism == "auto" and self._seen.metric is not None
+        return replace(result, auto=auto, metric=self._seen.metric if auto else None)
+
+    def has(self, place: Place) -> bool:
+        """Whether this place costs no UNet call."""
+        return self._key(place) in self._results
+
+    @torch.inference_mode()
+    def invention(self, place: Place) -> Invention:
+        """Where and how much a place departs from fidelity."""
+        kept = self.result(replace(place, realism="fidelity")).photo.pixels
+        return measure_invention(self.result(place).photo.pixels, kept)
+
+    def sheet(self, name: str, scale: float = 4.0, color: ColorFix = "wavelet") -> Image.Image:
+        """The contact sheet of all levels."""
+        results = [self.result(Place(level, scale, color)) for level in ALL]
+        return draw_sheet(self.photo, results, name)
+
+    @torch.inference_mode()
+    def before(self, scale: float) -> Photo:
+        """The photo itself at the result's size: bicubic, no model."""
+        size = target_size(self.photo, scale)
+        return finished(self.photo, resize(self.photo.pixels, size).clamp(0, 1), size)
+
+    def _key(self, place: Place) -> Key:
+        """One key for a level, its number, and auto once it has chosen."""
+        realism = self._auto if place.realism == "auto" else place.realism
+        number = LEVELS[realism] if isinstance(realism, str) else realism
+        return number, place.scale, place.color
+
+    def _held(self) -> int:
+        return sum(result.photo.pixels.nbytes for result in self._results.values())
+
+
+def measure_invention(sr: Tensor, kept: Tensor) -> Invention:
+    """Compare a result with the fidelity result.
+
+    The share is the departure against all fine structure on show: D / (D + K), where D sums
+    |Y(sr) - Y(kept)| and K sums what of Y(kept) is finer than the colour fix's blur.
+
+    Args:
+        sr: the result, (3, H, W) in [0, 1].
+        kept: the fidelity result, (3, H, W) in [0, 1].
+    """
+    weights = torch.tensor(LUMA, device=sr.device).view(3, 1, 1)
+    luma, base = (sr * weights).sum(0), (kept * weights).sum(0)  # (H, W) each
+    departure = (luma - base).abs()
+    low = match_wavelet(torch.zeros_like(base)[None, None], base[None, None])[0, 0]
+    fine = (base - low).abs().sum()
+    total = departure.sum()
+    share = float(total / (total + fine)) if float(total) > 0 else 0.0
+    where = F.avg_pool2d(
+        departure[None, None], NEAR, 1, NEAR // 2, count_include_pad=False
+    )  # (1, 1, H, W)
+    return Invention(share, float(departure.mean()) * 255, where[0, 0])
+
+
+def draw_invention(where: Tensor) -> Image.Image:
+    """The map as a see-through picture to stretch over the result; nothing shows at 0.
+
+    Colours stand for fixed departures, so that maps of different photos and levels compare.
+    """
+    step = math.ceil(max(where.shape) / SHOWN)
+    small = F.avg_pool2d(where[None, None], step, ceil_mode=True, count_include_pad=False)[0, 0]
+    strength = (small / FULL).clamp(0, 1).cpu()  # (H / step, W / step)
+    faint, strong = (torch.tensor(c, dtype=torch.float32).view(3, 1, 1) for c in (FAINT, STRONG))
+    colours = faint + (strong - faint) * strength  # (3, H, W)
+    rgba = torch.cat((colours, 235 * strength[None])).round().byte()  # (4, H, W)
+    return Image.fromarray(rgba.permute(1, 2, 0).contiguous().numpy())
+
+
+def take(content: bytes) -> Photo:
+    """Read a picture from a file's bytes, as `images.read` does; errors name no file."""
+    try:
+        return read(content, "picture")
+    except RcodError as error:
+        raise RcodError(str(error).removeprefix("picture: ")) from None
+
+
+def encode(photo: Photo, format: str) -> bytes:
+    """The bytes of the file that `images.write` writes; errors name no file."""
+    with tempfile.TemporaryDirectory(prefix="rcod-") as folder:
+        path = Path(folder) / f"picture.{format}"
+        try:
+            write(path, photo)
+        except RcodError as error:
+            raise RcodError(_unnamed(error, path)) from None
+        return path.read_bytes()
+
+
+def check_format(photo: Photo, scale: float, format: str) -> None:
+    """Refuse, before the work, a result that the format cannot hold."""
+    path = Path(f"picture.{format}")
+    try:
+        check_writable(path, *target_size(photo, scale), alpha=photo.alpha)
+    except RcodError as error:
+        raise RcodError(_unnamed(error, path)) from None
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """A drawing as PNG, fast rather than small."""
+    image.save(encoded := io.BytesIO(), "PNG", compress_level=1)
+    return encoded.getvalue()
+
+
+def _unnamed(error: RcodError, path: Path) -> str:
+    """An error's sentence without the name of a file that nobody gave."""
+    sentence = str(error).removeprefix(f"{path}: ")
+    return sentence.replace(str(path), "the picture").replace(str(path.parent), "")
