@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rcod.doors.evaluating import evaluate as evaluating
 from rcod.errors import RcodError
+from rcod.judging import evaluate as evaluating
 from rcod.judging.contenders import parse
 from rcod.judging.datasets import Dataset, Pair, open_dataset
 from rcod.judging.evaluate import Found, run, save_csv

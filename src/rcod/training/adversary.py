@@ -1,51 +1,63 @@
-"""The adversary: could this be told from a photograph? (S3Diff's road)
+"""The adversary: could this be told from a sharp photo? (S3Diff's road)
 
-Small heads learn on the taps of a frozen trunk, so that a few thousand steps are enough
-(projected GANs, Sauer et al., 2021; S3Diff puts its heads on DINO).
+A small convolutional network that learns beside the student and judges every patch of a picture
+on its own (PatchGAN, Isola et al., 2017), its layers held to unit gain (Miyato et al., 2018).
 
-    taps of photos, taps of results -> Discriminator -> logits -> own loss
-                     taps of results -> Discriminator -> logits -> the student's term
+    sharp photos, results -> Discriminator -> logits -> its own loss
+                  results -> Discriminator -> logits -> the student's term
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
 
-TAPS = {1: 128, 2: 256, 3: 512}  # trunk taps that are looked at -> channels
-WIDTH = 64
+WIDTHS = (48, 96, 128, 128)
+STRIDES = (1, 2, 2, 1)
 
 
 class Discriminator(nn.Module):
-    """One head per tap; each place of each tap gives a logit, positive for photographs."""
+    """A logit for every patch of about 30 pixels, positive for sharp photos."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.heads = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(channels, WIDTH, 1),
+        layers: list[nn.Module] = [nn.PixelUnshuffle(2)]  # (B, 12, H/2, W/2)
+        wide = 12
+        for width, stride in zip(WIDTHS, STRIDES, strict=True):
+            kernel = 3 if stride == 1 else 4
+            layers += [
+                spectral_norm(nn.Conv2d(wide, width, kernel, stride, 1)),
                 nn.LeakyReLU(0.2),
-                nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
-                nn.LeakyReLU(0.2),
-                nn.Conv2d(WIDTH, 1, 1),
-            )
-            for channels in TAPS.values()
-        )
+            ]
+            wide = width
+        self.layers = nn.Sequential(*layers, nn.Conv2d(wide, 1, 1))
 
-    def forward(self, taps: list[Tensor]) -> list[Tensor]:
-        """Taps (B, C_i, h_i, w_i) of the trunk -> logits (B, h_i, w_i), one map per head."""
-        logits = []
-        for head, (i, channels) in zip(self.heads, TAPS.items(), strict=True):
-            unit = F.normalize(taps[i].float(), dim=1) * channels**0.5  # contrast must not tell
-            logits.append(head(unit)[:, 0])
-        return logits
+    def forward(self, picture: Tensor) -> Tensor:
+        """RGB (B, 3, H, W) in [0, 1] -> logits (B, H/8, W/8)."""
+        return self.layers(picture * 2 - 1)[:, 0].float()
 
 
-def student_loss(logits: list[Tensor]) -> Tensor:
-    """What a result pays for being told from a photograph, (B,)."""
-    return torch.stack([F.softplus(-x).flatten(1).mean(1) for x in logits]).mean(0)
+def student_loss(logits: Tensor) -> Tensor:
+    """What a result pays for being told from a sharp photo, (B,)."""
+    return F.softplus(-logits).flatten(1).mean(dim=1)
 
 
-def own_loss(photos: list[Tensor], results: list[Tensor]) -> Tensor:
-    """What the discriminator pays for its mistakes, a scalar."""
-    wrong = [F.softplus(-x).mean() for x in photos] + [F.softplus(x).mean() for x in results]
-    return torch.stack(wrong).sum() / len(photos)
+def own_loss(photos: Tensor, results: Tensor) -> Tensor:
+    """What the discriminator pays for its mistakes, a scalar; 1.39 when it guesses."""
+    return F.softplus(-photos).mean() + F.softplus(results).mean()
+
+
+def oppose(judge: Discriminator, results: Tensor, photos: Tensor) -> tuple[Tensor, Tensor]:
+    """The student's term, (K,), and the discriminator's own loss, a scalar.
+
+    Args:
+        judge: the discriminator; the student's term does not reach its weights.
+        results: the student's pictures, (K, 3, H, W).
+        photos: what they should be like, (K, 3, H, W).
+    """
+    both = torch.cat([photos, results.detach()]).contiguous(memory_format=torch.channels_last)
+    real, false = judge(both).chunk(2)
+    judge.requires_grad_(False)
+    mine = student_loss(judge(results))
+    judge.requires_grad_(True)
+    return mine, own_loss(real, false)

@@ -25,6 +25,7 @@ class LossSettings(BaseModel, frozen=True, extra="forbid"):
     distill: Ends = (0.0, 0.1)  # VSD
     adversary: Ends = (0.0, 0.05)
     share: float = Field(default=0.25, gt=0, le=1)  # part of a batch that the costly terms look at
+    opposed: float = Field(default=0.5, gt=0, le=1)  # part of a batch that the adversary looks at
 
 
 def weight_of(ends: Ends, realism: Tensor) -> Tensor:

@@ -119,7 +119,9 @@ def restore_cost(
     weighted = [losses.weight_of(ends[k], realism) * term for k, term in terms.items()]
     paid = {"student": torch.stack(weighted).sum(dim=0).mean()}
     if n >= recipe.perceive_from and nets.trunk is not None:
-        terms |= perceive(nets, batch, drawn, recipe, (n >= recipe.adversary_from, rng), paid)
+        terms |= perceive(nets, batch, drawn, (recipe, rng), paid)
+    if n >= recipe.adversary_from and max(settings.adversary) > 0:
+        terms |= oppose(nets, batch, drawn, (recipe, rng), paid)
     if n >= recipe.distill_from and max(settings.distill) > 0:
         terms |= distill(nets, drawn, (recipe, rng), paid)
     terms["metric"] = metric
@@ -138,31 +140,45 @@ def perceive(
     nets: Networks,
     batch: Batch,
     drawn: Drawn,
-    recipe: Recipe,
-    how: tuple[bool, torch.Generator],
+    how: tuple[Recipe, torch.Generator],
     paid: dict[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Add the perceptual term, and the adversary's, to what is paid; returns them, (K,) each.
-
-    Guided samples are compared with their guide at the realism end and with truth at the other.
-    """
-    settings, (opposed, rng) = recipe.losses, how
+    """Add the perceptual term to what is paid; returns it, (K,)."""
+    settings, rng = how[0].losses, how[1]
     assert nets.trunk is not None, "cost asks for this term only where there is a trunk"
     weights = losses.weight_of(settings.perceptual, drawn.realism)
     some, factor = losses.draw_share(weights, settings.share, rng)
+    target = models(batch, drawn, some, rng)
+    term = nets.trunk.between(*losses.look(nets.trunk, drawn.sr[some], target, rng))
+    paid["student"] = paid["student"] + factor * term.mean()
+    return {"perceptual": term}
+
+
+def oppose(
+    nets: Networks,
+    batch: Batch,
+    drawn: Drawn,
+    how: tuple[Recipe, torch.Generator],
+    paid: dict[str, Tensor],
+) -> dict[str, Tensor]:
+    """Add the adversary's term for the student and its own loss; returns them."""
+    settings, rng = how[0].losses, how[1]
+    weights = losses.weight_of(settings.adversary, drawn.realism)
+    some, factor = losses.draw_share(weights, settings.opposed, rng)
+    target = models(batch, drawn, some, rng)
+    term, own = adversary.oppose(nets.adversary, drawn.sr[some], target)
+    paid["student"] = paid["student"] + factor * term.mean()
+    paid["adversary"] = own
+    return {"adversary": term, "discriminator": own}
+
+
+def models(batch: Batch, drawn: Drawn, some: Tensor, rng: torch.Generator) -> Tensor:
+    """What the chosen samples should look like, (K, 3, H, W).
+
+    The truth at the fidelity end of the dial, the guide at the realism end.
+    """
     led = torch.rand(len(some), generator=rng) < drawn.realism[some]
-    target = torch.where(led.view(-1, 1, 1, 1), batch.guide[some], batch.hr[some])
-    mine, theirs = losses.look(nets.trunk, drawn.sr[some], target, rng)
-    terms = {"perceptual": nets.trunk.between(mine, theirs)}
-    paid["student"] = paid["student"] + factor * terms["perceptual"].mean()
-    if opposed and max(settings.adversary) > 0:
-        share = losses.weight_of(settings.adversary, drawn.realism)[some] / weights[some]
-        terms["adversary"] = adversary.student_loss(nets.adversary(mine))
-        paid["student"] = paid["student"] + factor * (share * terms["adversary"]).mean()
-        results = nets.adversary([tap.detach() for tap in mine])
-        paid["adversary"] = adversary.own_loss(nets.adversary(theirs), results)
-        terms["discriminator"] = paid["adversary"]
-    return terms
+    return torch.where(led.view(-1, 1, 1, 1), batch.guide[some], batch.hr[some])
 
 
 def distill(

@@ -59,7 +59,7 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
     guides: int = Field(default=0, ge=0)  # crops that a larger restorer has restored, too
     perceive_from: int = Field(default=0, ge=0)  # first step with the perceptual term
     adversary_from: int = Field(default=0, ge=0)  # first step with the adversary
-    adversary_lr: float = Field(default=4e-4, gt=0)
+    adversary_lr: float = Field(default=2e-4, gt=0)
     distill_from: int = Field(default=0, ge=0)  # first step with distillation
     critic_rank: int = Field(default=16, ge=1)  # LoRA rank of the critic
     critic_lr: float = Field(default=5e-4, gt=0)

@@ -1,0 +1,66 @@
+"""Laws of the adversary."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rcod.training.adversary import Discriminator, oppose, own_loss
+
+
+def judge() -> Discriminator:
+    torch.manual_seed(0)
+    return Discriminator()
+
+
+def pictures(n: int) -> tuple[Tensor, Tensor]:
+    """Sharp noise and the same blurred."""
+    sharp = torch.rand(n, 3, 64, 64, generator=torch.Generator().manual_seed(n))
+    return sharp, F.avg_pool2d(sharp, 3, 1, 1)
+
+
+def test_a_patch_is_judged_on_its_own():
+    sharp, _ = pictures(1)
+    other = sharp.clone()
+    other[..., :8, :8] = 0
+    network = judge().eval()
+    changed = (network(sharp) - network(other))[0].abs() > 1e-6
+    assert changed[0, 0]
+    assert not changed[4:].any()
+    assert not changed[:, 4:].any()
+
+
+def test_who_guesses_pays_two_logs_of_two():
+    assert math.isclose(
+        float(own_loss(torch.zeros(2, 3, 3), torch.zeros(2, 3, 3))), 2 * math.log(2)
+    )
+
+
+def test_the_student_term_reaches_the_student_alone_and_the_own_loss_the_discriminator():
+    sharp, soft = pictures(2)
+    network, results = judge(), soft.clone().requires_grad_()
+    term, own = oppose(network, results, sharp)
+    assert term.shape == (2,)
+    term.sum().backward()
+    assert results.grad is not None and float(results.grad.abs().max()) > 0
+    assert all(p.grad is None for p in network.parameters())
+    results.grad = None
+    own.backward()
+    assert results.grad is None
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_it_learns_to_tell_blur():
+    network = judge()
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+    losses: list[float] = []
+    for _ in range(60):
+        sharp, soft = pictures(4)
+        _, own = oppose(network, soft, sharp)
+        optimizer.zero_grad()
+        own.backward()
+        optimizer.step()
+        losses.append(float(own.detach()))
+    assert losses[-1] < losses[0] / 2
