@@ -1,7 +1,8 @@
 """The adversary: could this be told from a sharp photo? (S3Diff's road)
 
 A small convolutional network that learns beside the student and judges every patch of a picture
-on its own (PatchGAN, Isola et al., 2017), its layers held to unit gain (Miyato et al., 2018).
+on its own (PatchGAN, Isola et al., 2017), its layers held to unit gain (Miyato et al., 2018). What
+tells a result is faint beside the picture, so it is shown the fine detail apart and magnified.
 
     sharp photos, results -> Discriminator -> logits -> its own loss
                   results -> Discriminator -> logits -> the student's term
@@ -14,6 +15,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 WIDTHS = (48, 96, 128, 128)
 STRIDES = (1, 2, 2, 1)
+BLUR = 5  # pixels a side; detail is what this mean takes away
+GAIN = 10.0  # brings detail to the size of the picture
 
 
 class Discriminator(nn.Module):
@@ -21,8 +24,8 @@ class Discriminator(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.PixelUnshuffle(2)]  # (B, 12, H/2, W/2)
-        wide = 12
+        layers: list[nn.Module] = [nn.PixelUnshuffle(2)]  # (B, 24, H/2, W/2)
+        wide = 24
         for width, stride in zip(WIDTHS, STRIDES, strict=True):
             kernel = 3 if stride == 1 else 4
             layers += [
@@ -34,7 +37,9 @@ class Discriminator(nn.Module):
 
     def forward(self, picture: Tensor) -> Tensor:
         """RGB (B, 3, H, W) in [0, 1] -> logits (B, H/8, W/8)."""
-        return self.layers(picture * 2 - 1)[:, 0].float()
+        coarse = F.avg_pool2d(picture, BLUR, 1, BLUR // 2, count_include_pad=False)
+        seen = torch.cat([picture * 2 - 1, (picture - coarse) * GAIN], dim=1)
+        return self.layers(seen)[:, 0].float()
 
 
 def student_loss(logits: Tensor) -> Tensor:
