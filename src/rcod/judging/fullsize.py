@@ -2,7 +2,7 @@
 
 Networks of the true shapes with random weights, since speed does not depend on what they say.
 Every system is measured in a process of its own; multiply-adds are counted on a copy without
-memory.
+memory. A text is heard once, when a system is loaded, so its tower stands apart from the stages.
 
     measure_all -> a process for each system -> seconds and multiply-adds of each stage, peak
 """
@@ -11,7 +11,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, TypedDict, cast
 
 import torch
@@ -24,12 +25,13 @@ from rcod.networks.estimators import DegradationEstimator
 from rcod.networks.guide import UNET_BLOCKS, VAE_BLOCKS, Guide
 from rcod.networks.lora import Factors, Network, attach_factors
 from rcod.networks.onestep import OneStep
-from rcod.networks.prompts import ClipTower, FixedPrompt, VisualPrompt
+from rcod.networks.prompts import ATTENTION, SIDE, ClipTower, FixedPrompt, VisualPrompt
 from rcod.networks.stable import Guided, Part, StableBackbone, empty_network
 from rcod.networks.storage import widen
 from rcod.networks.systems import SYSTEMS, System
 from rcod.pixels.images import Photo
 from rcod.using.hosted import look_at, passing
+from rcod.using.passes import TILE
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -47,6 +49,14 @@ VAE: dict[str, object] = {
     "norm_num_groups": 32, "sample_size": 768, "scaling_factor": 0.18215,
     "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
 }  # fmt: skip
+CLIP: dict[str, object] = {
+    "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16,
+    "attn_implementation": ATTENTION,
+}  # fmt: skip
+VISION = CLIP | {"num_hidden_layers": 24, "patch_size": 14, "image_size": SIDE}  # ViT-L/14
+TEXT = CLIP | {"num_hidden_layers": 23, "hidden_act": "gelu", "vocab_size": 49408}  # SD 2.1's
+WORDS = 77  # tokens of a text
+STAGES = ("metric", "encode", "tokens", "predict", "decode", "color", "total")
 RANKS = {"unet": 32, "vae": 16}  # S3Diff's
 CHILD = (
     "import json, sys; from rcod.judging.fullsize import measure; "
@@ -62,54 +72,145 @@ class Cost(TypedDict):
     size_in: int
     size_out: int
     threads: int
-    seconds: dict[str, float]
+    seconds: dict[str, float]  # medians
     gmacs: dict[str, float]
+    text: tuple[float, float] | None  # seconds and 10^9 multiply-adds of its texts, once
+    parameters: float  # millions, of everything that runs for a photo
     peak_mb: float
 
 
-def measure_all(names: Sequence[str], side: int = 128, dtype: str = "bfloat16") -> list[Cost]:
-    """Measure systems one after another, each in a fresh process."""
+def measure_all(
+    names: Sequence[str],
+    side: int = 128,
+    dtype: str = "bfloat16",
+    repeats: int = 1,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Cost]:
+    """Measure systems one after another, each in a fresh process.
+
+    Args:
+        names: of systems that stand on Stable Diffusion.
+        side: pixels of the photo.
+        dtype: of the UNet's weights, bfloat16 or float32.
+        repeats: timed calls, of which medians are taken.
+        say: told of every system as soon as it is measured.
+    """
     known = [name for name, system in SYSTEMS.items() if system.base is not None]
     if wrong := [name for name in names if name not in known]:
         raise RcodError(f"--systems must be among {','.join(known)}, got {wrong[0]}")
+    if dtype not in ("bfloat16", "float32"):
+        raise RcodError(f"--dtype must be bfloat16 or float32 for --systems, got {dtype}")
     costs: list[Cost] = []
     for name in names:
-        given = json.dumps([name, side, dtype])
+        given = json.dumps([name, side, dtype, repeats])
         done = subprocess.run([sys.executable, "-c", CHILD, given], capture_output=True, text=True)
         if done.returncode:
             raise RcodError(f"{name} must run at full size, it said: {done.stderr.strip()[-500:]}")
-        costs.append(json.loads(done.stdout))
+        cost: Cost = json.loads(done.stdout)
+        say(f"{name}: {json.dumps(cost['seconds'])}, {cost['peak_mb']:.0f} MB at most")
+        costs.append(cost)
     return costs
 
 
+def table(costs: Sequence[Cost]) -> list[str]:
+    """Systems side by side: seconds and 10^9 multiply-adds of each stage."""
+    lines = ["".ljust(10) + "".join(f"{cost['system']:>18}" for cost in costs)]
+    lines.append("".ljust(10) + "".join(f"{'s':>9}{'GMAC':>9}" for _ in costs))
+    for stage in STAGES:
+        cells = (
+            _cell(cost["seconds"].get(stage), 2) + _cell(cost["gmacs"].get(stage), 1)
+            for cost in costs
+        )
+        lines.append(stage.ljust(10) + "".join(cells))
+    texts = (cost["text"] or (None, None) for cost in costs)
+    lines.append("text, once".ljust(10) + "".join(_cell(s, 2) + _cell(g, 1) for s, g in texts))
+    lines.append("peak, MB".ljust(10) + "".join(f"{cost['peak_mb']:18.0f}" for cost in costs))
+    return lines
+
+
+def _cell(value: float | None, digits: int) -> str:
+    return " " * 9 if value is None else f"{value:9.{digits}f}"
+
+
 @torch.inference_mode()
-def measure(name: str, side: int, dtype: str) -> Cost:
+def measure(name: str, side: int, dtype: str, repeats: int) -> Cost:
     """Measure one system in this process."""
-    system = SYSTEMS[name]
+    system, counts = SYSTEMS[name], count(SYSTEMS[name], side)
+    text = hear(system) if system.condition == "text" else None
     onestep = invent(system, torch.bfloat16 if dtype == "bfloat16" else torch.float32)
-    photo = Photo(torch.rand(3, side, side), None, None, None)
-    begin = time.perf_counter()
-    seen = look_at(system, onestep, photo, measure=system.metric)
-    size = (side * system.scale, side * system.scale)
-    t = system.timestep if system.timestep is not None else system.groups.timesteps[1]
-    seconds = dict(seen.seconds)
-    tuned = seen.onestep or onestep
-    gmacs = count(tuned, seen.z_up, seen.tokens)
-    passed = passing(
-        system, onestep, photo, seen, t, size, system.color, 512, seconds, lambda share: None
-    )
-    for _ in passed.pieces():
-        pass
-    seconds["total"] = sum(seconds.values())
-    assert time.perf_counter() > begin
+    photo = Photo(torch.rand(3, side, side, generator=torch.Generator().manual_seed(0)))
+    calls = [call(system, onestep, photo) for _ in range(repeats)]
     return Cost(
-        system=name, dtype=dtype, size_in=side, size_out=size[0],
-        threads=torch.get_num_threads(), seconds=seconds, gmacs=gmacs, peak_mb=peak_mb(),
+        system=name, dtype=dtype, size_in=side, size_out=side * system.scale,
+        threads=torch.get_num_threads(),
+        seconds={stage: median(one[stage] for one in calls) for stage in calls[0]},
+        gmacs=counts, text=text,
+        parameters=sum(tensor.numel() for tensor in onestep.parameters()) / 1e6,
+        peak_mb=peak_mb(),
     )  # fmt: skip
 
 
+def call(system: System, onestep: OneStep, photo: Photo) -> dict[str, float]:
+    """Restore a photo as `rcod upscale` does; seconds of each stage."""
+    started = time.perf_counter()
+    seen = look_at(system, onestep, photo, measure=system.metric)
+    height, width = photo.pixels.shape[-2:]
+    size = (height * system.scale, width * system.scale)
+    t = system.timestep if system.timestep is not None else system.groups.timesteps[1]
+    seconds = dict(seen.seconds)
+    passed = passing(
+        system, onestep, photo, seen, t, size, system.color, TILE, seconds, lambda share: None
+    )
+    for piece, _, _ in passed.pieces():
+        assert piece.pixels.shape[-2:] == size
+    return seconds | {"total": time.perf_counter() - started}
+
+
+def count(system: System, side: int) -> dict[str, float]:
+    """10^9 multiply-adds of each stage, adapters and second texts included, in one piece."""
+    with torch.device("meta"):
+        onestep = invent(system, torch.float32)
+        lr = torch.empty(1, 3, side, side)
+        up = torch.empty(1, 3, side * system.scale, side * system.scale)
+        z = torch.empty(1, 4, up.shape[-2] // 8, up.shape[-1] // 8)
+        t, found = torch.zeros(1), {}
+        tuned = onestep
+        if onestep.estimator is not None:
+            estimator = onestep.estimator
+            found["metric"] = _gmacs(lambda: estimator.features(lr))
+            tuned = onestep.tuned(torch.empty(1, 2, 128))
+        tokens = onestep.prompt(up)
+        return found | {
+            "encode": _gmacs(lambda: tuned.encode(up)),
+            "tokens": _gmacs(lambda: tuned.prompt(up)),
+            "predict": _gmacs(lambda: tuned.noise(z, t, tokens)),
+            "decode": _gmacs(lambda: tuned.backbone.decode(z)),
+        }
+
+
+def _gmacs(work: Callable[[], object]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops() / 2e9
+
+
+def hear(system: System) -> tuple[float, float]:
+    """Seconds and 10^9 multiply-adds of a system's texts through SD 2.1's text tower."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    config = CLIPTextConfig(**TEXT)  # pyright: ignore[reportArgumentType]
+    ids = torch.ones(len(system.texts), WORDS, dtype=torch.long)
+    with torch.device("meta"):
+        tower = CLIPTextModel(config).eval()
+        gmacs = _gmacs(lambda: tower(ids.to("meta")))
+    _place(fill(tower, torch.float32))
+    started = time.perf_counter()
+    tower(ids)
+    return time.perf_counter() - started, gmacs
+
+
 def invent(system: System, dtype: torch.dtype) -> OneStep[StableBackbone]:
-    """A system of the true shapes with random weights."""
+    """A system of the true shapes with random weights; without memory on the device `meta`."""
     unet, vae = (
         fill(empty_network(UNET, "unet"), dtype),
         fill(empty_network(VAE, "vae"), torch.float32),
@@ -118,7 +219,11 @@ def invent(system: System, dtype: torch.dtype) -> OneStep[StableBackbone]:
     estimator = None
     if system.adapters == "guided":
         estimator = fill(DegradationEstimator(system.metric), torch.float32)
-        for part, network, blocks in (("unet", unet, UNET_BLOCKS), ("vae", vae, VAE_BLOCKS)):
+        parts: tuple[tuple[Part, Network, int], ...] = (
+            ("unet", unet, UNET_BLOCKS),
+            ("vae", vae, VAE_BLOCKS),
+        )
+        for part, network, blocks in parts:
             guide = fill(Guide(RANKS[part], blocks), torch.float32)
             adapters = {
                 layer: random_factors(module, RANKS[part])
@@ -126,15 +231,13 @@ def invent(system: System, dtype: torch.dtype) -> OneStep[StableBackbone]:
                 if isinstance(module, nn.Linear | nn.Conv2d) and is_adapted(layer, part)
             }
             attach_factors(network, adapters, with_core=True)
-            guided["unet" if part == "unet" else "vae"] = Guided(guide, adapters, fold=False)
+            guided[part] = Guided(guide, adapters, fold=False)
     if dtype != torch.float32:
         widen(unet)
     backbone = StableBackbone(
         [cast("UNet2DConditionModel", unet)], cast("AutoencoderKL", vae), guided=guided
     )
-    prompt: VisualPrompt | FixedPrompt = FixedPrompt(
-        torch.randn(2 if system.guidance != 1 else 1, 77, 1024)
-    )
+    prompt: VisualPrompt | FixedPrompt = FixedPrompt(torch.randn(len(system.texts), WORDS, 1024))
     if system.condition == "visual":
         prompt = VisualPrompt(invent_tower(), 1024, 1024)
     onestep = OneStep(backbone, prompt, system.formula, 4, system.step, system.guidance, estimator)
@@ -145,15 +248,26 @@ def invent_tower() -> ClipTower:
     """CLIP ViT-L/14's image tower."""
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
-    config = CLIPVisionConfig(
-        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
-        patch_size=14, image_size=224,
-    )  # fmt: skip
-    return ClipTower(CLIPVisionModel(config))
+    config = CLIPVisionConfig(**VISION)  # pyright: ignore[reportArgumentType]
+    device = torch.get_default_device()
+    with torch.device("meta"):
+        tower = CLIPVisionModel(config)
+    if device.type != "meta":
+        _place(fill(tower, torch.float32))
+    return ClipTower(tower)
+
+
+def _place(tower: nn.Module) -> None:
+    """Give a tower that was made without memory the numbers of its places."""
+    for module in tower.modules():
+        if isinstance(places := getattr(module, "position_ids", None), Tensor):
+            module.position_ids = torch.arange(places.shape[-1])[None]
 
 
 def fill(network: Network, dtype: torch.dtype) -> Network:
     """Random weights of a sensible size, in place; one stretch of noise, repeated."""
+    if torch.get_default_device().type == "meta":
+        return network
     noise = torch.randn(2**20, generator=torch.Generator().manual_seed(0))
     state: dict[str, Tensor] = {}
     for name, tensor in network.state_dict().items():
@@ -178,27 +292,3 @@ def is_adapted(layer: str, part: str) -> bool:
     if part == "vae":
         return layer.startswith("encoder.")
     return "time_emb" not in layer and layer != "conv_in"
-
-
-def count(onestep: OneStep, z: Tensor, tokens: Tensor) -> dict[str, float]:
-    """10^9 multiply-adds of the UNet call (both texts of a guided one) and of the autoencoder."""
-    backbone = onestep.backbone
-    assert isinstance(backbone, StableBackbone)
-    found: dict[str, float] = {}
-    z_, tokens_ = z.to("meta"), tokens.to("meta").float()
-    unet, vae = empty_network(UNET, "unet"), empty_network(VAE, "vae")
-    bare = StableBackbone(
-        [cast("UNet2DConditionModel", unet)], cast("AutoencoderKL", vae), backbone.shares
-    ).eval()
-    times = len(tokens) // len(z)
-    image = torch.empty(len(z), 3, 8 * z.shape[-2], 8 * z.shape[-1], device="meta")
-    t = torch.zeros(len(z) * times, device="meta")
-    for stage, call in (
-        ("predict", lambda: bare.predict(z_.repeat(times, 1, 1, 1), t, tokens_)),
-        ("encode", lambda: bare.encode(image)),
-        ("decode", lambda: bare.decode(z_)),
-    ):
-        with FlopCounterMode(display=False) as counter:
-            call()
-        found[stage] = counter.get_total_flops() / 2e9
-    return found

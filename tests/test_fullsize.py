@@ -1,0 +1,44 @@
+"""Published systems at their true shapes: counted without memory, timed where they fit."""
+
+import pytest
+import torch
+
+from rcod.errors import RcodError
+from rcod.judging import fullsize
+from rcod.judging.fullsize import count, measure, measure_all, table
+from rcod.networks.systems import SYSTEMS
+
+pytest.importorskip("diffusers", reason="not checked here: pip install 'rcod[sd]'")
+
+
+def test_true_shapes_have_the_known_number_of_operations():
+    found = count(SYSTEMS["osediff"], 128)
+    assert found["predict"] == pytest.approx(402, rel=0.01)  # Stable Diffusion 2.1 at 64 x 64
+    assert found["decode"] == pytest.approx(1257, rel=0.01)
+    assert found["tokens"] == 0
+
+
+@pytest.mark.parametrize("name", ["rcod_o", "s3diff", "rcod_s"])
+def test_small_shapes_run_through_every_stage(name: str, monkeypatch: pytest.MonkeyPatch):
+    small = {"block_out_channels": [32, 32, 32, 32], "norm_num_groups": 8, "layers_per_block": 1}
+    monkeypatch.setattr(fullsize, "UNET", fullsize.UNET | small | {"attention_head_dim": 2})
+    monkeypatch.setattr(fullsize, "VAE", fullsize.VAE | small)
+    slim = {"num_hidden_layers": 1, "intermediate_size": 64}
+    monkeypatch.setattr(fullsize, "VISION", fullsize.VISION | slim)
+    monkeypatch.setattr(fullsize, "TEXT", fullsize.TEXT | slim | {"vocab_size": 64})
+    torch.manual_seed(0)
+    cost = measure(name, 16, "bfloat16", 1)
+    stages = {"encode", "tokens", "predict", "decode", "color", "total"}
+    guided = SYSTEMS[name].adapters == "guided"
+    assert set(cost["seconds"]) == (stages | {"metric"} if guided else stages)
+    assert (cost["gmacs"]["tokens"] > 0) == (SYSTEMS[name].condition == "visual")
+    assert (cost["text"] is None) == (SYSTEMS[name].condition == "visual")
+    lines = table([cost, cost])
+    assert lines[0].split() == [name, name] and lines[-1].startswith("peak, MB")
+
+
+def test_unknown_systems_and_precisions_are_named():
+    with pytest.raises(RcodError, match=r"must be among osediff,rcod_o,.*got tiny"):
+        measure_all(["tiny"])
+    with pytest.raises(RcodError, match="must be bfloat16 or float32 for --systems, got float16"):
+        measure_all(["osediff"], dtype="float16")
