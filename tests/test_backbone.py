@@ -2,7 +2,7 @@
 
 import torch
 
-from rcod.networks.backbone import TinyBackbone, TinySettings, fit_basis, lap, lapping
+from rcod.networks.backbone import LastTouch, TinyBackbone, TinySettings, fit_basis, lap, lapping
 
 SMALL = TinySettings(
     latent=12, lap=-15, waves=4, widths=(8, 16), blocks=(1, 2, 1), tokens=8, heads=2
@@ -95,3 +95,17 @@ def test_a_fresh_unet_finds_no_noise():
     net = TinyBackbone(SMALL)
     eps = net.predict(torch.randn(1, 12, 4, 4), torch.tensor([1]), torch.zeros(1, 5, 8))
     assert eps.abs().max() == 0
+
+
+def test_a_fresh_touch_changes_nothing_and_a_trained_one_reaches_seven_pixels():
+    torch.manual_seed(0)
+    touch = LastTouch(8)
+    image = torch.rand(1, 3, 32, 32)
+    assert torch.equal(touch(image), image)
+    torch.nn.init.normal_(touch.last.weight)
+    other = image.clone()
+    other[..., 16, 16] = 0
+    changed = (touch(other) - touch(image)).abs().amax(dim=(0, 1)) > 1e-6
+    assert changed[16, 17]
+    rows, columns = torch.nonzero(changed, as_tuple=True)
+    assert max(int((rows - 16).abs().max()), int((columns - 16).abs().max())) <= 7

@@ -1,9 +1,10 @@
 """The latent diffusion model behind three calls: encode, predict, decode.
 
 `Backbone` is what every system stands on. `TinyBackbone` is the project's own: a linear
-autoencoder (the Karhunen-Loeve basis of lapped 4 x 4 pixel blocks, whitened) and a small UNet
-of plain convolutions. It holds no image-wide statistics and attends to the image tokens alone,
-so its answer at a pixel depends on the photo around it and never on where a tile was cut.
+autoencoder (the Karhunen-Loeve basis of lapped 4 x 4 pixel blocks, whitened), a small UNet
+of plain convolutions, and a last touch on the decoded pixels. It holds no image-wide statistics
+and attends to the image tokens alone, so its answer at a pixel depends on the photo around it
+and never on where a tile was cut.
 
     image -> encode -> z -> predict(z, t, tokens) -> eps
                        z -> decode -> image
@@ -48,6 +49,7 @@ class TinySettings(BaseModel, frozen=True, extra="forbid"):
     blocks: tuple[int, int, int] = (5, 8, 5)  # residual blocks: before, at half, after
     tokens: int = 128  # width of an image token
     heads: int = 4  # of the attention to the tokens
+    touch: int = Field(default=0, ge=0)  # channels of the decoder's last touch; 0: none
 
 
 class TinyBackbone(nn.Module):
@@ -64,6 +66,7 @@ class TinyBackbone(nn.Module):
         self.std = nn.Buffer(torch.ones(settings.latent))  # of each coefficient
         self.turn = nn.Buffer(lapping(settings.lap), persistent=False)  # (4, 4)
         self.unet = TinyUNet(settings)
+        self.touch = LastTouch(settings.touch) if settings.touch else None
 
     def encode(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> whitened block coefficients, (B, C, H/4, W/4)."""
@@ -81,6 +84,11 @@ class TinyBackbone(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 3, 4h, 4w)."""
+        image = self.assemble(z)
+        return image if self.touch is None else self.touch(image)
+
+    def assemble(self, z: Tensor) -> Tensor:
+        """The linear part of `decode`: the sum of all blocks."""
         with torch.autocast(z.device.type, enabled=False):
             scaled = z * self.std.view(1, -1, 1, 1)
             image = F.conv_transpose2d(scaled, self.basis, stride=self.factor)
@@ -140,6 +148,26 @@ def fit_basis(crops: Tensor, channels: int, turn: Tensor) -> tuple[Tensor, Tenso
     variance, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
     basis = vectors.T.flip(0)[:channels].reshape(channels, 3, 4, 4)
     return basis.float(), mean, variance.flip(0)[:channels].sqrt().float()
+
+
+class LastTouch(nn.Module):
+    """What a sum of blocks can't be: edges that run on smoothly from block to block.
+
+    A few convolutions over pixels, two by two; they see 7 pixels around, or less.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(12, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.last = nn.Conv2d(width, 12, 3, padding=1)
+        zero(self.last)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) with even sides -> the same, in float32."""
+        x = F.pixel_unshuffle(image - 0.5, 2).to(self.first.weight.dtype)  # (B, 12, H/2, W/2)
+        x = self.second(F.silu(self.first(x)))  # (B, width, H/2, W/2)
+        return image + F.pixel_shuffle(self.last(F.silu(x)), 2).to(image.dtype)
 
 
 class TinyUNet(nn.Module):
