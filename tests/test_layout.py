@@ -28,6 +28,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "aids",
         "naturalness",
         "perceptual",
+        "likeness",
     ),
     "diffusion": (
         "schedule",
@@ -78,7 +79,6 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "train",
     ),
     "judging": (
-        "likeness",
         "inception",
         "judge",
         "datasets",

@@ -12,9 +12,9 @@ from rcod.errors import RcodError
 from rcod.judging.datasets import pixels
 from rcod.judging.inception import frechet
 from rcod.judging.judge import Judge, fingerprint
-from rcod.judging.likeness import Dists, Lpips, alex_taps, vgg_taps
 from rcod.judging.scoring import score_folder
 from rcod.pixels.aids import aid
+from rcod.pixels.likeness import Dists, Lpips, alex_taps, vgg_taps
 
 BENCH = Path(__file__).parents[2] / "shared" / "benchmarks" / "realsr"
 WITHIN = {"psnr": 1e-3, "ssim": 1e-3, "niqe": 0.02, "lpips": 1e-3, "dists": 1e-3}

@@ -24,8 +24,8 @@ from torch import Tensor
 from rcod import __version__
 from rcod.errors import RcodError
 from rcod.judging.inception import FILES, Inception
-from rcod.judging.likeness import HEADS, TRUNKS, Dists, Lpips
 from rcod.pixels.aids import aid, digest, find_published
+from rcod.pixels.likeness import HEADS, TRUNKS, Dists, Lpips
 from rcod.pixels.metrics import METRICS, eight_bit
 from rcod.pixels.naturalness import Niqe
 from rcod.pixels.perceptual import HED, LpipsHed

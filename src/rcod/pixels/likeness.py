@@ -61,10 +61,16 @@ class Lpips:
         tensors = read_aid(HEADS, where)
         return cls(net, trunk, tuple(tensors[f"{net}{i}"] for i in range(1, 6)))
 
+    def to(self, device: torch.device) -> "Lpips":
+        """The same on a device."""
+        trunk = {name: tensor.to(device) for name, tensor in self.trunk.items()}
+        return Lpips(self.net, trunk, tuple(head.to(device) for head in self.heads))
+
     def __call__(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Measure the distance of images (B, 3, H, W) in [0, 1] -> (B,)."""
-        a, b = (self.taps((2 * x.float() - 1 - _view(SHIFT)) / _view(SPREAD)) for x in (sr, hr))
-        distance = torch.zeros(len(sr))
+        shift, spread = _view(SHIFT).to(sr.device), _view(SPREAD).to(sr.device)
+        a, b = (self.taps((2 * x.float() - 1 - shift) / spread) for x in (sr, hr))
+        distance = torch.zeros(len(sr), device=sr.device)
         for x, y, head in zip(a, b, self.heads, strict=True):
             square = (_unit(x) - _unit(y)).square()  # (B, C, h, w)
             distance = distance + torch.einsum("bchw,c->bhw", square, head).mean((1, 2))
