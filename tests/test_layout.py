@@ -22,6 +22,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "profiles",
         "resample",
         "images",
+        "stretches",
         "color",
         "tiling",
         "metrics",

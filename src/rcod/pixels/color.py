@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from rcod.pixels.stretches import along
 
 LEVELS = 5  # of the wavelet; the blur reaches 2**5 - 1 pixels far
 FLOOR = 1e-5  # added to the variance, so that a flat channel has a spread
@@ -90,17 +91,19 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _blur(x: Tensor) -> Tensor:
-    """The low half after all levels: [1, 2, 1] / 4 along both axes, reach 1, 2, 4, 8, 16."""
-    for level in range(LEVELS):
-        x = _smooth(_smooth(x, 2**level, 3), 2**level, 2)
+    """The low half after all levels, along both axes."""
+    for axis in (3, 2):
+        x = along(x, axis, cascade, 2**LEVELS - 1)
     return x
 
 
-def _smooth(x: Tensor, reach: int, axis: int) -> Tensor:
-    """Average each pixel with its two neighbours `reach` pixels away along one axis."""
-    size = x.shape[axis]
-    sides = (reach, reach, 0, 0) if axis == 3 else (0, 0, reach, reach)
-    padded = F.pad(x, sides, mode="replicate")
-    middle = padded.narrow(axis, reach, size)
-    outer = padded.narrow(axis, 0, size) + padded.narrow(axis, 2 * reach, size)
-    return torch.add(outer, middle, alpha=2, out=outer).mul_(0.25)
+def cascade(x: Tensor) -> Tensor:
+    """[1, 2, 1] / 4 along the last side, (..., L), with reach 1, 2, 4, 8, 16 one after another."""
+    for level in range(LEVELS):
+        reach = 2**level
+        size = x.shape[-1]
+        ends = torch.arange(-reach, size + reach, device=x.device).clamp(0, size - 1)
+        padded = x[..., ends]
+        outer = padded[..., :size] + padded[..., 2 * reach :]
+        x = (outer + 2 * x) / 4
+    return x
