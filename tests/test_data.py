@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 
 from rcod.errors import RcodError
-from rcod.training.data import DataSettings, Pairs, build_crops, build_pairs, photos_in
+from rcod.training.data import DataSettings, Pairs, build_crops, build_pairs
+from rcod.training.photos import Source, photos_in
 
 SETTINGS = DataSettings(crop=64, crops=6)
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Source]:
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for i in range(2):
@@ -22,7 +23,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return photos_in(folder)
 
 
-def test_any_number_of_workers_writes_the_same_bytes(photos: list[Path], tmp_path: Path):
+def test_any_number_of_workers_writes_the_same_bytes(photos: list[Source], tmp_path: Path):
     crops = [build_crops(photos, tmp_path / str(n), SETTINGS, workers=n) for n in (1, 2)]
     assert crops[0].read_bytes() == crops[1].read_bytes()
     pairs = [build_pairs(c, SETTINGS, workers=n + 1) for n, c in enumerate(crops)]

@@ -3,16 +3,19 @@
 import pytest
 
 from rcod.errors import RcodError
-from rcod.training.recipe import RECIPES, Recipe, recipe_named
+from rcod.training.adaptation import PUBLISHED, Adaptation
+from rcod.training.catalog import RECIPES, recipe_named
+from rcod.training.recipe import Recipe
 
 
 def test_a_recipe_survives_its_own_text():
     for recipe in RECIPES.values():
-        assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+        assert type(recipe).model_validate_json(recipe.model_dump_json()) == recipe
 
 
 def test_settings_change_by_dotted_name():
     recipe = recipe_named("tiny-rcod", {"steps": "7", "optim.lr": "1e-4", "losses.distill": "0,1"})
+    assert isinstance(recipe, Recipe)
     assert (recipe.steps, recipe.optim.lr, recipe.losses.distill) == (7, 1e-4, (0, 1))
     assert RECIPES["tiny-rcod"].steps != 7
 
@@ -20,7 +23,7 @@ def test_settings_change_by_dotted_name():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"stepz": "7"}, "no setting of a recipe is called stepz; there are name, goal"),
+        ({"stepz": "7"}, "no setting of a recipe is called stepz; there are name, summary"),
         ({"optim.rate": "7"}, "no setting of a recipe is called optim.rate; there are lr"),
         ({"steps": "many"}, "steps: Input should be a valid integer.*got many"),
         ({"window": "100"}, "window: Input should be a multiple of 8, got 100"),
@@ -34,3 +37,31 @@ def test_errors_say_what_came(changes: dict[str, str], words: str):
 def test_an_unknown_recipe_names_the_known_ones():
     with pytest.raises(RcodError, match="there are tiny-autoencoder, tiny-prior"):
         recipe_named("huge", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("osediff", {"das": "paper"}, "osediff has one timestep, so das has nothing to follow"),
+        ("osediff", {"group_by": "paper"}, "osediff has one timestep and no groups"),
+        ("rcod_o", {"distill": "off"}, "das places the timesteps of vsd; set distill=vsd or das"),
+        ("rcod_o", {"window": "100"}, "window: Input should be a multiple of 8, got 100"),
+        ("rcod_s", {"window": "520"}, "window must be a multiple of 64 for rcod_s, got 520"),
+        ("rcod_o", {"group_metric": "l1"}, "with group_metric=l1 take group_by=quantiles"),
+        ("rcod_o", {"negative_share": ".1"}, "rcod_o hears no negative text; set negative_share=0"),
+        ("s3diff", {"distill": "vsd"}, "s3diff has no critic; set distill=off and adversary"),
+        ("pisa_sr", {"distill": "vsd"}, "pisa_sr has no critic; set distill=csd"),
+        ("osediff", {"pixel_steps": "5"}, "osediff has one adapter; set pixel_steps=0"),
+        ("osediff", {"goal": "metric"}, "goal belongs to the recipe; choose another recipe"),
+        ("osediff", {"mse": "0", "lpips": "0"}, "nothing ties the result to the photo"),
+        ("osediff", {"distill_range": "980,20"}, "distill_range must rise, got"),
+    ],
+)
+def test_impossible_combinations_are_refused(name: str, changes: dict[str, str], words: str):
+    with pytest.raises(RcodError, match=words):
+        recipe_named(name, changes)
+
+
+def test_every_published_recipe_makes_sense_by_its_own_rules():
+    for recipe in PUBLISHED:
+        assert Adaptation.model_validate(recipe.model_dump()) == recipe

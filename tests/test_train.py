@@ -1,25 +1,43 @@
 """The training loop on pictures of a few pixels."""
 
 import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from running import ENVIRONMENT
+from safetensors import safe_open
 
 from rcod.errors import RcodError
 from rcod.networks import checkpoint
+from rcod.networks.lora import attach
+from rcod.networks.systems import SYSTEMS
 from rcod.pixels.perceptual import LpipsHed
-from rcod.training import train
+from rcod.training import tiny, train
+from rcod.training.catalog import recipe_named
+from rcod.training.data import Pairs, build_crops, build_pairs
 from rcod.training.learner import Learner, orthogonal
 from rcod.training.objectives import prior_loss
-from rcod.training.recipe import Recipe, recipe_named
+from rcod.training.photos import photos_in
+from rcod.training.recipe import Recipe
+from rcod.training.rundir import RunDir
+from rcod.training.task import Part, Place, Sources
+from rcod.training.team import Team
 
 SMALL = {
     "batch": "2", "window": "32", "data.crop": "64", "data.crops": "8",
     "precision": "float32", "optim.warmup": "1", "critic_rank": "2",
 }  # fmt: skip
+TEAM = Team(torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -41,61 +59,222 @@ def recipe(name: str, **changes: str) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def autoencoder(photos: Path) -> Path:
+def sources(photos: Path) -> Sources:
+    """The photos, and a fitted autoencoder to start from."""
+    given = Sources(photos, cache=photos.parent / "cache")
     folder = photos.parent / "autoencoder"
-    return train.run(recipe("tiny-autoencoder"), photos, folder, cache=photos.parent / "cache")
+    return given._replace(start=train.run(recipe("tiny-autoencoder"), given, folder).model)
 
 
-def test_the_prior_learns(photos: Path, autoencoder: Path, tmp_path: Path):
-    setting = recipe("tiny-prior", steps="100", batch="8")
-    cache = photos.parent / "cache"
-    train.run(setting, photos, tmp_path / "run", start=autoencoder, cache=cache)
-    log = (tmp_path / "run" / "log.jsonl").read_text()
-    rows = [json.loads(line) for line in log.splitlines()]
-    assert rows[-1]["loss"] < rows[0]["loss"]
+def rows(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def test_a_resumed_run_equals_an_unbroken_one(
-    photos: Path, autoencoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_prior_learns(sources: Sources, tmp_path: Path):
+    train.run(recipe("tiny-prior", steps="100", batch="8"), sources, tmp_path / "run")
+    log = rows(tmp_path / "run")
+    assert log[-1]["loss"] < log[0]["loss"]
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(train, "SAVE_EVERY", 3)
-    setting, cache = recipe("tiny-metric", steps="6"), photos.parent / "cache"
+    setting = recipe("tiny-metric", steps="6", save_every="4", log_every="1")
+    whole = train.run(setting, sources, tmp_path / "whole")
+    assert whole.stopped is None
+    step, calls = train.step, []
 
-    def go(folder: Path, resume: bool = False) -> Path:
-        return train.run(setting, photos, folder, start=autoencoder, cache=cache, resume=resume)
-
-    whole = go(tmp_path / "whole")
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+    def ask_then_step(*given: object) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(*given)  # pyright: ignore[reportArgumentType]
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", stop)  # dies right after the state is written
-        with pytest.raises(KeyboardInterrupt):
-            go(tmp_path / "broken")
-    again = go(tmp_path / "broken", resume=True)
-    assert whole.read_bytes() == again.read_bytes()
+        patch.setattr(train, "step", ask_then_step)
+        broken = train.run(setting, sources, tmp_path / "broken")
+    assert (broken.stopped, broken.step) == (signal.SIGTERM, 3)
+    assert train.run(setting, sources, tmp_path / "broken", resume=True).step == 6
+    assert whole.model.read_bytes() == broken.model.read_bytes()
+    assert [row["step"] for row in rows(tmp_path / "broken")] == [1, 2, 3, 4, 5, 6]
     with pytest.raises(RcodError, match="already holds a run; pass --resume"):
-        go(tmp_path / "broken")
+        train.run(setting, sources, tmp_path / "broken")
+    other = setting.model_copy(update={"batch": 3})
+    with pytest.raises(RcodError, match="was begun with another batch; leave the change out"):
+        train.run(other, sources, tmp_path / "broken", resume=True)
+    with safe_open(broken.model, "pt") as file:
+        assert json.loads(file.metadata()["rcod.recipe"]) == json.loads(setting.model_dump_json())
 
 
-def test_a_restore_step_moves_student_critic_and_adversary(
-    photos: Path, autoencoder: Path, tmp_path: Path
-):
-    setting = recipe("tiny-rcod", steps="2", losses__distill="0,0.1", losses__adversary="0,0.1")
-    crops = train.build_crops(train.photos_in(photos), photos.parent / "cache", setting.data)
-    pairs = train.build_pairs(crops, setting.data, workers=1)
-    system, nets = train.prepare(setting.model_copy(update={"goal": "prior"}), autoencoder, None)
+CHILD = """
+import sys
+from pathlib import Path
+from rcod.training import train
+from rcod.training.recipe import Recipe
+from rcod.training.task import Sources
+import torch
+torch.set_num_threads(2)
+recipe, photos, start, folder = sys.argv[1:]
+given = Sources(photos, Path(start), Path(photos).parent / "cache")
+train.run(Recipe.model_validate_json(recipe), given, Path(folder), resume=True)
+"""
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("RCOD_KILLS", "2"))))
+def test_a_killed_run_goes_on_bit_for_bit(sources: Sources, tmp_path: Path, seed: int):
+    """A real process, killed by SIGKILL at a random moment; RCOD_KILLS says how often to try."""
+    setting = recipe("tiny-metric", steps="60", save_every="7", log_every="5")
+    whole = train.run(setting, sources, tmp_path / "whole").model
+    folder = tmp_path / "killed"
+    given = [setting.model_dump_json(), str(sources.photos), str(sources.start), str(folder)]
+    command = [sys.executable, "-c", CHILD, *given]
+    rng, log = np.random.default_rng(seed), folder / "log.jsonl"
+    until = int(rng.integers(1, 11))  # lines of the log
+    child = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    while child.poll() is None:
+        if log.exists() and len(log.read_text().splitlines()) >= until:
+            time.sleep(float(rng.uniform(0, 0.1)))
+            child.kill()
+            break
+        time.sleep(0.002)
+    assert child.wait() == -signal.SIGKILL
+    again = train.run(setting, sources, folder, resume=True).model
+    assert whole.read_bytes() == again.read_bytes()
+    steps = [row["step"] for row in rows(folder)]
+    assert steps == list(range(5, 61, 5))
+    assert not list(folder.glob("*.part"))
+
+
+class Sum:
+    """A task of two numbers, whose loss is what a test says."""
+
+    def __init__(self, steps: int, bad: tuple[int, ...] = ()) -> None:
+        self.weight = torch.nn.Parameter(torch.ones(2))
+        optim = recipe("tiny-metric").optim
+        self.learners = {"student": Learner([self.weight], optim, steps)}
+        self.images, self.seen, self.bad = 1, 0, bad
+        self.notes: list[str] = []
+
+    def parts(self, n: int) -> Iterator[Part]:
+        self.seen += 1
+        loss = self.weight.square().sum() * (torch.nan if self.seen in self.bad else 1)
+        yield Part("student", loss, {"loss": loss})
+
+    def position(self) -> Place:
+        return {"seen": self.seen}
+
+    def seek(self, place: Place) -> None:
+        self.seen = int(str(place["seen"]))
+
+    def write(self, path: Path, recipe: str) -> None:
+        path.write_text(str(self.weight.tolist()))
+
+    def restorer(self) -> None:
+        return None
+
+
+def loop(task: Sum, folder: Path, **changes: str) -> train.Loop:
+    setting = recipe("tiny-metric", log_every="1", **changes)
+    return train.Loop(task, setting, TEAM, RunDir(folder, setting, resume=True), None)
+
+
+def test_a_bad_step_moves_nothing_and_is_counted(tmp_path: Path):
+    task = Sum(4, bad=(2,))
+    loop(task, tmp_path, steps="4").go()
+    log = rows(tmp_path)
+    assert [row["skipped"] for row in log] == [0, 1, 1, 1]
+    assert "loss" not in log[1]
+    other = Sum(4)
+    for n in (0, 2, 3):  # the same steps without the bad one
+        train.step(other, recipe("tiny-metric"), n, TEAM)
+    assert torch.equal(task.weight, other.weight)
+
+
+def test_many_bad_steps_in_a_row_lead_back_to_the_last_state_and_a_lower_rate(tmp_path: Path):
+    task = Sum(8, bad=(5, 6))
+    loop(task, tmp_path, steps="8", save_every="3", patience="2").go()
+    (note,) = [row for row in rows(tmp_path) if "note" in row]
+    assert note["step"] == 6
+    assert "2 times in a row; back to step 3, 0.5 times as fast" in str(note["note"])
+    assert task.learners["student"].slow == 0.5
+    assert task.seen == 6 + 5  # data went on, steps 3 to 7 came again
+    hopeless = Sum(8, bad=tuple(range(100)))
+    with pytest.raises(RcodError, match=r"not finite after 1 retreats; the state of step 0"):
+        loop(hopeless, tmp_path / "other", steps="8", patience="2", retreats="1").go()
+
+
+def test_a_full_disk_leaves_the_old_state_whole(tmp_path: Path):
+    """The kernel refuses to let any file grow past a few bytes, as a full disk would."""
+    running = loop(Sum(6), tmp_path, steps="6", save_every="2")
+    whole = running.rundir
+    step, calls = train.step, []
+
+    def full(*given: object) -> dict[str, float]:
+        calls.append(1)
+        size = 3000 if len(calls) in (3, 4) else -1  # the state of step 4 can't be written
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        return step(*given)  # pyright: ignore[reportArgumentType]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "step", full)
+        try:
+            running.go()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (-1, resource.RLIM_INFINITY))
+    (note,) = [row for row in rows(tmp_path) if "note" in row]
+    assert note["step"] == 4
+    assert "writing failed (File too large)" in str(note["note"])
+    assert "those of step 2 are whole; going on" in str(note["note"])
+    state = whole.load_state()
+    assert state is not None and state["step"] == 6
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_full_disk_at_the_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    running = loop(Sum(2), tmp_path, steps="2")
+
+    def full(state: Place) -> None:
+        if state["step"]:
+            raise RcodError("state.pt: writing failed (No space left on device)")
+
+    monkeypatch.setattr(running.rundir, "save_state", full)
+    with pytest.raises(RcodError, match=r"No space left on device\)\); those of step 0 are whole"):
+        running.go()
+
+
+def test_accumulated_batches_are_one_large_batch(tmp_path: Path):
+    one, many = Sum(2), Sum(2)
+    for n in range(2):
+        train.step(one, recipe("tiny-metric"), n, TEAM)
+        train.step(many, recipe("tiny-metric", accumulate="3"), n, TEAM)
+    torch.testing.assert_close(one.weight, many.weight)
+    assert many.seen == 6
+
+
+def restore_networks(sources: Sources, setting: Recipe) -> tiny.Networks:
+    prior = setting.model_copy(update={"goal": "prior"})
+    system, nets = tiny.networks(prior, sources.start, None)
     assert system.groups == setting.groups
-    train.attach(nets.critic, 2, train.seeded(0))
+    return nets
+
+
+def pairs_of(sources: Sources, setting: Recipe) -> Pairs:
+    crops = build_crops(photos_in(sources.photos), sources.cache or Path(), setting.data)
+    return Pairs(crops, build_pairs(crops, setting.data, workers=1))
+
+
+def test_a_restore_step_moves_student_critic_and_adversary(sources: Sources):
+    setting = recipe("tiny-rcod", steps="2", losses__distill="0,0.1", losses__adversary="0,0.1")
+    nets = restore_networks(sources, setting)
+    attach(nets.critic, 2, torch.Generator().manual_seed(0))
     nets = nets._replace(trunk=LpipsHed())  # its weights are no part of the law
-    learners = train.learners_of(nets, setting)
+    task = tiny.TinyTask(setting, SYSTEMS["tiny"], nets, pairs_of(sources, setting))
+    learners = task.learners
     before = {name: [p.clone() for p in x.parameters] for name, x in learners.items()}
     frozen = [p.clone() for p in nets.teacher.parameters()]
-    batches = train.Pairs(crops, pairs).batches(2, 32, train.seeded(0))
     values: dict[str, float] = {}
     for n in range(2):
-        values = train.step(nets, next(batches), setting, learners, (n, train.seeded(n)))
+        values = train.step(task, setting, n, TEAM)
     assert {"pixel", "distill", "critic", "adversary", "loss", "norm"} <= values.keys()
     for name, learner in learners.items():
         moved = [
@@ -103,38 +282,43 @@ def test_a_restore_step_moves_student_critic_and_adversary(
         ]
         assert any(moved), name
     assert all(torch.equal(a, b) for a, b in zip(frozen, nets.teacher.parameters(), strict=True))
+    state = {name: learner.state() for name, learner in learners.items()}
+    assert state["adversary"]["buffers"]  # its spectral norms change by themselves
 
 
-def test_adapters_alone_learn_and_are_merged_into_the_result(
-    photos: Path, autoencoder: Path, tmp_path: Path
-):
+def test_adapters_alone_learn_and_are_merged_into_the_result(sources: Sources, tmp_path: Path):
     """A student of rank 2, here by the prior's cheap loss, ends as a plain model file."""
     setting = recipe("tiny-rcod", steps="2", rank="2")
-    _, nets = train.prepare(setting.model_copy(update={"goal": "prior"}), autoencoder, None)
+    nets = restore_networks(sources, setting)
     unet = nets.onestep.backbone.unet
-    adapters = train.attach(unet, setting.rank, train.seeded(0))
+    adapters = attach(unet, setting.rank, torch.Generator().manual_seed(0))
     learner = Learner(unet, setting.optim, 2)
     assert {id(p) for p in learner.parameters} == {id(p) for p in adapters}
-    crops = train.build_crops(train.photos_in(photos), photos.parent / "cache", setting.data)
-    batch = next(train.Pairs(crops, None).batches(2, 32, train.seeded(0)))
+    data = pairs_of(sources, setting)
+    batch = next(data.batches(2, 32, torch.Generator().manual_seed(0)))
     for n in range(2):
-        learner.update(prior_loss(nets, batch, setting, train.seeded(n)), n)
-    rundir = train.RunDir(tmp_path / "run", setting, resume=False)
-    train.save_average(nets, learner, train.SYSTEMS["tiny"].model_copy(
-        update={"model": setting.model}), rundir)  # fmt: skip
-    _, merged, _ = checkpoint.load(rundir.model)
-    learner.swap()  # the file holds the average
+        learner.add(prior_loss(nets, batch, setting, torch.Generator().manual_seed(n)))
+        learner.follow(n, TEAM)
+    row = SYSTEMS["tiny"].model_copy(update={"model": setting.model})
+    prior = setting.model_copy(update={"goal": "prior"})
+    path = tmp_path / "model.safetensors"
+    tiny.TinyTask(prior, row, nets, data).write(path, setting.model_dump_json())
+    _, merged, _ = checkpoint.load(path)
     z, t, tokens = torch.randn(1, 12, 8, 8), torch.tensor([499]), torch.zeros(1, 49, 8)
     wanted = nets.onestep.backbone.predict(z, t, tokens)
     got = merged.backbone.predict(z, t, tokens)
     torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
 
 
-def test_errors_say_what_to_do(photos: Path, tmp_path: Path):
+def test_errors_say_what_to_do(sources: Sources, tmp_path: Path):
+    bare = sources._replace(start=None)
     with pytest.raises(RcodError, match="continues from a model; name it with --start"):
-        train.run(recipe("tiny-prior"), photos, tmp_path / "run", cache=photos.parent / "cache")
+        train.run(recipe("tiny-prior"), bare, tmp_path / "run")
     with pytest.raises(RcodError, match="photos must be a folder or a list"):
-        train.run(recipe("tiny-prior"), tmp_path / "none", tmp_path / "other")
+        train.run(recipe("tiny-prior"), Sources(tmp_path / "none"), tmp_path / "other")
+    with pytest.raises(RcodError, match=r"the judging aid hed_vgg16\.safetensors must be a file"):
+        nothing = sources._replace(aids=tmp_path)
+        train.run(recipe("tiny-rcod", guides="0"), nothing, tmp_path / "third")
 
 
 def test_orthogonal_steps_have_equal_singular_values():

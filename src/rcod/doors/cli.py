@@ -4,7 +4,7 @@
     rcod plan PHOTO...
     rcod models
     rcod convert FILE... --system NAME -o OUT.safetensors
-    rcod train RECIPE --photos DIR --run DIR [key=value ...]
+    rcod train RECIPE [key=value ...] --photos PHOTOS --run DIR | data check PHOTOS
     rcod score SR_DIR HR_DIR | evaluate SET... -o DIR | degrade PHOTO... -o DIR | study NAME SET
     rcod benchmark
     rcod web | serve [--port 7860]
@@ -23,6 +23,7 @@ from rcod import __version__
 from rcod.doors.evaluating import degrade, evaluate, score, study
 from rcod.doors.terminal import plain_errors as _plain_errors
 from rcod.doors.terminal import say as _say
+from rcod.doors.training import data, train
 from rcod.doors.upscaling import DeviceOption, DtypeOption, ModelOption, plan, upscale
 from rcod.errors import RcodError
 
@@ -63,6 +64,8 @@ app.command()(score)
 app.command()(evaluate)
 app.command()(degrade)
 app.command()(study)
+app.command()(train)
+app.add_typer(data, name="data")
 
 
 @app.command()
@@ -97,41 +100,6 @@ def convert(
         row = turn([*files, *found], system, out, base)
         metric = ", auto included" if row.metric else ""
         _say(f"{out}: {row.name}{metric}; it stands on {row.base}, named by --base")
-
-
-@app.command()
-def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name; a wrong one lists them all.")],
-    changes: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As in optim.lr=1e-4.")
-    ] = None,
-    *,
-    photos: Annotated[Path, typer.Option(help="A folder of photos, or a list of their paths.")],
-    folder: Annotated[Path, typer.Option("--run", metavar="DIR", help="The run's folder.")],
-    start: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The model to continue from.")
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Crops and pairs, shared between runs.")
-    ] = None,
-    aids: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="What tools/fetch_aids.py has fetched.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a broken run.")] = False,
-) -> None:
-    """Train a recipe; the model lies in the run's folder at every moment."""
-    with _plain_errors():
-        from rcod.training import train as training
-        from rcod.training.recipe import recipe_named
-
-        pairs = [change.partition("=") for change in changes or []]
-        if wrong := [key for key, equals, _ in pairs if not equals]:
-            raise RcodError(f"settings are changed by key=value, got {wrong[0]}")
-        settings = recipe_named(recipe, {key: value for key, _, value in pairs})
-        model = training.run(
-            settings, photos, folder, start=start, resume=resume, cache=cache, trunk=aids
-        )
-        _say(f"{settings.name}: the model is {model}")
 
 
 @app.command()

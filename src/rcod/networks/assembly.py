@@ -87,7 +87,7 @@ def assemble(
     check_parts(system, parts)
     base = find_base(system.base, parts.base)
     check_schedule(base)
-    adapters = {key: _factors(tensors, key) for key in system.targets}
+    adapters = {key: factors_of(tensors, key) for key in system.targets}
     unets, shares = _unets(system, base, tensors, adapters, parts, dtype)
     sets = _checked(base, "vae", system, adapters)
     vae = _network(system, base, "vae", sets, {}, parts, dtype)
@@ -118,7 +118,7 @@ def fixed_texts(system: System, base: Path) -> dict[str, Tensor]:
 def check_fit(system: System, tensors: Mapping[str, Tensor], base: Path) -> None:
     """Refuse a system's adapters that do not fit a base, layer by layer."""
     check_schedule(base)
-    adapters = {key: _factors(tensors, key) for key in system.targets}
+    adapters = {key: factors_of(tensors, key) for key in system.targets}
     for part in ("unet", "vae"):
         _checked(base, part, system, adapters)
 
@@ -203,7 +203,7 @@ def _checked(
     return list(sets.values())
 
 
-def _factors(tensors: Mapping[str, Tensor], key: str) -> dict[str, Factors]:
+def factors_of(tensors: Mapping[str, Tensor], key: str) -> dict[str, Factors]:
     """A set's factors by layer."""
     prefix = f"{key}."
     found: dict[str, Factors] = {}

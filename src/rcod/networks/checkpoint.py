@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from rcod.errors import RcodError
@@ -24,20 +24,27 @@ from rcod.networks.estimators import DegradationEstimator, MetricEstimator
 from rcod.networks.onestep import OneStep
 from rcod.networks.published import convert as read_published
 from rcod.networks.systems import SYSTEMS, System, build
+from rcod.pixels.placing import placed
 
 Estimator = MetricEstimator | DegradationEstimator
 
 KEY = "rcod"  # header entry that holds the system's row
+RECIPE = "rcod.recipe"  # and the recipe of the run that made the file
 
 
 def save(
-    path: Path, system: System, onestep: OneStep, metric: MetricEstimator, dtype: torch.dtype
+    path: Path,
+    system: System,
+    onestep: OneStep,
+    metric: MetricEstimator,
+    dtype: torch.dtype,
+    recipe: str | None = None,
 ) -> None:
-    """Write a system's weights as `dtype` with its row in the header."""
+    """Write tiny's weights as `dtype` with its row, and the recipe of their run, in the header."""
     tensors = {f"onestep.{k}": v for k, v in onestep.state_dict().items()}
     tensors |= {f"metric.{k}": v for k, v in metric.state_dict().items()}
     small = {k: v.detach().to(dtype).contiguous() for k, v in tensors.items()}
-    _write(path, system, small)
+    write_tensors(path, system, small, recipe)
 
 
 def companions(files: Sequence[Path], name: str) -> list[Path]:
@@ -73,7 +80,7 @@ def convert(files: Sequence[Path], name: str, out: Path, base: str | None = None
         check_fit(system, tensors, folder)
         tensors |= fixed_texts(system, folder)
     out.parent.mkdir(parents=True, exist_ok=True)
-    _write(out, system, {name: tensor.contiguous() for name, tensor in tensors.items()})
+    write_tensors(out, system, {name: tensor.contiguous() for name, tensor in tensors.items()})
     return system
 
 
@@ -90,7 +97,7 @@ def load(
     Returns:
         The row, the networks, and what estimates the metric, where something does.
     """
-    system, tensors = _read(path)
+    system, tensors = read_tensors(path)
     parts = parts or Parts()
     if system.base is not None:
         onestep = assemble(system, tensors, parts, dtype)
@@ -121,7 +128,7 @@ def ready(
     return system, onestep, None if metric is None else metric.to(device).requires_grad_(False)
 
 
-def _read(path: Path) -> tuple[System, dict[str, Tensor]]:
+def read_tensors(path: Path) -> tuple[System, dict[str, Tensor]]:
     """The row in a file's header, and its tensors in float32."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -136,11 +143,20 @@ def _read(path: Path) -> tuple[System, dict[str, Tensor]]:
         raise RcodError(f"{path} must be safetensors written by rcod, got: {error}") from None
 
 
-def _write(path: Path, system: System, tensors: Mapping[str, Tensor]) -> None:
-    """Write beside the target and rename."""
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(dict(tensors), partial, metadata={KEY: system.model_dump_json()})
-    partial.replace(path)
+def write_tensors(
+    path: Path, system: System, tensors: Mapping[str, Tensor], recipe: str | None = None
+) -> None:
+    """Write tensors with a system's row in the header; the name appears with the whole file."""
+    header = {KEY: system.model_dump_json()} | ({RECIPE: recipe} if recipe else {})
+    content = serialize(dict(tensors), header)
+    size = int.from_bytes(content[:8], "little")
+    told = json.loads(content[8 : 8 + size])
+    told["__metadata__"] = header  # in our order; safetensors' own changes from call to call
+    text = json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with placed(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(memoryview(content)[8 + size :])
 
 
 def find_weights(name: str) -> Path:

@@ -24,25 +24,37 @@ Network = TypeVar("Network", bound=nn.Module)
 ALPHA = 8.0  # peft's default, which the published checkpoints rely on: scale = 8 / r
 
 
+class Voice:
+    """Whether the adapters of one name are heard; shared by all of them, and by copies."""
+
+    def __init__(self) -> None:
+        self.on = True
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Voice":
+        return self
+
+
 class LowRank(nn.Module):
     """A frozen layer, perhaps adapted already, with a trainable low-rank addition."""
 
     def __init__(
-        self, base: "nn.Linear | nn.Conv2d | LowRank", rank: int, alpha: float = ALPHA
+        self, base: "nn.Linear | nn.Conv2d | LowRank | Replaced", rank: int, alpha: float = ALPHA
     ) -> None:
         super().__init__()
         if rank < 1:
             raise RcodError(f"a LoRA's rank must be at least 1, got {rank}")
         self.base = base.requires_grad_(False)
         self.scale = alpha / rank
+        self.voice: Voice | None = None  # nothing: always heard (see `voices`)
         self.register_buffer("core", None, persistent=False)
-        layer = base
-        while isinstance(layer, LowRank):
+        layer: nn.Module = base
+        while isinstance(layer, LowRank | Replaced):
             layer = layer.base
         if isinstance(layer, nn.Linear):
             self.down: nn.Module = nn.Linear(layer.in_features, rank, bias=False)
             self.up = nn.Linear(rank, layer.out_features, bias=False)
         else:
+            assert isinstance(layer, nn.Conv2d)
             inner = nn.Conv2d(
                 layer.in_channels,
                 rank,
@@ -56,6 +68,8 @@ class LowRank(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's answer, and a little more."""
+        if self.voice is not None and not self.voice.on:
+            return self.base(x)
         inner = self.down(x)  # (B, N, r) or (B, r, h, w)
         if isinstance(self.core, Tensor):
             inner = _mix(inner, self.core.to(inner.dtype))
@@ -65,11 +79,26 @@ class LowRank(nn.Module):
         """The base layer with the product folded in."""
         assert self.core is None, "a core that belongs to a photo can't be folded in for good"
         base = self.base.merged() if isinstance(self.base, LowRank) else self.base
+        assert not isinstance(base, Replaced), "a layer with a stand-in has two weights"
         down = next(self.down.parameters()).detach()
         product = self.up.weight.detach().flatten(1) @ down.flatten(1)  # (out, in * k * k)
         with torch.no_grad():
             base.weight += self.scale * product.view_as(base.weight)
         return base
+
+
+class Replaced(nn.Module):
+    """A frozen layer, and a trained one that stands in for it while its voice is heard."""
+
+    def __init__(self, base: nn.Module, own: nn.Module, voice: Voice) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.own = own
+        self.voice = voice
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One layer's answer or the other's."""
+        return self.own(x) if self.voice.on else self.base(x)
 
 
 def attach(

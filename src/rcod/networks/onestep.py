@@ -102,7 +102,8 @@ class OneStep(nn.Module, Generic[Body]):
             self.step,
             self.guidance,
         )
-        return tuned.to(self.gain.device).eval()
+        tuned.alphas, tuned.gain = self.alphas, self.gain
+        return tuned.eval()
 
 
 def enlarge(lr: Tensor, scale: int = 4) -> Tensor:

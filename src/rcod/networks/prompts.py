@@ -124,37 +124,50 @@ def read_tower(folder: Path, dtype: torch.dtype) -> ClipTower:
     return ClipTower(model.eval().requires_grad_(False))
 
 
-@torch.no_grad()
-def embed_texts(base: Path, texts: Sequence[str]) -> Tensor:
-    """Texts as their tower hears them, last norm included: (G, 77, D) float32.
+class TextTower:
+    """A base's tokenizer and text tower, for texts that come one after another."""
 
-    Shorter texts are filled up with the tokenizer's own padding, which is not masked.
-    """
-    try:
-        from transformers import CLIPTextModel, CLIPTokenizer
-    except ImportError as error:
-        raise RcodError(
-            f"text prompts need transformers, got: {error}; pip install 'rcod[sd]'"
-        ) from None
-    with _quiet():
+    def __init__(self, base: Path) -> None:
         try:
-            tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer", local_files_only=True)
-            tower = CLIPTextModel.from_pretrained(
-                base / "text_encoder",
-                local_files_only=True,
-                dtype=torch.float32,
-                attn_implementation=ATTENTION,
-            )
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            from transformers import CLIPTextModel, CLIPTokenizer
+        except ImportError as error:
             raise RcodError(
-                f"this system hears a text, so its base needs the folders tokenizer and "
-                f"text_encoder; {base}: {error}"
+                f"text prompts need transformers, got: {error}; pip install 'rcod[sd]'"
             ) from None
-    length = tokenizer.model_max_length
-    told = tokenizer(
-        list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-    )
-    return tower.eval()(told.input_ids).last_hidden_state.float()
+        with _quiet():
+            try:
+                self.tokenizer = CLIPTokenizer.from_pretrained(
+                    base / "tokenizer", local_files_only=True
+                )
+                tower = CLIPTextModel.from_pretrained(
+                    base / "text_encoder",
+                    local_files_only=True,
+                    dtype=torch.float32,
+                    attn_implementation=ATTENTION,
+                )
+            except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+                raise RcodError(
+                    f"this system hears a text, so its base needs the folders tokenizer and "
+                    f"text_encoder; {base}: {error}"
+                ) from None
+        self.tower = tower.eval()
+
+    @torch.no_grad()
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Texts as the tower hears them, last norm included: (G, 77, D) float32.
+
+        Shorter texts are filled up with the tokenizer's own padding, which is not masked.
+        """
+        told = self.tokenizer(
+            list(texts), padding="max_length", max_length=self.tokenizer.model_max_length,
+            truncation=True, return_tensors="pt",
+        )  # fmt: skip
+        return self.tower(told.input_ids).last_hidden_state.float()
+
+
+def embed_texts(base: Path, texts: Sequence[str]) -> Tensor:
+    """Texts as a base's tower hears them, (G, 77, D) float32."""
+    return TextTower(base)(texts)
 
 
 def tagged(tags: str | None, text: str | None) -> str | None:

@@ -92,7 +92,7 @@ def convert(files: Sequence[Path], system: System) -> tuple[System, dict[str, Te
     tensors = reader.tensors()
     if "estimator" in parts:
         metric = parts.get("metric")
-        tensors |= _estimator(*parts["estimator"], metric)
+        tensors |= estimator_tensors(*parts["estimator"], metric)
     if bad := next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None):
         raise RcodError(f"{bad} from {path} must hold finite numbers only, and has others")
     targets = {key: tuple(sorted(set(one))) if isinstance(one, list) else one
@@ -224,7 +224,9 @@ class Reader:
         return guides
 
 
-def _estimator(path: Path, content: Read, metric: tuple[Path, Read] | None) -> dict[str, Tensor]:
+def estimator_tensors(
+    path: Path, content: Read, metric: tuple[Path, Read] | None
+) -> dict[str, Tensor]:
     """The degradation estimator, and the head that RCOD put onto it."""
     state: dict[str, Tensor] = {}
     for name, tensor in tensors_of(content, str(path)).items():

@@ -11,7 +11,7 @@ once or several times, so that the training loop reads memory and never a JPEG.
 import hashlib
 import math
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +22,8 @@ from PIL import Image
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from rcod.errors import RcodError
-from rcod.pixels.images import find, from_pil
 from rcod.training.degradation import SETTINGS, degrade
+from rcod.training.photos import Source, area, read_rgb, softness
 
 SCALE = 4  # LR to HR
 
@@ -50,26 +49,16 @@ class Batch(NamedTuple):
     guided: Tensor  # (B,) 1 where there is one
 
 
-def photos_in(source: Path) -> list[Path]:
-    """Paths of the training photos: a folder of pictures, or a text file with a path a line."""
-    if source.is_dir():
-        return find([source])
-    if not source.is_file():
-        raise RcodError(f"photos must be a folder or a list of paths, got {source}; it isn't there")
-    paths = [Path(line) for line in source.read_text().splitlines() if line.strip()]
-    if not paths:
-        raise RcodError(f"the list of photos must name a file, got an empty {source}")
-    return paths
-
-
-def build_crops(photos: list[Path], folder: Path, settings: DataSettings, workers: int = 2) -> Path:
+def build_crops(
+    photos: Sequence[Source], folder: Path, settings: DataSettings, workers: int = 2
+) -> Path:
     """Cut the photos into `folder/crops-KEY.npy`, (N, 3, S, S) uint8; large ones give more."""
     key = digest(settings.model_dump_json(exclude={"mix"}), *map(str, photos))
     target = folder / f"crops-{key}.npy"
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    shares = np.array([_area(photo) for photo in photos], dtype=np.float64) ** 0.5
+    shares = np.array([area(photo) for photo in photos], dtype=np.float64) ** 0.5
     ends = np.round(np.cumsum(shares / shares.sum()) * settings.crops).astype(int)
     counts = np.diff(ends, prepend=0)
     partial = target.with_suffix(".partial.npy")
@@ -185,30 +174,13 @@ def _turn(picture: np.ndarray, k: int) -> np.ndarray:
     return turned[:, :, ::-1] if k >= 4 else turned
 
 
-def _area(photo: Path) -> int:
-    """Pixels of a photo, from its header."""
-    _register_jxl()
-    with Image.open(photo) as image:
-        return image.width * image.height
-
-
-def _register_jxl() -> None:
-    try:
-        import pillow_jxl  # noqa: F401  (registers JPEG XL with Pillow)
-    except ImportError:
-        return
-
-
-def _cut(job: tuple[Path, int, DataSettings, int]) -> np.ndarray:
+def _cut(job: tuple[Source, int, DataSettings, int]) -> np.ndarray:
     """`count` crops of one photo at random places and reductions, (count, 3, S, S) uint8."""
     photo, count, settings, seed = job
     torch.set_num_threads(1)
-    _register_jxl()
-    with Image.open(photo) as opened:
-        pixels = from_pil(opened.copy(), str(photo)).pixels  # (3, H, W)
-    image = Image.fromarray(pixels.mul(255).round().byte().permute(1, 2, 0).numpy())
+    image = read_rgb(photo)
     side = settings.crop
-    if min(image.size) >= 4 * side and _softness(image) > settings.soft:
+    if min(image.size) >= 4 * side and softness(image) > settings.soft:
         image = image.reduce(2)
     rng = np.random.default_rng(seed)
     crops: list[np.ndarray] = []
@@ -235,17 +207,6 @@ def _cut(job: tuple[Path, int, DataSettings, int]) -> np.ndarray:
 def _gradient(crop: np.ndarray) -> float:
     grey = crop.mean(axis=2)
     return float(np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean()) / 2
-
-
-def _softness(image: Image.Image) -> float:
-    """PSNR in dB of a /2 x2 bicubic round trip of the centre: high means little fine detail."""
-    side = min(1024, *image.size) // 2 * 2
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    centre = image.crop((left, top, left + side, top + side))
-    half = centre.resize((side // 2, side // 2), Image.Resampling.BICUBIC)
-    again = half.resize((side, side), Image.Resampling.BICUBIC)
-    error = np.asarray(centre, np.float32) - np.asarray(again, np.float32)
-    return 10 * math.log10(255**2 / max(float((error**2).mean()), 1e-6))
 
 
 def _degrade(job: tuple[Path, int, int, DataSettings]) -> np.ndarray:

@@ -3,24 +3,40 @@
 Matrices and kernels move along their orthogonalised momentum (Muon, Jordan et al., 2024), all
 else by AdamW; a warm-up, a plateau and a straight fall; clipped gradients; and a running average
 of the weights, which is what a run keeps.
+
+    loss, loss, ... -> add -> gradients -> mean of all processes -> finite? -> follow -> average
 """
 
+import math
+from collections.abc import Iterable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from rcod.training.recipe import OptimSettings
+from rcod.training.course import OptimSettings
+from rcod.training.team import Team
 
 MOMENTUM = 0.95
 ROUNDS = ((3.4445, -4.7750, 2.0315),) * 5  # quintic iterations that pull singular values towards 1
+LOUDEST, PATIENT = 2.0**16, 2000  # float16: factor of the loss at first; steps until it is doubled
 
 
 class Learner:
     """Parameters, their optimizers, and their running average."""
 
-    def __init__(self, network: nn.Module, settings: OptimSettings, steps: int) -> None:
-        self.parameters = [p for p in network.parameters() if p.requires_grad]
+    def __init__(
+        self,
+        parameters: nn.Module | Iterable[nn.Parameter],
+        settings: OptimSettings,
+        steps: int,
+        half: bool = False,
+    ) -> None:
+        self.buffers: list[Tensor] = []  # what a network changes by itself, as spectral norms do
+        if isinstance(parameters, nn.Module):
+            self.buffers = list(parameters.buffers())
+            parameters = parameters.parameters()
+        self.parameters = [p for p in parameters if p.requires_grad]
         self.average = [p.detach().clone() for p in self.parameters]
         self.settings, self.steps = settings, steps
         turned = [p for p in self.parameters if settings.muon and p.ndim in (2, 4)]
@@ -30,25 +46,54 @@ class Learner:
         self.optimizer = torch.optim.AdamW(
             [p for p in self.parameters if id(p) not in plain],
             settings.lr,
-            (settings.beta, 0.99),
+            (settings.beta, settings.beta2),
             weight_decay=settings.weight_decay,
         )
+        self.slow = 1.0  # factor of every rate, less than 1 after a retreat
+        self.loud, self.good = (LOUDEST if half else 0.0), 0  # float16 alone scales its losses
+        self._heard = torch.zeros(())  # the sum of losses since the last step
 
-    def update(self, loss: Tensor, step: int) -> float:
-        """One step down the gradient; returns its norm. A non-finite one is passed over."""
+    def add(self, loss: Tensor, share: float = 1.0) -> None:
+        """Put `share` of a loss's gradient onto what is there already; others' stay untouched."""
+        scaled = loss * share * (self.loud or 1.0)
+        torch.autograd.backward(scaled, inputs=self.parameters)
+        self._heard = self._heard.to(loss.device) + share * loss.detach()
+
+    def follow(self, step: int, team: Team) -> float:
+        """One step down the gradient; returns its norm, or NaN where it wasn't finite."""
+        heard, self._heard = self._heard, torch.zeros(())
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
         for parameter in self.parameters:
             parameter.grad = None
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
-        if not norm.isfinite():
-            return float("nan")
-        self.optimizer.param_groups[0]["lr"] = self.settings.lr * self.rate(step)
+        *grads, heard = team.mean([*grads, heard])
+        if self.loud:
+            grads = [grad / self.loud for grad in grads]
+        norm = torch.stack([torch.linalg.vector_norm(grad) for grad in grads]).norm()
+        if not (norm + heard).isfinite():
+            return self._refuse()
+        factor = (self.settings.clip / (norm + 1e-6)).clamp(max=1.0)
+        for parameter, grad in zip(self.parameters, grads, strict=True):
+            parameter.grad = grad * factor
+        rate = self.rate(step) * self.slow
+        self.optimizer.param_groups[0]["lr"] = self.settings.lr * rate
         self.optimizer.step()
-        self._turn(self.settings.muon * self.rate(step))
+        self._turn(self.settings.muon * rate)
         decay = min(self.settings.ema, (step + 1) / (step + 10))
         for mean, parameter in zip(self.average, self.parameters, strict=True):
             mean.lerp_(parameter.detach(), 1 - decay)
+            parameter.grad = None
+        self.good += 1
+        if self.loud and self.good % PATIENT == 0:
+            self.loud *= 2
         return float(norm)
+
+    def _refuse(self) -> float:
+        """Leave the weights alone; float16 tries a smaller scale first, which is no failure."""
+        self.good = 0
+        if self.loud > 1:
+            self.loud = max(1.0, self.loud / 2)
+            return 0.0
+        return math.nan
 
     @torch.no_grad()
     def _turn(self, rate: float) -> None:
@@ -84,15 +129,23 @@ class Learner:
             "momenta": self.momenta,
             "ema": self.average,
             "weights": [p.detach() for p in self.parameters],
+            "buffers": self.buffers,
+            "scale": [self.slow, self.loud, self.good],
         }
 
     def restore(self, state: dict[str, object]) -> None:
         """Go on from a saved state."""
         self.optimizer.load_state_dict(cast(dict, state["optimizer"]))
         live = [p.data for p in self.parameters]
-        for name, mine in (("momenta", self.momenta), ("ema", self.average), ("weights", live)):
+        for name, mine in (
+            ("momenta", self.momenta),
+            ("ema", self.average),
+            ("weights", live),
+            ("buffers", self.buffers),
+        ):
             for tensor, saved in zip(mine, cast(list[Tensor], state[name]), strict=True):
                 tensor.copy_(saved)
+        self.slow, self.loud, self.good = cast(tuple[float, float, int], state["scale"])
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

@@ -1,203 +1,270 @@
-"""The loop: batch -> timestep -> losses -> updates.
+"""The loop: batch -> losses -> updates, and never a run lost.
 
-`run` prepares a recipe's data, networks and optimizers and repeats `step` of its goal. The
-result is the averaged weights, written beside a state from which the run goes on.
+`run` makes a recipe's task ready and repeats `step`. State and model are written every so
+often and when the process is asked to end; a step whose numbers aren't finite moves nothing,
+and after several in a row the run goes back to its last state and learns more slowly.
+
+    step -> finite? -> n + 1 -> log, look, save -> step
+              '-- again and again -> back to the last state, at a lower rate
 """
 
-import copy
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
 
-from rcod.device import seeded
 from rcod.errors import RcodError
-from rcod.networks import checkpoint
-from rcod.networks.backbone import fit_basis
-from rcod.networks.estimators import MetricEstimator
-from rcod.networks.lora import attach, merge
-from rcod.networks.onestep import OneStep, enlarge
-from rcod.networks.systems import SYSTEMS, System, build
-from rcod.pixels.perceptual import LpipsHed
-from rcod.training.adversary import Discriminator
-from rcod.training.data import Batch, Pairs, build_crops, build_pairs, photos_in
-from rcod.training.elder import build_guides, chosen
-from rcod.training.learner import Learner
-from rcod.training.objectives import Networks, cost
+from rcod.training import adapting, tiny
+from rcod.training.adaptation import Adaptation
+from rcod.training.course import Course
 from rcod.training.recipe import Recipe
 from rcod.training.rundir import RunDir
+from rcod.training.task import Place, Sources, Task
+from rcod.training.team import Team, gather
+from rcod.training.watch import Watch
 
-LOG_EVERY = 50  # steps
-SAVE_EVERY = 250
-
-
-def prepare(recipe: Recipe, start: Path | None, trunk: Path | None) -> tuple[System, Networks]:
-    """The networks of a run, from a model file or fresh."""
-    torch.manual_seed(recipe.seed)
-    if start is not None:
-        system, onestep, metric = checkpoint.load(start)
-        system = system.model_copy(update={"groups": recipe.groups, "formula": recipe.formula})
-        onestep.formula = recipe.formula
-    elif recipe.goal == "autoencoder":
-        base = SYSTEMS["tiny"].model_dump() | {
-            "model": recipe.model,
-            "groups": recipe.groups,
-            "formula": recipe.formula,
-        }
-        system = System.model_validate(base)
-        onestep, metric = build(system)
-    else:
-        raise RcodError(f"{recipe.name} continues from a model; name it with --start FILE")
-    if not isinstance(metric, MetricEstimator):
-        raise RcodError(f"{recipe.name} trains the project's own model, got {system.name}")
-    teacher = copy.deepcopy(onestep.backbone.unet).requires_grad_(False)
-    critic = copy.deepcopy(onestep.backbone.unet)
-    if recipe.goal == "restore":
-        attach(critic, recipe.critic_rank, seeded(recipe.seed))
-        onestep.prompt.tower.requires_grad_(False)  # only VPIM's Linear learns on
-        if recipe.rank:
-            attach(onestep.backbone.unet, recipe.rank, seeded(recipe.seed))
-    look = LpipsHed.load(trunk) if recipe.goal == "restore" else None
-    return system, Networks(onestep, metric, teacher, critic, Discriminator(), look)
+SLOWER = (
+    "the numbers weren't finite {patience} times in a row; back to step {to}, "
+    "{slow:g} times as fast"
+)
+TRY = "state and model could not be written ({error}); those of step {last} are whole"
 
 
-def fit_autoencoder(onestep: OneStep, crops: Tensor) -> float:
-    """Set the linear autoencoder in closed form; returns its reconstruction PSNR in dB."""
-    backbone = onestep.backbone
-    basis, mean, std = fit_basis(crops, backbone.settings.latent, backbone.turn)
-    backbone.basis.copy_(basis)
-    backbone.mean.copy_(mean)
-    backbone.std.copy_(std)
-    error = backbone.decode(backbone.encode(crops)) - crops
-    return float(-10 * error.square().mean().log10())
+class Outcome(NamedTuple):
+    """How a run ended."""
+
+    model: Path
+    step: int
+    stopped: int | None  # by which signal
 
 
-def step(
-    nets: Networks,
-    batch: Batch,
-    recipe: Recipe,
-    learners: dict[str, Learner],
-    where: tuple[int, torch.Generator],
-) -> dict[str, float]:
-    """One batch: losses, then every learner's update; returns numbers."""
-    n, rng = where
-    paid, values = cost(nets, batch, recipe, n, rng)
-    values["loss"] = float(paid["student"].detach())
-    for name, loss in paid.items():
-        norm = learners[name].update(loss, n)
-        if name == "student":
-            values["norm"] = norm
-    return values
-
-
-def run(
-    recipe: Recipe,
-    photos: Path,
-    folder: Path,
-    *,
-    start: Path | None = None,
-    resume: bool = False,
-    cache: Path | None = None,
-    trunk: Path | None = None,
-) -> Path:
-    """Train a recipe; returns the model file.
+def run(recipe: Course, sources: Sources, folder: Path, resume: bool = False) -> Outcome:
+    """Train a recipe.
 
     Args:
-        recipe: what to compute (see `recipe.RECIPES`).
-        photos: a folder of photos, or a text file with a path a line.
+        recipe: what to compute (see `catalog.RECIPES`).
+        sources: where everything lies that it needs.
         folder: the run's folder.
-        start: the model file this run continues from.
         resume: go on from the run's own state.
-        cache: where crops and pairs are kept; by default inside the run.
-        trunk: folder of aids; goal `restore` needs its trunk, and its elder where it has guides.
     """
-    rundir = RunDir(folder, recipe, resume)
-    cache = cache or folder / "cache"
-    crops = build_crops(photos_in(photos), cache, recipe.data)
-    clean = recipe.goal in ("autoencoder", "prior")
-    pairs = None if clean else build_pairs(crops, recipe.data)
-    system, nets = prepare(recipe, start, trunk)
-    data, rng = Pairs(crops, pairs), seeded(recipe.seed)
-    if pairs is not None and recipe.guides:
-        guides = build_guides(pairs, data.chance, recipe.guides, trunk)
-        data.add_guides(guides, chosen(data.chance, recipe.guides))
-    if recipe.goal == "autoencoder":
-        batch = next(data.batches(1024, recipe.window, rng))
-        rundir.log(0, {"psnr": fit_autoencoder(nets.onestep, batch.hr)})
-        checkpoint.save(rundir.model, system, nets.onestep, nets.metric, torch.float32)
-        return rundir.model
-    if recipe.goal == "restore" and recipe.formula == "residual":
-        fit_gain(nets.onestep, next(data.batches(512, recipe.window, seeded(recipe.seed))))
-    nets.onestep.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    loop(nets, data, recipe, learners_of(nets, recipe), (rundir, system, rng))
-    return rundir.model
+    team = gather(sources.device)
+    rundir = RunDir(folder, recipe, resume, team.leads)
+    if isinstance(recipe, Recipe) and recipe.goal == "autoencoder":
+        return Outcome(tiny.fit(recipe, sources, rundir), 1, None)
+    task = prepare(recipe, sources, folder, team)
+    watch = Watch.open(sources, recipe) if team.leads else None
+    return Loop(task, recipe, team, rundir, watch).go()
 
 
-def learners_of(nets: Networks, recipe: Recipe) -> dict[str, Learner]:
-    """Who learns in a run, and how fast."""
-    optim = recipe.optim
-    if recipe.goal != "restore":
-        student = nets.metric if recipe.goal == "metric" else nets.onestep
-        return {"student": Learner(student, optim, recipe.steps)}
-    critic = optim.model_copy(update={"lr": recipe.critic_lr, "muon": 0.0})
-    rival = optim.model_copy(update={"lr": recipe.adversary_lr, "muon": 0.0, "beta": 0.5})
-    return {
-        "student": Learner(nets.onestep, optim, recipe.steps),
-        "critic": Learner(nets.critic, critic, recipe.steps),
-        "adversary": Learner(nets.adversary, rival, recipe.steps),
+def prepare(recipe: Course, sources: Sources, folder: Path, team: Team) -> Task:
+    """The task of a recipe."""
+    if isinstance(recipe, Adaptation):
+        return adapting.prepare(recipe, sources, folder, team)
+    assert isinstance(recipe, Recipe)
+    if team.size > 1:
+        raise RcodError(f"{recipe.name} runs in one process; start it without accelerate launch")
+    return tiny.prepare(recipe, sources, folder)
+
+
+def step(task: Task, recipe: Course, n: int, team: Team) -> dict[str, float]:
+    """One step: losses of every batch it takes, then every learner's update; returns numbers.
+
+    `norm` is the first learner's gradient; it is NaN where any learner's was not finite.
+    """
+    sums: dict[str, torch.Tensor] = {}
+    learning: dict[str, None] = {}
+    for _ in range(recipe.accumulate):
+        for part in task.parts(n):
+            learning[part.learner] = None
+            task.learners[part.learner].add(part.loss, 1 / recipe.accumulate)
+            for key, value in part.values.items():
+                mean = value.detach().float().mean() / recipe.accumulate
+                sums[key] = sums[key] + mean if key in sums else mean
+    norms = {name: task.learners[name].follow(n, team) for name in learning}
+    bad = any(math.isnan(norm) for norm in norms.values())
+    told = team.mean([torch.stack(list(sums.values()))])[0].tolist() if sums else []
+    return dict(zip(sums, told, strict=True)) | {
+        "norm": math.nan if bad else next(iter(norms.values()))
     }
 
 
-def fit_gain(onestep: OneStep, batch: Batch) -> None:
-    """Set how far each latent channel moves when the UNet finds unit noise there.
+class Loop:
+    """A run while it runs."""
 
-    Coarse channels of z_up are nearly right and fine ones are missing. With the gain, a
-    residual of the usual size is noise of size one in all of them, as the prior is used to.
+    def __init__(
+        self, task: Task, recipe: Course, team: Team, rundir: RunDir, watch: Watch | None
+    ) -> None:
+        self.task, self.recipe, self.team = task, recipe, team
+        self.rundir, self.watch = rundir, watch
+        self.n = 0  # steps done
+        self.saved = 0  # the step of the state on disk
+        self.skipped, self.misses, self.retreats = 0, 0, 0  # bad steps: all, in a row, given way to
+        self.sums: dict[str, list[float]] = {}  # since the last line of the log
+        self.since = time.monotonic()
+
+    def go(self) -> Outcome:
+        """Repeat `step` until all is done or somebody asks to end."""
+        self._begin()
+        with asked_to_end() as asked:
+            while self.n < self.recipe.steps:
+                self._once()
+                stop = self.team.any(asked() is not None) if self.team.size > 1 else bool(asked())
+                if stop:
+                    self._save(must=True)
+                    return Outcome(self.rundir.model, self.n, asked() or signal.SIGTERM)
+        self._save(must=True)
+        return Outcome(self.rundir.model, self.n, None)
+
+    def _begin(self) -> None:
+        state = self.rundir.load_state()
+        self.team.wait()  # nobody writes before everybody has looked
+        if state is None:
+            self._save(must=True)  # so that there is always something to go back to
+        else:
+            self.n = self._restore(state)
+            counts = cast(list[int], state["counts"])
+            self.skipped, self.misses, self.retreats = counts
+            self.task.seek(cast(Place, state["place"]))
+            if self.watch is not None:
+                self.watch.best = cast(float, state["best"])
+        self.saved = self.n
+        self.rundir.begin(self.n)
+
+    def _once(self) -> None:
+        """One step and what it calls for."""
+        values = step(self.task, self.recipe, self.n, self.team)
+        self.n += 1
+        while self.task.notes:
+            self.rundir.note(self.n, self.task.notes.pop(0))
+        for key, value in values.items():
+            self.sums.setdefault(key, []).append(value)
+        if math.isnan(values["norm"]):
+            self.skipped, self.misses = self.skipped + 1, self.misses + 1
+            if self.misses >= self.recipe.patience:
+                self._retreat()
+                return
+        else:
+            self.misses = 0
+        last = self.n == self.recipe.steps
+        if self.n % self.recipe.log_every == 0 or last:
+            self._log()
+        if self.watch is not None and (self.n % self.recipe.watch_every == 0 or last):
+            self._look()
+        if self.n % self.recipe.save_every == 0 and not last:
+            self._save()
+
+    def _log(self) -> None:
+        means: dict[str, float] = {}
+        for key, values in self.sums.items():
+            finite = [value for value in values if math.isfinite(value)]
+            means[key] = sum(finite) / len(finite) if finite else math.nan
+        done = len(self.sums["norm"])
+        now = time.monotonic()
+        speed = done * self.task.images * self.recipe.accumulate * self.team.size
+        means["skipped"] = self.skipped
+        self.rundir.log(self.n, means, speed / max(now - self.since, 1e-9))
+        self.sums, self.since = {}, now
+
+    def _look(self) -> None:
+        """Restore the watched photos with the averaged weights; keep the best model."""
+        assert self.watch is not None
+        with self._averaged():
+            restorer = self.task.restorer()
+            if restorer is None:
+                return
+            seen = self.watch.look(restorer)
+            self.rundir.log(self.n, seen.scores)
+            best = self.watch.is_best(seen.scores)
+            try:
+                self.rundir.show(self.n, seen.sheet)
+                if best:
+                    self.task.write(self.rundir.best, self.rundir.recipe.model_dump_json())
+                    self.rundir.note(self.n, f"best {self.recipe.best} so far")
+            except RcodError as error:  # a full disk
+                self.rundir.note(self.n, f"{error}; going on")
+
+    def _retreat(self) -> None:
+        """Go back to the last good state, with a lower rate; data and dice go on."""
+        if self.retreats >= self.recipe.retreats:
+            raise RcodError(
+                f"the numbers are still not finite after {self.retreats} retreats; the state of "
+                f"step {self.saved} is whole; look for bad pictures with rcod data check, or begin "
+                "with a lower optim.lr or precision=float32"
+            )
+        state = self.rundir.load_state()
+        assert state is not None
+        gone = self.n
+        self.n = self._restore(state)
+        self.retreats, self.misses, self.sums = self.retreats + 1, 0, {}
+        slow = self.recipe.retreat**self.retreats
+        for learner in self.task.learners.values():
+            learner.slow = slow
+        self.rundir.note(gone, SLOWER.format(patience=self.recipe.patience, to=self.n, slow=slow))
+        self._save()
+
+    def _restore(self, state: Place) -> int:
+        for name, learner in self.task.learners.items():
+            learner.restore(cast(dict[str, object], state[name]))
+        return cast(int, state["step"])
+
+    def _save(self, must: bool = False) -> None:
+        """Write model and state; when the disk is full the old ones stay, and the run goes on."""
+        learners = {name: learner.state() for name, learner in self.task.learners.items()}
+        best = math.inf if self.watch is None else self.watch.best
+        counts = [self.skipped, self.misses, self.retreats]
+        own: Place = {"step": self.n, "place": self.task.position(), "counts": counts, "best": best}
+        try:
+            if self.rundir.leads:
+                with self._averaged():
+                    self.task.write(self.rundir.model, self.rundir.recipe.model_dump_json())
+                self.rundir.save_state(own | learners)
+        except RcodError as error:
+            words = TRY.format(error=error, last=self.saved)
+            if must:
+                raise RcodError(words) from None
+            self.rundir.note(self.n, f"{words}; going on")
+        else:
+            self.saved = self.n
+        self.team.wait()
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Everybody with their averaged weights, for a while."""
+        for learner in self.task.learners.values():
+            learner.swap()
+        try:
+            yield
+        finally:
+            for learner in self.task.learners.values():
+                learner.swap()
+
+
+@contextmanager
+def asked_to_end() -> Iterator[Callable[[], int | None]]:
+    """Let SIGTERM and the first Ctrl-C wait for the step in hand; the second ends at once.
+
+    Yields:
+        Which signal has come, if one has.
     """
-    encode = onestep.backbone.encode
-    missing = encode(enlarge(batch.lr)) - encode(batch.hr)  # (B, C, h, w)
-    onestep.gain.copy_(missing.square().mean(dim=(0, 2, 3)).sqrt())
+    came: list[int] = []
 
+    def take(number: int, frame: object) -> None:
+        if came and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        came.append(number)
 
-def loop(
-    nets: Networks,
-    data: Pairs,
-    recipe: Recipe,
-    learners: dict[str, Learner],
-    where: tuple[RunDir, System, torch.Generator],
-) -> None:
-    """Repeat `step`, log the means, and save model and state every so often."""
-    rundir, system, rng = where
-    first = go_on(rundir, learners, rng)
-    batches = data.batches(recipe.batch, recipe.window, rng)
-    sums: dict[str, list[float]] = {}
-    for n in range(first, recipe.steps):
-        for key, value in step(nets, next(batches), recipe, learners, (n, rng)).items():
-            sums.setdefault(key, []).append(value)
-        if (n + 1) % LOG_EVERY == 0:
-            rundir.log(n + 1, {key: sum(v) / len(v) for key, v in sums.items()})
-            sums.clear()
-        if (n + 1) % SAVE_EVERY == 0 or n + 1 == recipe.steps:
-            states = {name: learner.state() for name, learner in learners.items()}
-            rundir.save_state({"step": n + 1, "rng": rng.get_state()} | states)
-            save_average(nets, learners["student"], system, rundir)
-
-
-def save_average(nets: Networks, student: Learner, system: System, rundir: RunDir) -> None:
-    """Write the model with averaged weights, adapters merged."""
-    student.swap()
-    onestep = copy.deepcopy(nets.onestep)
-    merge(onestep)
-    checkpoint.save(rundir.model, system, onestep, nets.metric, torch.float32)
-    student.swap()
-
-
-def go_on(rundir: RunDir, learners: dict[str, Learner], rng: torch.Generator) -> int:
-    """Restore a saved state, if there is one; returns the step to begin with."""
-    state = rundir.load_state()
-    if state is None:
-        return 0
-    for name, learner in learners.items():
-        learner.restore(state[name])
-    rng.set_state(state["rng"])
-    return state["step"]
+    try:
+        before = {number: signal.signal(number, take) for number in (signal.SIGTERM, signal.SIGINT)}
+    except ValueError:  # not in the main thread: nobody asks
+        yield lambda: None
+        return
+    try:
+        yield lambda: came[0] if came else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,192 @@
+"""What decides how a published system is trained? One frozen, validated value.
+
+A frozen Stable Diffusion learns to restore through its adapters. `PUBLISHED` names the recipes
+of the papers and of the released programs; where they differ there are two.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from rcod.diffusion.grouping import Distill, GroupSettings
+from rcod.diffusion.schedule import CleanLatent
+from rcod.networks.systems import SYSTEMS, System
+from rcod.training.course import Course, OptimSettings
+
+NEGATIVE = (
+    "painting, oil painting, illustration, drawing, art, sketch, cartoon, CG Style, 3D render, "
+    "unreal engine, blurring, dirty, messy, worst quality, low quality, "
+    "frames, watermark, signature, jpeg artifacts, deformed, lowres, over-smooth"
+)  # what OSEDiff's teacher is led away from
+Name = Literal["osediff", "rcod_o", "s3diff", "rcod_s", "pisa_sr"]
+
+
+class Adaptation(Course, frozen=True, extra="forbid"):
+    """Everything that decides what a run of a published system computes."""
+
+    system: Name
+    goal: Literal["restore", "metric"] = "restore"
+    window: int = Field(default=512, ge=64, multiple_of=8)
+    batch: int = Field(default=1, ge=1)
+    optim: OptimSettings = OptimSettings(
+        lr=5e-5, beta2=0.999, warmup=500, decay=0, weight_decay=1e-2, clip=1.0, ema=0
+    )
+    degradation: str = "osediff"  # a name of `degradation.SETTINGS`, or a YAML file
+    workers: int = Field(default=2, ge=0)  # processes that make pairs; the result is the same
+    overfit: bool = False  # the first batch again and again: can it learn at all?
+    checkpointing: bool = True  # compute activations twice instead of keeping them
+    unet_rank: int = Field(default=4, ge=1)
+    vae_rank: int = Field(default=4, ge=1)
+    # latent domain grouping
+    groups: GroupSettings = GroupSettings()
+    group_by: Literal["edges", "paper", "quantiles"] = "edges"  # as given, Eq. 5, equal shares
+    group_count: int = Field(default=3, ge=2, le=4)  # of `paper` and `quantiles`
+    group_metric: Literal["cosine", "l1", "mse"] = "cosine"
+    group_encoder: Literal["adapted", "frozen"] = "adapted"  # whose latents are measured
+    formula: CleanLatent | None = None  # of the clean latent; nothing is the system's own
+    # what the student pays
+    mse: float = Field(default=1.0, ge=0)  # of pictures in [-1, 1]
+    lpips: float = Field(default=2.0, ge=0)
+    trunk: Literal["vgg", "hed"] = "vgg"  # of LPIPS: torchvision's file, or the aids' own
+    distill: Literal["vsd", "csd", "off"] = "off"
+    distill_weight: float = Field(default=1.0, gt=0)
+    distill_range: tuple[int, int] = (20, 980)  # timesteps, where DAS is off
+    das: Distill = "off"  # degradation-aware sampling
+    guidance: float = Field(default=7.5, ge=1)  # of the teacher
+    text: Literal["captions", "fixed", "none"] = "fixed"  # that the teacher hears
+    phrase: str = ""  # of `fixed`
+    negative: str = NEGATIVE
+    critic: Literal["all_adapters", "released"] = "all_adapters"  # released: its middle alone
+    critic_rank: int = Field(default=4, ge=1)
+    critic_lr: float = Field(default=5e-5, gt=0)
+    adversary: float = Field(default=0.0, ge=0)  # weight
+    judge: Literal["dino", "patch"] = "dino"  # what the adversary sees with
+    adversary_lr: float = Field(default=2e-5, gt=0)
+    negative_share: float = Field(default=0.0, ge=0, lt=1)  # samples shown the damage as a goal
+    pixel_steps: int = Field(default=0, ge=0)  # PiSA-SR's first stage, MSE on its pixel adapter
+
+    @property
+    def row(self) -> System:
+        """The system's row, as this recipe changes it."""
+        row = SYSTEMS[self.system]
+        formula = row.formula if self.formula is None else self.formula
+        return row.model_copy(update={"groups": self.groups, "formula": formula})
+
+    @model_validator(mode="after")
+    def fits_together(self) -> Self:
+        """Refuse what no run could mean."""
+        row = SYSTEMS[self.system]
+        dial = row.timestep is None
+        unit = 64 if row.framing == "padded" else 8
+        for wrong, words in (
+            (self.window % unit, f"window must be a multiple of {unit} for {self.system}, "
+             f"got {self.window}"),
+            (not dial and self.group_by != "edges", f"{self.system} has one timestep and no groups;"
+             " leave group_by out"),
+            (not dial and self.das != "off", f"{self.system} has one timestep, so das has nothing "
+             "to follow; leave it out"),
+            (self.group_metric != "cosine" and self.group_by == "edges", "edges of .5 and .7 are "
+             f"cosines; with group_metric={self.group_metric} take group_by=quantiles"),
+            (self.das != "off" and self.distill != "vsd", "das places the timesteps of vsd; "
+             "set distill=vsd or das=off"),
+            (self.system == "pisa_sr" and self.distill == "vsd", "pisa_sr has no critic; "
+             "set distill=csd"),
+            (self.distill == "vsd" and row.adapters == "guided", f"{self.system} has no critic; "
+             "set distill=off and adversary=0.5"),
+            (self.negative_share and len(row.texts) < 2, f"{self.system} hears no negative text; "
+             "set negative_share=0"),
+            (self.pixel_steps and row.adapters != "pair", f"{self.system} has one adapter; "
+             "set pixel_steps=0"),
+            (self.goal == "metric" and not row.metric, f"{self.system} has no metric estimator"),
+            (self.distill_range[0] >= self.distill_range[1], "distill_range must rise, got "
+             f"{self.distill_range}"),
+            (not (self.mse or self.lpips) and self.goal == "restore", "mse and lpips are both 0, "
+             "so nothing ties the result to the photo"),
+        ):  # fmt: skip
+            if wrong:
+                raise ValueError(words)
+        return self
+
+
+OSEDIFF = Adaptation(
+    name="osediff",
+    summary="OSEDiff as released: MSE, LPIPS and VSD against the frozen base",
+    system="osediff",
+    steps=30000,
+    batch=2,
+    seed=123,
+    distill="vsd",
+)
+RCOD_O = OSEDIFF.model_copy(
+    update={
+        "name": "rcod_o",
+        "summary": "RCOD on OSEDiff as released: visual prompts, fixed groups, DAS",
+        "system": "rcod_o",
+        "das": "released",
+    }
+)
+S3DIFF = Adaptation(
+    name="s3diff",
+    summary="S3Diff: adapters that follow the damage, an adversary, negative prompting",
+    system="s3diff",
+    steps=50000,
+    batch=4,
+    accumulate=4,
+    seed=123,
+    optim=OSEDIFF.optim.model_copy(update={"lr": 2e-5}),
+    degradation="s3diff",
+    unet_rank=32,
+    vae_rank=16,
+    mse=2.0,
+    lpips=5.0,
+    adversary=0.5,
+    negative_share=0.05,
+)
+RCOD_S = S3DIFF.model_copy(
+    update={
+        "name": "rcod_s",
+        "summary": "RCOD on S3Diff as released: visual prompts and fixed groups",
+        "system": "rcod_s",
+        "negative_share": 0.0,
+    }
+)
+PUBLISHED = (
+    OSEDIFF,
+    RCOD_O,
+    RCOD_O.model_copy(
+        update={
+            "name": "rcod_o-paper",
+            "summary": "RCOD on OSEDiff as in the paper: Eq. 4, Eq. 5, Eq. 7",
+            "batch": 4,
+            "optim": OSEDIFF.optim.model_copy(update={"lr": 2e-5}),
+            "formula": "general",
+            "group_by": "paper",
+            "das": "paper",
+        }
+    ),
+    S3DIFF,
+    RCOD_S,
+    RCOD_S.model_copy(
+        update={
+            "name": "mem",
+            "summary": "metric estimation for a trained rcod_s (--start): its dial picks itself",
+            "goal": "metric",
+            "steps": 10000,
+            "accumulate": 1,
+            "optim": OSEDIFF.optim.model_copy(update={"lr": 1e-4}),
+        }
+    ),
+    Adaptation(
+        name="pisa_sr",
+        summary="PiSA-SR: the pixel adapter by MSE, then the semantic one by LPIPS and CSD",
+        system="pisa_sr",
+        steps=12500,
+        pixel_steps=4000,
+        batch=4,
+        accumulate=4,
+        seed=123,
+        degradation="seesr",
+        distill="csd",
+        distill_range=(20, 500),
+    ),
+)

@@ -1,0 +1,271 @@
+"""How is a run of a published system made ready?
+
+recipe, sources -> photos -> stream of pairs -.
+                -> student, critic, judge ----+-> AdapterTask -> the loop
+                -> texts, LPIPS --------------'
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from itertools import repeat
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from rcod.device import DTYPES
+from rcod.diffusion.grouping import GroupSettings
+from rcod.errors import RcodError
+from rcod.networks.bases import find_base
+from rcod.networks.checkpoint import write_tensors
+from rcod.networks.prompts import TextTower
+from rcod.networks.systems import System
+from rcod.pixels.aids import aid
+from rcod.pixels.likeness import Lpips
+from rcod.pixels.perceptual import LpipsHed
+from rcod.training import lessons
+from rcod.training.adaptation import Adaptation
+from rcod.training.adversary import Discriminator
+from rcod.training.course import Precision
+from rcod.training.learner import Learner
+from rcod.training.lessons import Class, Heard, Perceive
+from rcod.training.photos import Source, fingerprint, photos_in
+from rcod.training.projected import dino_heads
+from rcod.training.stream import Dice, Lot, Numbers, Samples, collate, degradation_named, lots
+from rcod.training.student import open_student
+from rcod.training.task import Part, Place, Sources
+from rcod.training.team import Team
+from rcod.using.restore import Restorer
+
+MEASURED = 256  # samples whose metric sets the groups, where the data do
+
+Hear = Callable[[Lot], Heard]
+
+
+class AdapterTask:
+    """A published system's student, its data and its losses, for the loop."""
+
+    def __init__(
+        self, recipe: Adaptation, class_: Class, samples: Samples, hear: Hear | None, team: Team
+    ) -> None:
+        self.recipe, self.class_, self.samples, self.hear = recipe, class_, samples, hear
+        self.team = team
+        self.groups = recipe.groups if recipe.group_by == "edges" else None  # not yet measured
+        self.learners = learners_of(recipe, class_)
+        self.images = recipe.batch
+        self.done = 0  # samples that all processes have seen
+        self.notes: list[str] = []
+        self._lost: set[str] = set()  # photos that could not be used
+        self._lots: Iterator[Lot] | None = None
+
+    def parts(self, n: int) -> Iterator[Part]:
+        """The losses of the next batch."""
+        if self.groups is None:
+            self.groups = self.measure()
+        lot = self._next()
+        recipe, class_, student = self.recipe, self.class_, self.class_.student
+        dice = Dice(recipe.seed, lot.numbers, self.team.device)
+        if recipe.goal == "metric":
+            with cast_to(recipe.precision, self.team.device):
+                loss, values = lessons.metric_loss(student, lot, recipe)
+            yield Part("student", loss, {"loss": loss} | values)
+            return
+        pixel = n < recipe.pixel_steps
+        if pixel:  # the semantic adapter is silent
+            student = replace(student, own=("pixel",))
+        with cast_to(recipe.precision, self.team.device):
+            heard = None if self.hear is None or pixel else self.hear(lot)
+            shown = lessons.restore(student, lot, recipe, self.groups, dice)
+            loss, values = lessons.pay(class_, shown, heard, recipe, dice, pixel)
+        values |= {"loss": loss.detach()} | self._shares(shown)
+        yield Part("pixel" if pixel else "student", loss, values)
+        del loss
+        if recipe.distill == "vsd" and heard is not None:
+            with cast_to(recipe.precision, self.team.device):
+                own = lessons.critic_loss(student, shown, heard, dice)
+            yield Part("critic", own, {"critic": own})
+        if class_.judge is not None and not pixel:
+            with cast_to(recipe.precision, self.team.device):
+                own = lessons.judge_loss(class_, shown)
+            yield Part("adversary", own, {"discriminator": own})
+
+    def measure(self) -> GroupSettings:
+        """The groups by the metric of the first samples."""
+        found: list[Tensor] = []
+        for number in range(MEASURED):
+            lot = self._here(collate([self.samples[number]]))
+            onestep = lessons.tuned(self.class_.student, lot)
+            up = lessons.up_of(lot, self.class_.student.system.framing)
+            found.append(lessons.measure(self.class_.student, onestep, up, lot.hr, self.recipe))
+        return lessons.groups_of(torch.cat(found), self.recipe)
+
+    def position(self) -> Place:
+        """How many samples were seen, of which photos, and the groups."""
+        return {
+            "done": self.done,
+            "photos": fingerprint(self.samples.photos),
+            "groups": None if self.groups is None else self.groups.model_dump(),
+        }
+
+    def seek(self, place: Place) -> None:
+        """Go on from there; the photos must be the same."""
+        if place["photos"] != fingerprint(self.samples.photos):
+            raise RcodError(
+                "--photos must be the photos that the run was begun with, in the same order; "
+                "begin a new run with --start to go on with others"
+            )
+        self.done, self._lots = cast(int, place["done"]), None
+        known = place["groups"]
+        self.groups = None if known is None else GroupSettings.model_validate(known)
+
+    def write(self, path: Path, recipe: str) -> None:
+        """Write a file like a converted one."""
+        student = self.class_.student
+        write_tensors(path, self._row(), student.tensors(), recipe)
+
+    def restorer(self) -> Restorer | None:
+        """The student itself; its networks are not copied."""
+        student = self.class_.student
+        if self.recipe.goal == "metric":
+            return None
+        system = self._row()
+        return Restorer(
+            system, student.onestep, student.onestep.estimator if system.metric else None
+        )
+
+    def _row(self) -> System:
+        return self.class_.student.system.model_copy(
+            update={"groups": self.groups or self.recipe.groups}
+        )
+
+    def _next(self) -> Lot:
+        recipe, team = self.recipe, self.team
+        if self._lots is None:
+            numbers = Numbers(self.done, recipe.batch, team.rank, team.size)
+            self._lots = lots(self.samples, numbers, recipe.workers)
+            if recipe.overfit:
+                self._lots = repeat(next(self._lots))
+        lot = next(self._lots)
+        self.done += 0 if recipe.overfit else recipe.batch * team.size
+        self.notes += [f"passed over {words}" for words in lot.lost if words not in self._lost]
+        self._lost.update(lot.lost)
+        return self._here(lot)
+
+    def _here(self, lot: Lot) -> Lot:
+        device = self.team.device
+        return lot._replace(hr=lot.hr.to(device), lr=lot.lr.to(device))
+
+    def _shares(self, shown: lessons.Shown) -> dict[str, Tensor]:
+        """Which part of the batch fell into which group, and by what metric."""
+        if self.class_.student.system.timestep is not None or self.groups is None:
+            return {}
+        shares = {f"share/{t}": (shown.t == t).float() for t in self.groups.timesteps}
+        return shares | {"metric": shown.metric}
+
+
+def cast_to(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """Compute in a precision whatever it suits."""
+    half = precision != "float32"
+    kind = DTYPES[precision] if half else torch.bfloat16
+    # without a cache: a weight cast where nothing learns would serve where something does
+    return torch.autocast(device.type, kind, enabled=half, cache_enabled=False)
+
+
+def prepare(recipe: Adaptation, sources: Sources, folder: Path, team: Team) -> AdapterTask:
+    """Everything a run needs."""
+    if recipe.precision == "float16" and team.device.type == "cpu":
+        raise RcodError("processors can't train in float16; set precision=bfloat16 or float32")
+    photos = photos_in(sources.photos, sources.cache or folder / "cache")
+    settings = degradation_named(recipe.degradation)
+    perceive = perception(recipe, sources.aids, team.device)
+    judge = adversary(recipe, sources.aids, team.device)
+    hear = teacher_texts(recipe, sources, photos, team.device)
+    student = open_student(recipe, sources, team.device)
+    samples = Samples(photos, recipe.window, settings, recipe.seed)
+    return AdapterTask(recipe, Class(student, perceive, judge), samples, hear, team)
+
+
+def learners_of(recipe: Adaptation, class_: Class) -> dict[str, Learner]:
+    """Who learns in a run, and how fast."""
+    student, optim = class_.student, recipe.optim
+    half = recipe.precision == "float16"
+    starts = ("unet.", "vae.", "prompt.project.", "guide.")
+    if recipe.goal == "metric":
+        starts = ("estimator.head.",)
+    if student.system.adapters == "pair":
+        starts = ("unet.semantic.",)
+    found = {"student": Learner(student.parameters(*starts), optim, recipe.steps, half)}
+    if recipe.pixel_steps:
+        pixel = student.parameters("unet.pixel.")
+        found["pixel"] = Learner(pixel, optim, recipe.steps, half)
+    if recipe.distill == "vsd" and recipe.goal == "restore":
+        own = optim.model_copy(update={"lr": recipe.critic_lr})
+        found["critic"] = Learner(student.critic, own, recipe.steps, half)
+    if class_.judge is not None:
+        own = optim.model_copy(update={"lr": recipe.adversary_lr})
+        found["adversary"] = Learner(class_.judge, own, recipe.steps, half)
+    return found
+
+
+def perception(recipe: Adaptation, aids: Path | None, device: torch.device) -> Perceive | None:
+    """LPIPS, on the trunk asked for."""
+    if not recipe.lpips or recipe.goal == "metric":
+        return None
+    if recipe.trunk == "hed":
+        return LpipsHed.load(aids).to(device)
+    try:
+        return Lpips.load("vgg", aids).to(device)
+    except RcodError as error:
+        raise RcodError(
+            f"LPIPS {error}; or set trunk=hed, whose weights tools/fetch_aids.py fetches"
+        ) from None
+
+
+def adversary(recipe: Adaptation, aids: Path | None, device: torch.device) -> nn.Module | None:
+    """The adversary, where it is asked for."""
+    if not recipe.adversary or recipe.goal == "metric":
+        return None
+    with torch.random.fork_rng([]):
+        torch.manual_seed(recipe.seed)
+        if recipe.judge == "patch":
+            return Discriminator().to(device)
+        folder = aid("dino", aids)
+        return dino_heads(folder if folder.is_dir() else None, device)
+
+
+def teacher_texts(
+    recipe: Adaptation, sources: Sources, photos: list[Source], device: torch.device
+) -> Hear | None:
+    """What the teacher hears of each batch: captions of its photos, a phrase, or nothing."""
+    if recipe.distill == "off" or recipe.goal == "metric":
+        return None
+    base = recipe.row.base
+    assert base is not None
+    tower = TextTower(find_base(base, sources.base))
+    negative = tower([recipe.negative]).to(device)
+    if recipe.text != "captions":
+        phrase = tower([recipe.phrase if recipe.text == "fixed" else ""]).to(device)
+        away = negative if recipe.text == "fixed" else None
+        return lambda lot: Heard(phrase.expand(len(lot.lr), -1, -1), away)
+    if sources.captions is None:
+        raise RcodError("text=captions needs --captions FILE, a photo's name, a tab, its caption")
+    known = read_captions(sources.captions, photos)
+    return lambda lot: Heard(tower([known[i] for i in lot.photos]).to(device), negative)
+
+
+def read_captions(path: Path, photos: list[Source]) -> list[str]:
+    """The caption of every photo, from lines of name, tab, text."""
+    if not path.is_file():
+        raise RcodError(f"--captions must be a file, got {path}; it isn't there")
+    rows = [line.partition("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+    known = {name.strip(): text.strip() for name, tab, text in rows if tab}
+    found: list[str] = []
+    for photo in photos:
+        name = Path(photo if isinstance(photo, Path) else photo.name).name
+        text = known.get(name, known.get(Path(name).stem))
+        if text is None:
+            raise RcodError(f"{path} must have a caption for every photo, and has none for {name}")
+        found.append(text)
+    return found

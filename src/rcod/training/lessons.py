@@ -1,0 +1,239 @@
+"""What does a batch cost a published system's student, its critic and its adversary?
+
+restore: lr -> up -> z_up -> metric -> t -> z_sr -> sr -> MSE, LPIPS -.
+                                             '-> VSD or CSD ----------+-> student
+                                             sr -> the judge's logits-'
+         critic: denoises z_sr.  adversary: tells sr from hr
+metric:  lr -> estimated metric -> squared error
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rcod.diffusion.grouping import (
+    GroupSettings,
+    distill_range,
+    latent_metric,
+    paper_groups,
+    timestep_of_metric,
+)
+from rcod.diffusion.schedule import STEPS
+from rcod.errors import RcodError
+from rcod.networks.onestep import OneStep, enlarge
+from rcod.networks.prompts import FixedPrompt
+from rcod.networks.stable import StableBackbone
+from rcod.training import vsd
+from rcod.training.adaptation import Adaptation
+from rcod.training.adversary import own_loss, student_loss
+from rcod.training.stream import Dice, Lot
+from rcod.training.student import Student
+
+Perceive = Callable[[Tensor, Tensor], Tensor]  # sr, hr in [0, 1] -> distance (B,)
+
+
+class Class(NamedTuple):
+    """Who takes part in the lessons."""
+
+    student: Student
+    perceive: Perceive | None  # LPIPS, where it is asked for
+    judge: nn.Module | None  # the adversary: pictures -> logits, positive for photos
+
+
+class Heard(NamedTuple):
+    """Texts that the teacher hears."""
+
+    towards: Tensor  # (B, N, D)
+    away: Tensor | None  # (1, N, D); nothing: it isn't led away from anything
+
+
+class Shown(NamedTuple):
+    """What the student made of a batch."""
+
+    hr: Tensor  # (B, 3, H, W) what it should have made
+    sr: Tensor  # (B, 3, H, W) in [0, 1]
+    z_sr: Tensor  # (B, 4, h, w)
+    metric: Tensor  # (B,); ones where no group is asked for
+    t: Tensor  # (B,)
+
+
+def up_of(lot: Lot, framing: str) -> Tensor:
+    """The enlarged photos, as the system's own program enlarges them, (B, 3, H, W)."""
+    if framing != "padded":
+        return enlarge(lot.lr)
+    return F.interpolate(lot.lr, scale_factor=4, mode="bilinear", align_corners=False).clamp(0, 1)
+
+
+def tuned(student: Student, lot: Lot) -> OneStep[StableBackbone]:
+    """The student as it is for these photos: guided adapters follow the damage."""
+    onestep = student.onestep
+    if onestep.estimator is None:
+        return onestep
+    with torch.no_grad():
+        features = onestep.estimator.features(lot.lr)
+    return onestep.tuned(features)
+
+
+def measure(
+    student: Student, onestep: OneStep[StableBackbone], up: Tensor, hr: Tensor, recipe: Adaptation
+) -> Tensor:
+    """The latent metric of a batch, (B,): a cosine, or a distance with its sign turned."""
+    own = student.own if recipe.group_encoder == "adapted" else ()
+    with torch.no_grad(), student.choir.only(*own):
+        z_up, z_hr = onestep.backbone.encode(up), onestep.backbone.encode(hr)
+    if recipe.group_metric == "cosine":
+        return latent_metric(z_up, z_hr)
+    gap = (z_up - z_hr).flatten(1)
+    return -(gap.abs() if recipe.group_metric == "l1" else gap.square()).mean(dim=1)
+
+
+def groups_of(metrics: Tensor, recipe: Adaptation) -> GroupSettings:
+    """Groups by what was measured on some of the data (K,): Eq. 5, or equally large ones."""
+    count = recipe.group_count
+    if recipe.group_by == "paper":
+        return paper_groups(float(metrics.min()), float(metrics.max()), count)
+    places = torch.arange(1, count, device=metrics.device) / count
+    edges = tuple(torch.quantile(metrics.float(), places).tolist())
+    if len(set(edges)) < len(edges):
+        raise RcodError(
+            f"the data's metric must differ from sample to sample, and {count} groups would all "
+            f"begin at {edges[0]:.3f}; give more photos, or take group_by=edges"
+        )
+    return GroupSettings(edges=edges, timesteps=paper_groups(0, 1, count).timesteps)
+
+
+def restore(
+    student: Student, lot: Lot, recipe: Adaptation, groups: GroupSettings, dice: Dice
+) -> Shown:
+    """The student's forward pass, from damaged photos to pictures."""
+    onestep = tuned(student, lot)
+    up, hr = up_of(lot, student.system.framing), lot.hr
+    if student.system.timestep is not None:
+        t = torch.full((len(up),), student.system.timestep, device=up.device)
+        return make(student, onestep, up, hr, (torch.ones_like(up[:, 0, 0, 0]), t), recipe, dice)
+    metric = measure(student, onestep, up, hr, recipe)
+    t = timestep_of_metric(metric, groups)
+    return make(student, onestep, up, hr, (metric, t), recipe, dice)
+
+
+def make(
+    student: Student,
+    onestep: OneStep[StableBackbone],
+    up: Tensor,
+    hr: Tensor,
+    group: tuple[Tensor, Tensor],
+    recipe: Adaptation,
+    dice: Dice,
+) -> Shown:
+    """The forward pass once the timesteps are known."""
+    metric, t = group
+    tokens = onestep.prompt(up)
+    if isinstance(onestep.prompt, FixedPrompt):
+        worse = dice.uniform() < recipe.negative_share  # these are shown the damage as a goal
+        hr = torch.where(worse.view(-1, 1, 1, 1), up, hr)
+        away = tokens[-len(up) :]
+        tokens = torch.where(worse.view(-1, 1, 1), away, tokens[: len(up)])
+    with student.choir.only(*student.own):
+        z_up = onestep.backbone.encode(up)  # (B, 4, h, w)
+        z_sr = onestep.clean(z_up, t, tokens)  # (B, 4, h, w)
+        sr = onestep.backbone.decode(z_sr).clamp(0, 1)  # (B, 3, H, W)
+    return Shown(hr, sr, z_sr, metric, t)
+
+
+def pay(
+    class_: Class, shown: Shown, heard: Heard | None, recipe: Adaptation, dice: Dice, pixel: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The student's loss and its terms; `pixel` is PiSA-SR's first stage, MSE alone."""
+    mse = (2 * (shown.sr - shown.hr)).square().flatten(1).mean(dim=1)  # of pictures in [-1, 1]
+    terms = {"mse": mse}
+    loss = (recipe.mse or 1.0) * mse.mean() if pixel else recipe.mse * mse.mean()
+    if pixel:
+        return loss, terms
+    if class_.perceive is not None and recipe.lpips:
+        terms["lpips"] = class_.perceive(shown.sr, shown.hr)
+        loss = loss + recipe.lpips * terms["lpips"].mean()
+    if class_.judge is not None:
+        terms["adversary"] = student_loss(class_.judge(shown.sr))
+        loss = loss + recipe.adversary * terms["adversary"].mean()
+    if heard is not None and recipe.distill != "off":
+        # `vsd.distill` is half the published sum of squares
+        terms["distill"] = 2 * distilled(class_.student, shown, heard, recipe, dice)
+        loss = loss + recipe.distill_weight * terms["distill"].mean()
+    return loss, terms
+
+
+def distilled(
+    student: Student, shown: Shown, heard: Heard, recipe: Adaptation, dice: Dice
+) -> Tensor:
+    """VSD (the critic's noise against the teacher's) or CSD (the teacher's own), (B,)."""
+    onestep, z_sr = student.onestep, shown.z_sr
+    low, high = (torch.full_like(shown.t, x) for x in recipe.distill_range)
+    if recipe.das != "off":
+        low, high = distill_range(shown.t, recipe.das)
+    critic = away_of(student, heard) if recipe.distill == "csd" else critic_of(student)
+    nets = (teacher_of(student, heard, recipe.guidance), critic)
+    noise, t_r = dice.normal(z_sr), dice.between(low, high)
+    return vsd.distill(z_sr, heard.towards, t_r, nets, noise, onestep.alphas)
+
+
+def critic_loss(student: Student, shown: Shown, heard: Heard, dice: Dice) -> Tensor:
+    """The critic's own: to denoise what the student makes, a scalar."""
+    z_sr = shown.z_sr.detach()
+    t, noise = dice.between(0, STEPS * torch.ones_like(shown.t)), dice.normal(z_sr)
+    return vsd.critic_loss(
+        z_sr, heard.towards, t, critic_of(student), noise, student.onestep.alphas
+    )
+
+
+def judge_loss(class_: Class, shown: Shown) -> Tensor:
+    """The adversary's own: to tell results from photos, a scalar."""
+    assert class_.judge is not None
+    return own_loss(class_.judge(shown.hr), class_.judge(shown.sr.detach()))
+
+
+def metric_loss(student: Student, lot: Lot, recipe: Adaptation) -> tuple[Tensor, dict[str, Tensor]]:
+    """MEM: the estimate against the true metric."""
+    onestep = tuned(student, lot)
+    metric = measure(student, onestep, up_of(lot, student.system.framing), lot.hr, recipe)
+    estimator = student.onestep.estimator
+    assert estimator is not None
+    loss = F.mse_loss(estimator(lot.lr).float(), metric)
+    return loss, {"metric": metric}
+
+
+def teacher_of(student: Student, heard: Heard, guidance: float) -> vsd.Predict:
+    """The frozen base, led from the negative text to the positive one."""
+
+    def predict(z_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        with student.choir.only():
+            towards = student.onestep.backbone.predict(z_t, t, tokens)
+        if heard.away is None:
+            return towards
+        away = away_of(student, heard)(z_t, t, tokens)
+        return away + guidance * (towards - away)
+
+    return predict
+
+
+def away_of(student: Student, heard: Heard) -> vsd.Predict:
+    """The frozen base, which hears the negative text."""
+
+    def predict(z_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        text = tokens if heard.away is None else heard.away.expand_as(tokens)
+        with student.choir.only():
+            return student.onestep.backbone.predict(z_t, t, text)
+
+    return predict
+
+
+def critic_of(student: Student) -> vsd.Predict:
+    """The base with the critic's adapters."""
+
+    def predict(z_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        with student.choir.only("critic"):
+            return student.onestep.backbone.predict(z_t, t, tokens)
+
+    return predict

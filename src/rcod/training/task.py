@@ -1,0 +1,71 @@
+"""What does the loop need to know of what it trains?
+
+A task gives the losses of a batch one after another, so that the first one's memory is free
+before the second is computed; it knows who learns from which, how to write the model as it
+stands, and where in its data and its dice it is.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from rcod.training.learner import Learner
+from rcod.using.restore import Restorer
+
+Place = dict[str, object]  # nested dicts, lists, numbers and tensors
+
+
+class Sources(NamedTuple):
+    """Where everything lies that a run is given."""
+
+    photos: Path | str  # a folder, a list, a shard
+    start: Path | None = None  # the model to continue from
+    cache: Path | None = None  # crops, pairs and indices, shared between runs
+    aids: Path | None = None  # what tools/fetch_aids.py has fetched, and other trunks
+    base: str | None = None  # frozen networks of a published system
+    vision: str | None = None  # its image tower
+    captions: Path | None = None  # texts of the photos, for the teacher
+    watch: Path | str | None = None  # photos on which the model is looked at while it learns
+    device: str = "auto"
+
+
+class Part(NamedTuple):
+    """One learner's loss on a batch, and what to write into the log."""
+
+    learner: str
+    loss: Tensor  # a scalar
+    values: dict[str, Tensor]  # of any shape; their means are logged
+
+
+class Task(Protocol):
+    """What is trained."""
+
+    images: int  # seen in one call of `parts`
+    notes: list[str]  # what happened since the loop last looked; it takes them away
+
+    @property
+    def learners(self) -> Mapping[str, Learner]:
+        """Who learns, by name."""
+        ...
+
+    def parts(self, n: int) -> Iterable[Part]:
+        """The losses of the next batch, at step `n`; each is used up before the next is asked."""
+        ...
+
+    def position(self) -> Place:
+        """Where the task is in its data and its dice."""
+        ...
+
+    def seek(self, place: Place) -> None:
+        """Go on from there."""
+        ...
+
+    def write(self, path: Path, recipe: str) -> None:
+        """Write the model with its present weights, which may be their average."""
+        ...
+
+    def restorer(self) -> Restorer | None:
+        """The model with its present weights, ready for photos, where it is one."""
+        ...

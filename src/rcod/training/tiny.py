@@ -1,0 +1,176 @@
+"""How is a run of the tiny model made ready?
+
+    recipe, sources -> crops, pairs, guides -.
+                    -> networks -------------+-> TinyTask -> the loop
+                    -> who learns, how fast -'
+
+The autoencoder alone needs no loop: it is fitted in closed form.
+"""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from rcod.device import seeded
+from rcod.errors import RcodError
+from rcod.networks import checkpoint
+from rcod.networks.backbone import fit_basis
+from rcod.networks.estimators import MetricEstimator
+from rcod.networks.lora import attach, merge
+from rcod.networks.onestep import OneStep, enlarge
+from rcod.networks.systems import SYSTEMS, System, build
+from rcod.pixels.perceptual import LpipsHed
+from rcod.training.adversary import Discriminator
+from rcod.training.data import Batch, Pairs, build_crops, build_pairs
+from rcod.training.elder import build_guides, chosen
+from rcod.training.learner import Learner
+from rcod.training.objectives import Networks, cost
+from rcod.training.photos import photos_in
+from rcod.training.recipe import Recipe
+from rcod.training.rundir import RunDir
+from rcod.training.task import Part, Place, Sources
+from rcod.using.restore import Restorer
+
+
+class TinyTask:
+    """The tiny model, its data and its losses, for the loop."""
+
+    def __init__(self, recipe: Recipe, system: System, nets: Networks, data: Pairs) -> None:
+        self.recipe, self.system, self.nets, self.data = recipe, system, nets, data
+        self.learners = learners_of(nets, recipe)
+        self.images, self.notes = recipe.batch, list[str]()
+        self.rng = seeded(recipe.seed)
+        self._batches = data.batches(recipe.batch, recipe.window, self.rng)
+
+    def parts(self, n: int) -> Iterator[Part]:
+        """The losses of the next batch."""
+        paid, values = cost(self.nets, next(self._batches), self.recipe, n, self.rng)
+        logged: dict[str, Tensor] = {"loss": paid["student"].detach()}
+        logged |= {key: torch.tensor(value) for key, value in values.items()}
+        for name, loss in paid.items():
+            yield Part(name, loss, logged if name == "student" else {})
+
+    def position(self) -> Place:
+        """The state of the dice, which choose the data too."""
+        return {"rng": self.rng.get_state()}
+
+    def seek(self, place: Place) -> None:
+        """Go on from there."""
+        self.rng.set_state(cast(Tensor, place["rng"]))
+
+    def write(self, path: Path, recipe: str) -> None:
+        """Write the model, adapters merged."""
+        onestep, metric = self._merged()
+        checkpoint.save(path, self.system, onestep, metric, torch.float32, recipe)
+
+    def restorer(self) -> Restorer:
+        """The model, ready for photos."""
+        onestep, metric = self._merged()
+        return Restorer(self.system, onestep.eval(), copy.deepcopy(metric).eval())
+
+    def _merged(self) -> tuple[OneStep, MetricEstimator]:
+        onestep = copy.deepcopy(self.nets.onestep)
+        merge(onestep)
+        return onestep, self.nets.metric
+
+
+def prepare(recipe: Recipe, sources: Sources, folder: Path) -> TinyTask:
+    """Everything a run needs, its crops and pairs built where they aren't there yet."""
+    cache = sources.cache or folder / "cache"
+    crops = build_crops(photos_in(sources.photos, cache), cache, recipe.data)
+    clean = recipe.goal in ("autoencoder", "prior")
+    pairs = None if clean else build_pairs(crops, recipe.data)
+    system, nets = networks(recipe, sources.start, sources.aids)
+    data = Pairs(crops, pairs)
+    if pairs is not None and recipe.guides:
+        guides = build_guides(pairs, data.chance, recipe.guides, sources.aids)
+        data.add_guides(guides, chosen(data.chance, recipe.guides))
+    if recipe.goal == "restore" and recipe.formula == "residual":
+        fit_gain(nets.onestep, first(data, 512, recipe))
+    nets.onestep.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return TinyTask(recipe, system, nets, data)
+
+
+def fit(recipe: Recipe, sources: Sources, rundir: RunDir) -> Path:
+    """The autoencoder's whole run."""
+    task = prepare(recipe, sources, rundir.folder)
+    crops = first(task.data, 1024, recipe).hr
+    rundir.log(0, {"psnr": fit_autoencoder(task.nets.onestep, crops)})
+    task.write(rundir.model, recipe.model_dump_json())
+    return rundir.model
+
+
+def first(data: Pairs, batch: int, recipe: Recipe) -> Batch:
+    """A batch to measure something with, which takes nothing from the run's dice."""
+    return next(data.batches(batch, recipe.window, seeded(recipe.seed)))
+
+
+def networks(recipe: Recipe, start: Path | None, aids: Path | None) -> tuple[System, Networks]:
+    """The networks of a run, from a model file or fresh."""
+    torch.manual_seed(recipe.seed)
+    if start is not None:
+        system, onestep, metric = checkpoint.load(start)
+        system = system.model_copy(update={"groups": recipe.groups, "formula": recipe.formula})
+        onestep.formula = recipe.formula
+    elif recipe.goal == "autoencoder":
+        base = SYSTEMS["tiny"].model_dump() | {
+            "model": recipe.model,
+            "groups": recipe.groups,
+            "formula": recipe.formula,
+        }
+        system = System.model_validate(base)
+        onestep, metric = build(system)
+    else:
+        raise RcodError(f"{recipe.name} continues from a model; name it with --start FILE")
+    if not isinstance(metric, MetricEstimator):
+        raise RcodError(f"{recipe.name} trains the project's own model, got {system.name}")
+    teacher = copy.deepcopy(onestep.backbone.unet).requires_grad_(False)
+    critic = copy.deepcopy(onestep.backbone.unet)
+    if recipe.goal == "restore":
+        attach(critic, recipe.critic_rank, seeded(recipe.seed))
+        onestep.prompt.tower.requires_grad_(False)  # only VPIM's Linear learns on
+        if recipe.rank:
+            attach(onestep.backbone.unet, recipe.rank, seeded(recipe.seed))
+    look = LpipsHed.load(aids) if recipe.goal == "restore" else None
+    return system, Networks(onestep, metric, teacher, critic, Discriminator(), look)
+
+
+def learners_of(nets: Networks, recipe: Recipe) -> dict[str, Learner]:
+    """Who learns in a run, and how fast."""
+    optim = recipe.optim
+    if recipe.goal != "restore":
+        student = nets.metric if recipe.goal == "metric" else nets.onestep
+        return {"student": Learner(student, optim, recipe.steps)}
+    critic = optim.model_copy(update={"lr": recipe.critic_lr, "muon": 0.0})
+    rival = optim.model_copy(update={"lr": recipe.adversary_lr, "muon": 0.0, "beta": 0.5})
+    return {
+        "student": Learner(nets.onestep, optim, recipe.steps),
+        "critic": Learner(nets.critic, critic, recipe.steps),
+        "adversary": Learner(nets.adversary, rival, recipe.steps),
+    }
+
+
+def fit_autoencoder(onestep: OneStep, crops: Tensor) -> float:
+    """Set the linear autoencoder in closed form; returns its reconstruction PSNR in dB."""
+    backbone = onestep.backbone
+    basis, mean, std = fit_basis(crops, backbone.settings.latent, backbone.turn)
+    backbone.basis.copy_(basis)
+    backbone.mean.copy_(mean)
+    backbone.std.copy_(std)
+    error = backbone.decode(backbone.encode(crops)) - crops
+    return float(-10 * error.square().mean().log10())
+
+
+def fit_gain(onestep: OneStep, batch: Batch) -> None:
+    """Set how far each latent channel moves when the UNet finds unit noise there.
+
+    Coarse channels of z_up are nearly right and fine ones are missing. With the gain, a
+    residual of the usual size is noise of size one in all of them, as the prior is used to.
+    """
+    encode = onestep.backbone.encode
+    missing = encode(enlarge(batch.lr)) - encode(batch.hr)  # (B, C, h, w)
+    onestep.gain.copy_(missing.square().mean(dim=(0, 2, 3)).sqrt())

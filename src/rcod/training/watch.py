@@ -1,0 +1,139 @@
+"""How does the model look while it learns?
+
+A few photos that it is not trained on are damaged once and for all, and restored every so
+often at every level: one contact sheet, and the mean of every measure at every level. The best
+model by one of them is kept.
+
+    photos -> pairs (fixed) -> Restorer at every level -> sheet, scores -> best so far?
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn import functional as F
+
+from rcod.diffusion.dial import Dial
+from rcod.errors import RcodError
+from rcod.pixels.aids import aid
+from rcod.pixels.metrics import psnr_y, ssim_y
+from rcod.pixels.perceptual import HED, LpipsHed
+from rcod.training.adaptation import Adaptation
+from rcod.training.course import Course
+from rcod.training.data import DataSettings
+from rcod.training.photos import photos_in
+from rcod.training.recipe import Recipe
+from rcod.training.stream import Samples, degradation_named
+from rcod.training.task import Sources
+from rcod.using.restore import Restorer
+
+MOST = 8  # photos on a sheet
+LABEL = 22  # pixels of a panel's title
+HIGHER = ("psnr", "ssim")  # is better; of the others lower is
+LEVELS: tuple[Dial, ...] = ("fidelity", "neutral", "realism")
+
+
+class Seen(NamedTuple):
+    """One look at the model."""
+
+    scores: dict[str, float]  # as in neutral/psnr
+    sheet: Image.Image
+
+
+class Watch:
+    """The watched photos, and the best score so far."""
+
+    def __init__(
+        self, pairs: Sequence[tuple[Tensor, Tensor]], by: str, far: LpipsHed | None
+    ) -> None:
+        self.pairs = pairs  # hr (3, S, S), lr (3, S/4, S/4), in [0, 1]
+        self.by = by
+        self.far = far
+        self.best = math.inf  # lower is better; others stand here with their sign turned
+        if self.measure not in ("psnr", "ssim", "lpips-hed"):
+            raise RcodError(f"best must be psnr, ssim or lpips-hed, perhaps of a level as in "
+                            f"neutral/psnr, got {by}")  # fmt: skip
+        if self.measure == "lpips-hed" and far is None:
+            raise RcodError(f"best={by} needs {aid(HED)}; fetch it with tools/fetch_aids.py and "
+                            "name its folder with --aids, or set best=psnr")  # fmt: skip
+
+    @classmethod
+    def open(cls, sources: Sources, recipe: Course) -> "Watch | None":
+        """The photos to watch, if the run was given some."""
+        if sources.watch is None:
+            return None
+        side, name = recipe.window, "osediff"
+        if isinstance(recipe, Adaptation):
+            name = recipe.degradation
+        elif isinstance(recipe, Recipe):
+            side, name = recipe.data.crop, _commonest(recipe.data)
+        photos = photos_in(sources.watch, sources.cache)[:MOST]
+        samples = Samples(photos, side, degradation_named(name), seed=0)
+        made = [samples[number] for number in range(len(photos))]
+        known = aid(HED, sources.aids).is_file()
+        far = LpipsHed.load(sources.aids) if known else None
+        return cls([(one.hr.float() / 255, one.lr.float() / 255) for one in made], recipe.best, far)
+
+    @property
+    def measure(self) -> str:
+        """The measure of the best, without its level."""
+        return self.by.rpartition("/")[2]
+
+    @torch.no_grad()
+    def look(self, restorer: Restorer) -> Seen:
+        """Restore every photo at every level."""
+        levels = LEVELS if restorer.system.timestep is None else ("auto",)
+        device = restorer.onestep.alphas.device
+        sums: dict[str, list[float]] = {}
+        rows: list[list[Tensor]] = []
+        for hr, lr in self.pairs:
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                results = restorer.levels(lr, list(levels), color=restorer.system.color)
+            pictures = [result.photo.pixels for result in results]
+            for level, sr in zip(levels, pictures, strict=True):
+                for key, value in self._score(sr[None], hr[None]).items():
+                    name = key if len(levels) == 1 else f"{level}/{key}"
+                    sums.setdefault(name, []).append(value)
+            up = F.interpolate(lr[None], hr.shape[-2:], mode="bicubic")[0].clamp(0, 1)
+            rows.append([up, *pictures, hr])
+        titles = ["input", *map(str, levels), "truth"]
+        return Seen({k: float(np.mean(v)) for k, v in sums.items()}, draw(rows, titles))
+
+    def is_best(self, scores: dict[str, float]) -> bool:
+        """Whether these scores are the best so far; if so, they are from now on."""
+        of = [v for k, v in scores.items() if k == self.by or k.rpartition("/")[2] == self.by]
+        if not of:
+            raise RcodError(f"best must be one of {', '.join(scores)}, got {self.by}")
+        value = sum(of) / len(of) * (-1 if self.measure in HIGHER else 1)
+        if not value < self.best:
+            return False
+        self.best = value
+        return True
+
+    def _score(self, sr: Tensor, hr: Tensor) -> dict[str, float]:
+        scores = {"psnr": float(psnr_y(sr, hr)), "ssim": float(ssim_y(sr, hr))}
+        if self.far is not None:
+            scores["lpips-hed"] = float(self.far(sr, hr))
+        return scores
+
+
+def draw(rows: Sequence[Sequence[Tensor]], titles: Sequence[str]) -> Image.Image:
+    """Pictures (3, S, S) in rows, a title over each column."""
+    side = max(rows[0][0].shape[-1], 96)
+    sheet = Image.new("RGB", (len(titles) * side, LABEL + len(rows) * side), (22, 22, 26))
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    for x, title in enumerate(titles):
+        pen.text((x * side + 4, LABEL - 5), title, (240, 240, 240), font, anchor="ls")
+        for y, row in enumerate(rows):
+            pixels = row[x].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+            sheet.paste(Image.fromarray(pixels), (x * side, LABEL + y * side))
+    return sheet
+
+
+def _commonest(data: DataSettings) -> str:
+    """The degradation that most of the data have."""
+    return max(data.mix, key=lambda name: data.mix[name])

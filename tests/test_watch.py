@@ -1,0 +1,56 @@
+"""Laws of looking at a model while it learns."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_train import photos, recipe, sources  # noqa: F401  (fixtures)
+
+from rcod.errors import RcodError
+from rcod.training import train
+from rcod.training.task import Sources
+from rcod.training.watch import Watch
+
+
+def test_a_run_is_seen_at_every_level_and_the_best_model_kept(sources: Sources, tmp_path: Path):  # noqa: F811
+    setting = recipe("tiny-prior", steps="4", watch_every="2", best="neutral/psnr", log_every="2")
+    folder = tmp_path / "run"
+    train.run(setting, sources._replace(watch=sources.photos), folder)
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    scored = [row for row in rows if "neutral/psnr" in row]
+    assert [row["step"] for row in scored] == [2, 4]
+    assert {"fidelity/psnr", "realism/ssim"} <= scored[0].keys()
+    assert (folder / "best.safetensors").is_file()
+    assert next(row["note"] for row in rows if "note" in row) == "best neutral/psnr so far"
+    with Image.open(folder / "samples" / "0000002.png") as sheet:
+        assert sheet.size == (5 * 96, 22 + 2 * 96)  # input, three levels, truth; two photos
+    assert list(folder.glob("events.out.tfevents.*"))
+
+
+def test_the_best_is_the_best_in_its_own_direction():
+    watch = Watch([], "psnr", None)
+    assert watch.is_best({"fidelity/psnr": 20.0, "realism/psnr": 22.0})
+    assert not watch.is_best({"fidelity/psnr": 20.0, "realism/psnr": 21.0})
+    assert watch.is_best({"psnr": 22.0})
+    with pytest.raises(RcodError, match="best must be one of ssim, got psnr"):
+        watch.is_best({"ssim": 1.0})
+
+
+def test_errors_say_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    with pytest.raises(RcodError, match="best must be psnr, ssim or lpips-hed"):
+        Watch([], "loss", None)
+    monkeypatch.setenv("RCOD_AIDS", str(tmp_path))
+    with pytest.raises(RcodError, match=r"needs .*hed_vgg16\.safetensors; fetch it"):
+        Watch([], "neutral/lpips-hed", None)
+
+
+def test_a_sheet_shows_what_it_is_given():
+    from rcod.training.watch import draw
+
+    grey = torch.full((3, 96, 96), 0.5)
+    sheet = np.asarray(draw([[grey, grey]], ["input", "truth"]))
+    assert sheet.shape == (118, 192, 3)
+    assert (sheet[22:] == 128).all()

@@ -1,0 +1,77 @@
+"""Take one training step at Stable Diffusion's true size, and hold `--dry-run`'s estimate to it.
+
+    python tools/train_step.py rcod_o [key=value ...]
+
+Networks have the true shapes and random weights, since memory does not depend on what they say.
+Prints seconds and the most memory (the kernel's own count) of every part, as JSON. Linux only.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rcod.training.adaptation import Adaptation
+from rcod.training.adapting import learners_of
+from rcod.training.budget import invent, settle, steps, weigh
+from rcod.training.catalog import recipe_named
+from rcod.training.lessons import Class
+from rcod.training.team import Team
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def memory(key: str) -> float:
+    """VmRSS or VmHWM of this process, MB."""
+    line = next(x for x in STATUS.read_text().splitlines() if x.startswith(key))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+def fill(class_: Class) -> None:
+    """Small random weights; one stretch of noise, repeated."""
+    noise = 0.02 * torch.randn(2**20, generator=torch.Generator().manual_seed(0))
+    for parameter in class_.student.onestep.parameters():
+        flat = parameter.data.view(-1)
+        for start in range(0, len(flat), len(noise)):
+            part = flat[start : start + len(noise)]
+            part.copy_(noise[: len(part)])
+
+
+def main() -> None:
+    """Measure one step of the recipe named on the command line."""
+    name, *changes = sys.argv[1:]
+    given = {key: value for key, _, value in (change.partition("=") for change in changes)}
+    recipe = recipe_named(name, {"batch": "1"} | given)
+    assert isinstance(recipe, Adaptation), "a published system's recipe"
+    need = weigh(recipe)
+    program = memory("VmRSS")
+    class_ = settle(invent(recipe), recipe)
+    fill(class_)
+    learners = learners_of(recipe, class_)
+    found: dict[str, dict[str, float]] = {"program": {"mb": program}}
+    found["at rest"] = {"mb": memory("VmRSS"), "estimate": need.megabytes["at rest"] + program}
+    torch.manual_seed(0)
+
+    def learn(who: str, loss: Tensor) -> None:
+        learners[who].add(loss)
+
+    for part, backward in steps(class_, recipe, learn):
+        CLEAR.write_text("5")  # forget the most so far
+        started = time.perf_counter()
+        backward()
+        estimate = need.megabytes[part] + program
+        most = memory("VmHWM")
+        found[part] = {
+            "seconds": time.perf_counter() - started, "mb": most, "estimate": estimate,
+            "off": estimate / most - 1,
+        }  # fmt: skip
+        print(json.dumps({part: found[part]}), file=sys.stderr, flush=True)
+    norms = {who: learner.follow(0, Team(torch.device("cpu"))) for who, learner in learners.items()}
+    print(json.dumps({"recipe": name, "norms": norms, **found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
