@@ -41,6 +41,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "voices",
         "guide",
         "backbone",
+        "swift",
         "bases",
         "storage",
         "stable",

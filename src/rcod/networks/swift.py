@@ -1,0 +1,251 @@
+"""How does the tiny model spend its time on products alone?
+
+A trained backbone is arranged anew, with the same answers but for the last bits. What the lapped
+autoencoder does in eight steps is one convolution each way. Time and dial are folded into the
+convolutions' own weights, once for a timestep. And every block runs over bands of rows that stay
+in the processor's cache, from one buffer into another, so that memory is hardly waited for.
+
+    image -> mirrored borders -> one 8 x 8 convolution -> z
+    z, t -> folded weights, band after band -> eps
+    z -> one 3 x 3 convolution -> 4 x 4 pixels each -> borders folded back -> last touch -> image
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rcod.networks.backbone import LOUDNESS, ResidualBlock, TinyBackbone, embed_time
+
+BAND = 2**22  # bytes of a band; twice as many no longer stay in the caches (measured)
+KEPT = 8  # timesteps whose weights are kept: a dial asks for the same few again and again
+ROWS = 32  # of latents, in a band of pixels
+REACH = 8  # pixels around that the last touch may look at: three convolutions, two by two
+LAST = torch.channels_last
+
+
+class Folded(NamedTuple):
+    """A convolution's weight and bias."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+class Timed(NamedTuple):
+    """The UNet's weights at one timestep."""
+
+    blocks: tuple[tuple[Folded, Folded], ...]  # before, middle and after
+    leave: Folded
+
+
+class SwiftBackbone(nn.Module):
+    """A trained `TinyBackbone`, arranged for a processor; frozen."""
+
+    factor = 4
+
+    def __init__(self, tiny: TinyBackbone) -> None:
+        super().__init__()
+        self.unet, self.touch = tiny.unet, tiny.touch
+        self.mean = nn.Buffer(tiny.mean)  # colour, (3,)
+        self.analysis, self.synthesis = (nn.Buffer(one) for one in _basis(tiny))
+        self.offset = nn.Buffer(-(self.analysis * tiny.mean.view(1, 3, 1, 1)).sum((1, 2, 3)))
+        self._timed: OrderedDict[int, Timed] = OrderedDict()
+
+    def encode(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> whitened coefficients, (B, C, H/4, W/4)."""
+        batch, _, height, width = image.shape
+        size = batch, len(self.offset), height // 4, width // 4
+        z = torch.empty(size, device=image.device, memory_format=LAST)
+        for first, last in _bands(height // 4, ROWS):
+            band = image[..., max(4 * first - 2, 0) : 4 * last + 2, :]
+            ends = 2 * (first == 0), 2 * (4 * last == height)
+            band = mirrored(band, ends)
+            z[:, :, first:last] = F.conv2d(band, self.analysis, self.offset, stride=4)
+        return z
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, 3, 4h, 4w)."""
+        batch, _, height, width = z.shape
+        image = z.new_empty(batch, 3, 4 * height, 4 * width)
+        for first, last in _bands(height, ROWS):
+            ends = first == 0, last == height
+            band = F.pad(z[:, :, max(first - 1, 0) : last + 1], (2, 2, 2 * ends[0], 2 * ends[1]))
+            blocks = F.conv2d(band, self.synthesis)  # (B, 48, rows, w + 2)
+            image[..., 4 * first : 4 * last, :] = returned(F.pixel_shuffle(blocks, 4), ends)
+        image.add_(self.mean.view(1, 3, 1, 1))
+        return image if self.touch is None else self._touched(image)
+
+    def _touched(self, image: Tensor) -> Tensor:
+        """The last touch, band after band."""
+        assert self.touch is not None
+        touched = torch.empty_like(image)
+        for first, last in _bands(image.shape[-2] // 4, ROWS):
+            top = max(4 * first - REACH, 0)
+            band = self.touch(image[..., top : 4 * last + REACH, :])
+            touched[..., 4 * first : 4 * last, :] = band[..., 4 * first - top : 4 * last - top, :]
+        return touched
+
+    def predict(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        """(B, C, h, w), (B,), (B, N, D) -> eps (B, C, h, w); h and w may be odd."""
+        h, w = z.shape[-2:]
+        dtype = self.unet.enter.weight.dtype
+        even = F.pad(z, (0, w % 2, 0, h % 2), mode="replicate").to(dtype)
+        found = [  # one by one: each has weights of its own, and bands of one are not copied
+            self._one(even[i : i + 1], self._at(t[i : i + 1]), tokens[i : i + 1].to(dtype))
+            for i in range(len(z))
+        ]
+        return torch.cat(found)[..., :h, :w].to(z.dtype)
+
+    def _one(self, z: Tensor, timed: Timed, tokens: Tensor) -> Tensor:
+        """(1, C, h, w) with even sides -> (1, C, h, w)."""
+        unet = self.unet
+        early, late = len(unet.before), len(unet.before) + len(unet.middle)
+        x = unet.enter(z.contiguous(memory_format=LAST))  # (1, wide, h, w)
+        x, spare = _through(x, torch.empty_like(x), timed.blocks[:early])
+        y = unet.down(x)  # (1, half, h/2, w/2)
+        other = torch.empty_like(y)
+        for i in range(early, late):
+            if (i - early) % 4 == 0:
+                look = unet.look[(i - early) // 4 % 2]
+                for first, last in _bands(y.shape[2], _rows(y)):
+                    other[:, :, first:last] = look(y[:, :, first:last], tokens)
+                y, other = other, y
+            y, other = _through(y, other, timed.blocks[i : i + 1])
+        for first, last in _bands(y.shape[2], _rows(y)):
+            x[:, :, 2 * first : 2 * last] += unet.up(y[:, :, first:last])
+        x, spare = _through(x, spare, timed.blocks[late:])
+        return F.conv2d(x, *timed.leave, padding=1)
+
+    def _at(self, t: Tensor) -> Timed:
+        """The weights at a timestep (1,), made once."""
+        key = int(t)
+        timed = self._timed.get(key)
+        if timed is None:
+            timed = self._timed[key] = self._fold(t)
+            if len(self._timed) > KEPT:
+                self._timed.popitem(last=False)
+        return timed
+
+    def _fold(self, t: Tensor) -> Timed:
+        """Put time and dial into the weights."""
+        unet = self.unet
+        dtype = unet.enter.weight.dtype
+        emb = LOUDNESS * unet.time(embed_time(t, unet.waves).to(dtype))  # (1, 256)
+        pairs: list[tuple[Folded, Folded]] = []
+        for module in (*unet.before, *unet.middle, *unet.after):
+            block = cast("ResidualBlock", module)
+            turn = block.modulate
+            turned = F.linear(emb.float(), turn.weight.float(), turn.bias.float())[0]
+            scale, shift = turned.chunk(2)  # (width,) each
+            weight, bias = block.first.weight.float(), _bias(block.first).float()
+            weight, bias = weight * (1 + scale).view(-1, 1, 1, 1), bias * (1 + scale) + shift
+            pairs.append((_folded(weight, bias, dtype),
+                          Folded(block.second.weight, _bias(block.second))))  # fmt: skip
+        share = float((t - 250) / 500)  # 0 at fidelity, 1 at realism
+        weight = unet.leave.weight.float() + share * unet.lean.weight.float()
+        bias = _bias(unet.leave).float() + share * _bias(unet.lean).float()
+        return Timed(tuple(pairs), _folded(weight, bias, dtype))
+
+
+def _through(
+    x: Tensor, spare: Tensor, blocks: tuple[tuple[Folded, Folded], ...]
+) -> tuple[Tensor, Tensor]:
+    """Residual blocks one after another, to and fro between two buffers (1, C, h, w).
+
+    A band of a block's result needs two more rows of its input above and below. At the picture's
+    borders zeros take their place, before each convolution, as whole convolutions have them.
+    """
+    height = x.shape[2]
+    for first_layer, second_layer in blocks:
+        for first, last in _bands(height, _rows(x)):
+            ends = int(first == 0), int(last == height)
+            cut = _edged(x[:, :, max(first - 2, 0) : last + 2], ends)
+            hidden = F.silu(F.conv2d(cut, *first_layer, padding=(0, 1)), inplace=True)
+            found = F.conv2d(_edged(hidden, ends), *second_layer, padding=(0, 1))
+            torch.add(x[:, :, first:last], found, out=spare[:, :, first:last])
+        x, spare = spare, x
+    return x, spare
+
+
+def _bands(height: int, rows: int) -> Iterator[tuple[int, int]]:
+    """First and one past the last row of every band; none but an only one is lower than two."""
+    count = max(height // max(rows, 2), 1)
+    for i in range(count):
+        yield height * i // count, height * (i + 1) // count
+
+
+def _rows(x: Tensor) -> int:
+    """Rows of a band that caches hold."""
+    return BAND // (x.shape[1] * x.shape[3] * x.element_size())
+
+
+def _edged(x: Tensor, ends: tuple[int, int]) -> Tensor:
+    """Rows of zeros above and below."""
+    return F.pad(x, (0, 0, *ends)).contiguous(memory_format=LAST) if any(ends) else x
+
+
+def mirrored(x: Tensor, ends: tuple[int, int] = (2, 2)) -> Tensor:
+    """Mirror two columns at the left and the right border, edge included, and some rows.
+
+    There the lapping does nothing: differences of mirrored pixels are none.
+
+    Args:
+        x: (B, 3, H, W).
+        ends: rows above and below, 2 at the picture's borders.
+    """
+    top, bottom = ends
+    if top or bottom:
+        x = torch.cat([x[..., :top, :].flip(-2), x, x[..., x.shape[-2] - bottom :, :].flip(-2)], -2)
+    return torch.cat([x[..., :2].flip(-1), x, x[..., -2:].flip(-1)], -1)
+
+
+def returned(x: Tensor, ends: tuple[bool, bool] = (True, True)) -> Tensor:
+    """Fold what lies beyond a picture's borders back; the transposed of `mirrored`.
+
+    Args:
+        x: (B, 3, H, W), 4 columns of it beyond the left and the right border, and 4 rows beyond
+            each of the ends.
+        ends: whether the band ends at the picture's upper and lower border.
+    """
+    x = _folded_back(x, -1, (True, True))
+    return _folded_back(x, -2, ends) if any(ends) else x
+
+
+def _folded_back(x: Tensor, axis: int, ends: tuple[bool, bool]) -> Tensor:
+    """One axis of `returned`; nothing is written into `x`."""
+    size = x.shape[axis]
+    parts = [x.narrow(axis, 6 * ends[0], size - 6 * ends[0] - 6 * ends[1])]
+    if ends[0]:
+        parts.insert(0, x.narrow(axis, 4, 2) + x.narrow(axis, 2, 2).flip(axis))
+    if ends[1]:
+        parts.append(x.narrow(axis, size - 6, 2) + x.narrow(axis, size - 4, 2).flip(axis))
+    return torch.cat(parts, axis)
+
+
+def _basis(tiny: TinyBackbone) -> tuple[Tensor, Tensor]:
+    """The autoencoder's two convolutions, learned from its answers to single pixels and latents.
+
+    Returns:
+        Weights of the analysis, (C, 3, 8, 8), and of the synthesis, (48, C, 3, 3).
+    """
+    grey = tiny.mean.view(1, 3, 1, 1)
+    pulses = torch.eye(192, device=grey.device).view(192, 3, 8, 8)
+    answers = tiny.encode(F.pad(pulses, (2, 2, 2, 2)) + grey)[:, :, 1, 1]  # (192, C)
+    channels = tiny.settings.latent
+    latents = torch.zeros(channels, channels, 3, 3, device=grey.device)
+    latents[range(channels), range(channels), 1, 1] = 1
+    spots = tiny.assemble(latents) - grey  # (C, 3, 12, 12), around the middle block
+    taps = F.pixel_unshuffle(spots, 4).flip(2, 3)  # (C, 48, 3, 3)
+    return answers.T.reshape(-1, 3, 8, 8), taps.transpose(0, 1).contiguous()
+
+
+def _folded(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Folded:
+    return Folded(weight.to(dtype).contiguous(memory_format=LAST), bias.to(dtype))
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias
