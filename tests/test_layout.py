@@ -54,6 +54,9 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "assembly",
         "pickles",
         "published",
+        "graphs",
+        "exporting",
+        "engines",
         "checkpoint",
     ),
     "using": (

@@ -71,6 +71,19 @@ def fitted(
     return result
 
 
+def target_within(size: tuple[int, int], scale: Scale) -> tuple[int, int]:
+    """`target_of`, refused where a given size is no enlargement that is allowed."""
+    tall, wide = size
+    target = target_of(size, scale)
+    factors = target[0] / tall, target[1] / wide
+    if isinstance(scale, tuple) and not LEAST <= min(factors) <= max(factors) <= 2 * MOST:
+        raise RcodError(
+            f"the result must be {LEAST:g} to {MOST:g} times the photo's size, got "
+            f"{target[1]} x {target[0]} of {wide} x {tall}; ask for another size"
+        )
+    return target
+
+
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Antialiased bicubic to (height, width); nothing where the size is right.
 

@@ -17,7 +17,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from rcod.device import is_out_of_memory, pick_device, pick_dtype
+from rcod.device import is_out_of_memory, pick_device
 from rcod.diffusion import grouping
 from rcod.diffusion.dial import (
     GLANCE,
@@ -35,10 +35,11 @@ from rcod.diffusion.grouping import LEVELS
 from rcod.errors import RcodError
 from rcod.networks.assembly import Parts
 from rcod.networks.checkpoint import Estimator, ready
+from rcod.networks.engines import harness, precisions
 from rcod.networks.onestep import OneStep, enlarge
 from rcod.networks.systems import System
 from rcod.pixels.images import Photo, from_pil, read, to_pil
-from rcod.pixels.resample import LEAST, MOST, Scale, check_scale, resize, target_of
+from rcod.pixels.resample import Scale, check_scale, resize, target_within
 from rcod.using.hosted import allowed, look_at, passing
 from rcod.using.passes import TILE, ColorFix, Flow, Seen, Watch, clock, finished, reduced, shrunk
 
@@ -80,7 +81,7 @@ class Restorer:
 
     @classmethod
     def load(cls, name: str = "tiny", device: str = "auto", dtype: str = "auto",
-             parts: Parts | None = None) -> Self:  # fmt: skip
+             parts: Parts | None = None, engine: str = "auto") -> Self:  # fmt: skip
         """Load a bundled model or a weights file.
 
         Args:
@@ -88,9 +89,13 @@ class Restorer:
             device: auto, cpu, cuda, cuda:N or mps.
             dtype: precision of the UNet: auto, float32, bfloat16 or float16.
             parts: what a published system stands on and is asked.
+            engine: who computes it: auto, torch, compile, openvino or onnx.
         """
         place = pick_device(device)
-        return cls(*ready(name, place, pick_dtype(dtype, place), parts))
+        weights, sums = precisions(engine, dtype, place)
+        system, onestep, metric = ready(name, place, weights, parts)
+        harness(onestep, engine, sums)
+        return cls(system, onestep, metric)
 
     def __call__(
         self,
@@ -289,12 +294,4 @@ def as_photo(image: Photo | Image | Path | str | Tensor) -> Photo:
 
 def target_size(photo: Photo, scale: Scale) -> tuple[int, int]:
     """Height and width of the result."""
-    height, width = photo.pixels.shape[-2:]
-    size = target_of((height, width), scale)
-    factors = size[0] / height, size[1] / width
-    if isinstance(scale, tuple) and not LEAST <= min(factors) <= max(factors) <= 2 * MOST:
-        raise RcodError(
-            f"the result must be {LEAST:g} to {MOST:g} times the photo's size, got "
-            f"{size[1]} x {size[0]} of {width} x {height}; ask for another size"
-        )
-    return size
+    return target_within((photo.pixels.shape[-2], photo.pixels.shape[-1]), scale)

@@ -1,0 +1,226 @@
+"""How does a system leave PyTorch, and is it still the same?
+
+Graphs become files that ONNX Runtime or OpenVINO open, in float32, their sizes open. What was
+written is run and held against PyTorch before anybody is told that it is there, and an example
+of a few lines is laid beside it that needs no PyTorch.
+
+    onestep -> graphs -> DIR/*.onnx | DIR/*.xml -> run -> as PyTorch? -> rcod.json, example.py
+"""
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Literal, TypedDict, get_args
+
+import numpy as np
+import torch
+
+from rcod import __version__
+from rcod.device import seeded
+from rcod.diffusion.grouping import LEVELS, timestep_of_realism
+from rcod.errors import RcodError
+from rcod.networks.graphs import Graph, all_graphs
+from rcod.networks.onestep import OneStep, enlarge
+from rcod.networks.systems import System
+from rcod.pixels.color import match_adain, match_wavelet
+
+Kind = Literal["onnx", "openvino"]
+Runner = Callable[[Sequence[np.ndarray]], np.ndarray]
+
+ENDS: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml"}
+GIB = 2**30  # a larger graph keeps its weights in a file beside it
+LIMIT = 1 / 255  # how far a picture may be from PyTorch's, at any pixel
+OPENERS: dict[str, str] = {
+    "onnx": """import onnxruntime
+
+
+def run(name, *given):
+    graph = onnxruntime.InferenceSession(f"{folder}/{name}.onnx")
+    return graph.run(None, {i.name: x for i, x in zip(graph.get_inputs(), given)})[0]
+""",
+    "openvino": """import openvino
+
+
+def run(name, *given):
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    return openvino.Core().compile_model(f"{folder}/{name}.xml", "CPU", exact)(given)[0]
+""",
+}
+EXAMPLE = '''"""Restore a photo without PyTorch: python example.py FOLDER PHOTO REALISM RESULT."""
+
+import sys
+
+import numpy as np
+from PIL import Image
+
+folder, photo, realism, result = sys.argv[1:]
+{opener}
+
+lr = np.asarray(Image.open(photo).convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 255
+t = np.array([{timestep}])  # the dial: realism 0 keeps, 1 invents
+up = run("enlarge", lr)
+z = run("clean", run("encode", up), t, run("prompt", up))
+sr = run("color", run("decode", z), up)[0].transpose(1, 2, 0)
+Image.fromarray((255 * sr).round().astype(np.uint8)).save(result)
+'''
+
+
+class Exported(TypedDict):
+    """What was written; the file `rcod.json`."""
+
+    rcod: str
+    system: str
+    kind: str
+    graphs: dict[str, list[str]]  # names of the inputs by graph
+    timesteps: dict[str, int]  # by level
+    multiple: int  # of which a photo's sides must be multiples
+    difference: dict[str, float]  # from PyTorch's picture at each level, greatest, in 255ths
+
+
+def export(system: System, onestep: OneStep, kind: str, folder: Path) -> Exported:
+    """Write a system's graphs, hold them against PyTorch, and lay an example beside them.
+
+    Args:
+        system: its row.
+        onestep: in float32 on the processor.
+        kind: onnx or openvino.
+        folder: made if it is missing.
+    """
+    if kind not in get_args(Kind):
+        raise RcodError(f"--to must be one of {', '.join(get_args(Kind))}, got {kind}")
+    needed(kind)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RcodError(f"{folder} must be a folder to write to, got: {error.strerror}") from None
+    graphs = all_graphs(onestep, system.color)
+    for graph in graphs:
+        write_graph(graph, folder, kind)
+    unit = next(graph.unit["z"] for graph in graphs if graph.name == "clean")
+    multiple = unit * onestep.backbone.factor // system.scale if unit > 1 else 1
+    steps = {name: _timestep(system, place) for name, place in LEVELS.items()}
+    found = compare(onestep, folder, kind, steps, multiple, system.color)
+    if (worst := max(found.values())) > 255 * LIMIT:
+        raise RcodError(
+            f"what was exported must give PyTorch's picture within 1/255, and differs by "
+            f"{worst:.2f}/255; don't use {folder}, and tell us which versions of {kind} and torch"
+        )
+    told = Exported(
+        rcod=__version__, system=system.name, kind=kind, timesteps=steps, multiple=multiple,
+        graphs={graph.name: list(graph.inputs) for graph in graphs}, difference=found,
+    )  # fmt: skip
+    (folder / "rcod.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    (folder / "example.py").write_text(_example(kind, steps), encoding="utf-8")
+    return told
+
+
+def needed(kind: str) -> None:
+    """Be sure that what traces and runs graphs is there."""
+    runtime = {"onnx": "onnxruntime", "openvino": "openvino"}[kind]
+    with _quiet():
+        for name in (runtime, "onnx", "onnxscript"):
+            try:
+                import_module(name)
+            except ImportError as error:
+                raise RcodError(
+                    f"{kind} needs {name}, got: {error}; pip install 'rcod[{kind}]'"
+                ) from None
+
+
+def write_graph(graph: Graph, folder: Path, kind: str) -> Path:
+    """Trace a graph into a file of that kind."""
+    path = folder / f"{graph.name}.onnx"
+    size = sum(p.numel() * p.element_size() for p in graph.module.state_dict().values())
+    with _quiet():
+        program = torch.onnx.export(
+            graph.module.eval(), tuple(graph.inputs.values()), dynamo=True, verbose=False,
+            dynamic_shapes=graph.shapes, input_names=list(graph.inputs),
+            output_names=[graph.output],
+        )  # fmt: skip
+        assert program is not None
+        program.save(path, external_data=size > GIB)
+        if kind == "onnx":
+            return path
+        openvino = import_module("openvino")
+        whole = openvino.convert_model(path)
+        path.with_suffix(".xml").unlink(missing_ok=True)
+        openvino.save_model(whole, path.with_suffix(".xml"), compress_to_fp16=False)
+        del whole
+    for old in (path, path.with_name(f"{path.name}.data")):
+        old.unlink(missing_ok=True)
+    return path.with_suffix(".xml")
+
+
+def open_graph(path: Path, threads: int, precision: str = "f32") -> Runner:
+    """A written graph, ready to be run; inputs in the order of the graph's."""
+    if path.suffix == ".onnx":
+        runtime = import_module("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        names = [one.name for one in session.get_inputs()]
+        return lambda given: session.run(None, dict(zip(names, given, strict=True)))[0]
+    openvino = import_module("openvino")
+    asked = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
+    request = openvino.Core().compile_model(path, "CPU", asked).create_infer_request()
+    return lambda given: request.infer(list(given), share_inputs=True)[0].copy()
+
+
+@torch.inference_mode()
+def compare(
+    onestep: OneStep, folder: Path, kind: str, steps: dict[str, int], multiple: int, color: str
+) -> dict[str, float]:
+    """How far pictures of written graphs are from PyTorch's at each level, in 255ths.
+
+    Of two photos, of sizes that no graph was traced with, both with an odd side; towers look at
+    one of them enlarged and at the other shrunk.
+    """
+    run = {path.stem: open_graph(path, torch.get_num_threads())
+           for path in sorted(folder.glob(f"*{ENDS[kind]}"))}  # fmt: skip
+    match = match_adain if color == "adain" else match_wavelet
+    found = dict.fromkeys(steps, 0.0)
+    sides = ((37, 50), (96, 71)) if multiple == 1 else ((multiple, 2 * multiple),)
+    for size in sides:
+        coarse = torch.rand(1, 3, 9, 9, generator=seeded(0))
+        lr = torch.nn.functional.interpolate(coarse, size, mode="bicubic").clamp(0, 1)
+        up = enlarge(lr)
+        tokens = onestep.prompt(up)
+        made = run["enlarge"]([lr.numpy()])
+        z, heard = run["encode"]([made]), run["prompt"]([made])
+        for name, t in steps.items():
+            given = torch.tensor([t])
+            expected = match(onestep(up, given, tokens).sr.clamp(0, 1), up)
+            sr = run["decode"]([run["clean"]([z, given.numpy(), heard])])
+            restored = torch.from_numpy(run["color"]([sr, made]))
+            found[name] = max(found[name], 255 * float((restored - expected).abs().max()))
+    return found
+
+
+def _timestep(system: System, place: float) -> int:
+    return system.timestep or timestep_of_realism(place, system.groups)
+
+
+def _example(kind: str, steps: dict[str, int]) -> str:
+    """The example's text."""
+    low, high = steps["fidelity"], steps["realism"]
+    timestep = f"{low} + round({high - low} * float(realism))" if high > low else str(low)
+    return EXAMPLE.format(opener=OPENERS[kind], timestep=timestep)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Tracers talk about themselves; a caller hears errors alone."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

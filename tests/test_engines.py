@@ -1,0 +1,133 @@
+"""Every engine gives PyTorch's picture, and what is exported needs no PyTorch."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rcod.errors import RcodError
+from rcod.networks.backbone import TinySettings
+from rcod.networks.checkpoint import save
+from rcod.networks.engines import precisions
+from rcod.networks.exporting import export
+from rcod.networks.systems import TINY, build
+from rcod.pixels.images import read
+from rcod.using.restore import Restorer
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}
+has = {kind: find_spec(name) is not None and find_spec("onnxscript") is not None
+       for kind, name in RUNTIMES.items()}  # fmt: skip
+graphs = pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.skipif(not there, reason=f"pip install 'rcod[{kind}]'"))
+     for kind, there in has.items()],
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small tiny model that changes every picture, differently at every level."""
+    torch.manual_seed(0)
+    shape = TinySettings(latent=12, lap=-15.0, widths=(8, 16), blocks=(1, 2, 1), touch=6)
+    system = TINY.model_copy(update={"model": shape})
+    onestep, metric = build(system)
+    body = onestep.backbone
+    body.basis.copy_(torch.linalg.qr(torch.randn(48, 48))[0][:12].view(12, 3, 4, 4))
+    body.std.copy_(torch.linspace(1, 0.05, 12))
+    for name, parameter in body.unet.named_parameters():
+        torch.nn.init.normal_(parameter, std=0.02 if "time" in name else 0.1)
+    assert body.touch is not None
+    torch.nn.init.normal_(body.touch.last.weight, std=0.02)
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save(path, system, onestep, metric, torch.float32)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RCOD_CACHE", str(tmp_path_factory.getbasetemp() / "graphs"))
+
+
+def difference(weights: Path, engine: str) -> float:
+    """The greatest at any pixel of three photos at all levels, odd sides included, in 255ths."""
+    plain, other = (
+        Restorer.load(str(weights), "cpu", "float32", engine=one) for one in ("torch", engine)
+    )
+    found = 0.0
+    for size in ((33, 20), (24, 41), (16, 16)):
+        photo = torch.rand(3, *size, generator=torch.Generator().manual_seed(size[0]))
+        for level in ("fidelity", "neutral", "realism", 0.3):
+            one, two = (r(photo, level).photo.pixels for r in (plain, other))
+            found = max(found, 255 * float((one - two).abs().max()))
+    return found
+
+
+@graphs
+def test_engines_give_pytorchs_picture(kind, weights):
+    assert difference(weights, kind) < 0.1
+
+
+def test_the_dial_moves_the_small_models_picture(weights):
+    restorer = Restorer.load(str(weights), "cpu", "float32")
+    photo = torch.rand(3, 16, 16)
+    ends = [restorer(photo, level).photo.pixels for level in ("fidelity", "realism")]
+    assert (ends[0] - ends[1]).abs().max() > 1 / 255
+
+
+@graphs
+def test_what_is_exported_runs_without_pytorch(kind, weights, tmp_path):
+    restorer = Restorer.load(str(weights), "cpu", "float32")
+    plain = Restorer.load(str(weights), "cpu", "float32", engine="torch")
+    _, onestep, _ = load_plain(weights)
+    told = export(restorer.system, onestep, kind, tmp_path / "out")
+    assert max(told["difference"].values()) < 0.1
+    assert set(told["graphs"]) == {"enlarge", "prompt", "encode", "clean", "decode", "color"}
+    Image.fromarray(np.asarray(Image.radial_gradient("L").convert("RGB").resize((45, 30)))).save(
+        tmp_path / "photo.png"
+    )
+    blocked = "import sys; sys.modules['torch'] = None; import runpy; runpy.run_path(sys.argv[0])"
+    script = f"import sys; sys.argv = sys.argv[1:]; {blocked}"
+    given = [tmp_path / "out" / "example.py", tmp_path / "out", tmp_path / "photo.png", "0.25",
+             tmp_path / "result.png"]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, given)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    expected = plain(tmp_path / "photo.png", 0.25).photo.pixels
+    found = read(tmp_path / "result.png").pixels
+    assert found.shape == expected.shape == (3, 120, 180)
+    assert 255 * (found - expected).abs().max() <= 1
+
+
+def load_plain(weights: Path):
+    from rcod.networks.checkpoint import ready
+
+    return ready(str(weights), torch.device("cpu"), torch.float32)
+
+
+def test_wrong_engines_are_named():
+    cpu = torch.device("cpu")
+    with pytest.raises(RcodError, match="engine must be one of auto, torch, compile"):
+        precisions("tensorflow", "auto", cpu)
+    with pytest.raises(RcodError, match="onnx computes in float32 on the processor, got bfloat16"):
+        precisions("onnx", "bfloat16", cpu)
+    with pytest.raises(RcodError, match="openvino runs on the processor here, got meta"):
+        precisions("openvino", "float32", torch.device("meta"))
+    assert precisions("openvino", "bfloat16", cpu) == (torch.float32, torch.bfloat16)
+
+
+def test_a_missing_runtime_is_named(weights, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(RcodError, match=r"onnx needs onnxruntime, got: .*rcod\[onnx\]"):
+        Restorer.load(str(weights), "cpu", engine="onnx")
+
+
+@pytest.mark.skipif(not any(Path(p, "c++").exists() for p in ("/usr/bin",)), reason="no compiler")
+def test_the_compiler_gives_pytorchs_picture(weights):
+    assert difference(weights, "compile") < 0.1
