@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rcod.errors import RcodError
-from rcod.judging.benchmark import _run, benchmark, cold
+from rcod.judging.benchmark import _run, against, benchmark, cold, table
 from rcod.judging.peers import peak_mb
 from rcod.networks.checkpoint import find_weights
 
@@ -19,13 +19,32 @@ needs_tiny = pytest.mark.skipif(
 def test_benchmark_adds_up():
     found = benchmark("tiny", size=32, repeats=2, device="cpu", dtype="float32")
     assert (found["size_in"], found["size_out"]) == (32, 128)
-    assert (found["device"], found["dtype"]) == ("cpu", "float32")
+    assert (found["device"], found["dtype"], found["engine"]) == ("cpu", "float32", "auto")
     assert found["threads"] >= 1
-    assert set(found["stages"]) >= {"tokens", "encode", "predict", "decode", "color"}
-    assert all(seconds >= 0 for seconds in found["stages"].values())
-    assert 0 < found["bicubic"] < found["total"] <= found["load"] + found["first"] + 1
+    assert set(found["stages"]) == {"tokens", "encode", "metric", "predict", "decode", "color"}
+    for took in (*(stage["seconds"] for stage in found["stages"].values()), found["total"]):
+        assert 0 <= took["low"] <= took["median"] <= took["high"]
+    assert found["matrix"]["median"] > 1 < found["copy"]["median"]
+    assert found["stages"]["predict"]["gmacs"] > 10 * found["stages"]["encode"]["gmacs"] > 0
+    assert 0 < found["share"] < 1.5
+    assert 0 < found["bicubic"] < found["total"]["median"] <= found["load"] + found["first"] + 1
     assert 0 < found["dial"] < found["load"] + found["first"] + 1
     assert 50 < found["peak_mb"] < 4000
+    peers = against(["bicubic"], 32, 2, found["total"]["median"])
+    assert [peer["name"] for peer in peers] == ["bicubic"]
+    assert peers[0]["times"] == peers[0]["seconds"]["median"] / found["total"]["median"] > 0
+    lines = table(found, peers)
+    assert any(line.startswith("predict ") for line in lines)
+    assert lines[-1].startswith("bicubic: ")
+
+
+def test_a_peer_is_named_with_its_program(tmp_path):
+    with pytest.raises(RcodError, match="--against takes ncnn:PATH, spandrel:PATH or bicubic"):
+        against(["realesrgan.param"], 32, 1, 1.0)
+    weights = tmp_path / "net.pth"
+    weights.touch()
+    with pytest.raises(RcodError, match="must be a network of ncnn, and looks like one of span"):
+        against([f"ncnn:{weights}"], 32, 1, 1.0)
 
 
 @needs_tiny

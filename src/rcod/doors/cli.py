@@ -6,14 +6,13 @@
     rcod convert FILE... --system NAME -o OUT.safetensors
     rcod train RECIPE [key=value ...] --photos PHOTOS --run DIR | data check PHOTOS
     rcod score SR_DIR HR_DIR | evaluate SET... -o DIR | degrade PHOTO... -o DIR | study NAME SET
-    rcod benchmark
+    rcod benchmark [--against PEER] | export --to onnx -o DIR
     rcod web | serve [--port 7860]
 
 What a caller can fix is one line on standard error and exit code 2. Everything that needs
 PyTorch is imported inside the commands, so that help comes at once.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -21,11 +20,19 @@ import typer
 
 from rcod import __version__
 from rcod.doors.evaluating import degrade, evaluate, score, study
+from rcod.doors.measuring import benchmark, export
 from rcod.doors.terminal import plain_errors as _plain_errors
 from rcod.doors.terminal import say as _say
 from rcod.doors.training import data, train
-from rcod.doors.upscaling import DeviceOption, DtypeOption, ModelOption, plan, upscale
-from rcod.errors import RcodError
+from rcod.doors.upscaling import (
+    BaseOption,
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    VisionOption,
+    plan,
+    upscale,
+)
 
 app = typer.Typer(
     name="rcod",
@@ -64,6 +71,8 @@ app.command()(score)
 app.command()(evaluate)
 app.command()(degrade)
 app.command()(study)
+app.command()(benchmark)
+app.command()(export)
 app.command()(train)
 app.add_typer(data, name="data")
 
@@ -102,45 +111,6 @@ def convert(
         _say(f"{out}: {row.name}{metric}; it stands on {row.base}, named by --base")
 
 
-@app.command()
-def benchmark(
-    model: ModelOption = "tiny",
-    size: Annotated[str, typer.Option(help="Side of the input; sd with --systems.")] = "128",
-    systems: Annotated[
-        str | None, typer.Option(help="Published systems at full size, as in osediff,rcod_o.")
-    ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Timed calls after the first.")] = 5,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    with_cold: Annotated[
-        bool, typer.Option("--cold", help="Time whole commands from a standing start too.")
-    ] = False,
-) -> None:
-    """Print seconds per stage and peak memory, as JSON."""
-    with _plain_errors():
-        from rcod.judging.benchmark import benchmark as measure
-        from rcod.judging.benchmark import cold
-
-        if systems is not None:
-            from rcod.judging.fullsize import measure_all
-
-            precision = "bfloat16" if dtype == "auto" else dtype
-            side = 128 if size == "sd" else _side(size)
-            _say(json.dumps(measure_all(systems.split(","), side, precision), indent=2))
-            return
-        numbers: dict[str, object] = {**measure(model, _side(size), repeats, device, dtype)}
-        if with_cold:
-            numbers["cold"] = cold()
-        _say(json.dumps(numbers, indent=2))
-
-
-def _side(text: str) -> int:
-    """Pixels a side."""
-    if not text.isdigit() or int(text) < 1:
-        raise RcodError(f"--size must be pixels a side, or sd with --systems, got {text}")
-    return int(text)
-
-
 @app.command("web")
 @app.command()
 def serve(
@@ -156,14 +126,20 @@ def serve(
     token: Annotated[
         str | None, typer.Option(envvar="RCOD_TOKEN", help="Refuse who does not show it.")
     ] = None,
+    base: BaseOption = None,
+    vision: VisionOption = None,
 ) -> None:
     """Serve the page and the HTTP interface, until Ctrl-C."""
     with _plain_errors():
         from rcod.doors.guard import Limits
         from rcod.doors.web import listen_and_serve
+        from rcod.networks.assembly import Parts
         from rcod.using.restore import Restorer
 
+        parts = Parts(base=base, vision=vision)
         limits = Limits(
             queue, max_megabytes * 10**6, max_megapixels * 10**6, seconds=timeout, token=token
         )
-        listen_and_serve(lambda: Restorer.load(model, device, dtype), host, port, limits, _say)
+        listen_and_serve(
+            lambda: Restorer.load(model, device, dtype, parts), host, port, limits, _say
+        )

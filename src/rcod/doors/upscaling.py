@@ -6,11 +6,13 @@ rcod upscale - -o - < photo.jpg > large.jpg
 """
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from rcod.doors.clustering import upscale_on_ray
 from rcod.doors.terminal import (
     STOPPED,
     closing_line,
@@ -28,12 +30,19 @@ if TYPE_CHECKING:
     from rcod.using.orders import Options
     from rcod.using.restore import Realism
 
-    Networks = tuple[str, str, str, Parts]
+    Networks = tuple[str, str, str, Parts, str]
 
 PIPE = Path("-")
 ModelOption = Annotated[str, typer.Option(help="A name from `rcod models`, or a weights file.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+EngineOption = Annotated[
+    str, typer.Option(help="Who computes: auto, torch, compile, openvino, onnx; ray is a cluster.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(help="Processes that share a folder and the cores; a core each is best."),
+]
 RealismOption = Annotated[
     str,
     typer.Option(
@@ -98,6 +107,8 @@ def upscale(
     model: ModelOption = "tiny",
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    engine: EngineOption = "auto",
+    workers: WorkersOption = None,
     color: ColorOption = "wavelet",
     seed: SeedOption = 0,
     format: FormatOption = "same",
@@ -119,23 +130,21 @@ def upscale(
     """Enlarge photos into DIR; with `--realism all` at every level, and a sheet of them."""
     with plain_errors():
         from rcod.networks.assembly import Parts
-        from rcod.using.forecast import parse_memory
         from rcod.using.orders import Options
 
         parts = Parts(base=base, vision=vision, prompt=prompt, tags=tags, pixel=pixel,
                       semantic=semantic, sample=seed if sample else None)  # fmt: skip
         options = Options(
-            _dial(realism), scale, color, seed, format, overwrite, width, height, max_side,
-            quality, "all" if strip else "gps" if strip_gps else "nothing", realism_map,
-            skip_existing, None if memory is None else parse_memory(memory),
-            identity=_identity(model, device, dtype, parts),
+            _dial(realism), scale, color, seed, format, overwrite, width, height, max_side, quality,
+            "all" if strip else "gps" if strip_gps else "nothing", realism_map, skip_existing,
+            _memory(memory), identity=_identity(model, device, dtype, parts, engine),
         )  # fmt: skip
+        networks = model, device, dtype, parts, engine
         if out == PIPE:
-            _stream(photos, options, (model, device, dtype, parts))
-        elif dry_run:
-            _rehearse(photos, out, options)
-        else:
-            _do(photos, out, options, (model, device, dtype, parts))
+            return _stream(photos, options, networks)
+        if dry_run:
+            return _rehearse(photos, out, options)
+        return _do(photos, out, options, networks, workers)
 
 
 def plan(
@@ -150,11 +159,14 @@ def plan(
     model: ModelOption = "tiny",
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    base: BaseOption = None,
+    vision: VisionOption = None,
 ) -> None:
     """Say what photos will take: tiles, passes of the network, peak memory, seconds."""
     with plain_errors():
+        from rcod.networks.assembly import Parts
         from rcod.pixels.images import read
-        from rcod.using.forecast import foresee, keep_to, parse_memory, seconds_of
+        from rcod.using.forecast import foresee, keep_to, seconds_of
         from rcod.using.jobs import suffix_for
         from rcod.using.orders import Options
         from rcod.using.passes import reduced
@@ -162,9 +174,9 @@ def plan(
 
         options = Options(
             _dial(realism), scale, "wavelet", 0, format, False, width, height, max_side,
-            memory=None if memory is None else parse_memory(memory),
+            memory=_memory(memory),
         )  # fmt: skip
-        restorer = Restorer.load(model, device, dtype)
+        restorer = Restorer.load(model, device, dtype, Parts(base=base, vision=vision))
         levels = {"all": 4, "auto-local": 3}.get(realism, 1)
         for path in photos:
             photo = read(path)
@@ -184,14 +196,22 @@ def plan(
             )
 
 
-def _do(photos: list[Path], out: Path, options: "Options", networks: "Networks") -> None:
+def _do(
+    photos: list[Path], out: Path, options: "Options", networks: "Networks", workers: int | None
+) -> None:
     """Enlarge into a folder; exit 1 if a picture was not done, 130 if somebody stopped it."""
+    if networks[-1] == "ray":
+        return upscale_on_ray(photos, out, options, networks[:-1], workers)
     from rcod.using.batch import run
+    from rcod.using.hands import hands
     from rcod.using.jobs import is_several
     from rcod.using.restore import Restorer
 
-    with patience() as stop, progress(say) as (watch, step):
-        report = run(lambda: Restorer.load(*networks), photos, out, options, watch, stop, step)
+    several = nullcontext() if workers is None else hands(networks, options, workers)
+    with patience() as stop, progress(say) as (watch, step), several as others:
+        report = run(
+            lambda: Restorer.load(*networks), photos, out, options, watch, stop, step, others
+        )
     if is_several(photos) and len(report.outcomes) > 1:
         for line in summary_table(report.summary):
             say(line)
@@ -242,17 +262,26 @@ def _bytes(path: Path) -> bytes:
         raise RcodError(f"{path}: must be a readable file, got: {error.strerror}") from None
 
 
-def _identity(model: str, device: str, dtype: str, parts: "Parts") -> str:
+def _identity(model: str, device: str, dtype: str, parts: "Parts", engine: str) -> str:
     """What of the networks a result depends on: weights, device and precision."""
-    from rcod.device import pick_device, pick_dtype
+    from rcod.device import pick_device
     from rcod.networks.checkpoint import find_weights
+    from rcod.networks.engines import precisions
 
     place = pick_device(device)
     weights = Path(find_weights(model))
+    sums = precisions("auto" if engine == "ray" else engine, dtype, place)[1]
     now = weights.stat() if weights.exists() else None
     size = now.st_size if now is not None else 0
     asked = parts.model_dump_json(exclude_defaults=True)
-    return f"{model} {size} {place.type} {pick_dtype(dtype, place)} {asked}"
+    return f"{model} {size} {place.type} {sums} {engine} {asked}"
+
+
+def _memory(text: str | None) -> int | None:
+    """Bytes to keep to, where somebody asks for it."""
+    from rcod.using.forecast import parse_memory
+
+    return None if text is None else parse_memory(text)
 
 
 def _dial(text: str) -> "Realism | Literal['all']":

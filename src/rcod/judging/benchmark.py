@@ -1,9 +1,11 @@
-"""How fast, in how much memory, against whom?
+"""How fast, in how much memory, against whom, and how fast could it be?
 
 Everything is timed in a fresh process, so that neither imports nor memory of the caller
-count. Nothing is printed: the numbers are returned.
+count. Nothing is printed: the numbers are returned, and `table` puts them into lines.
 
     benchmark -> fresh process: load, first call, repeats -> medians, peak memory
+                 the machine's own rates, the work of every stage -> share of what can be had
+    against   -> fresh processes: other networks on the same picture
     cold      -> `python -m rcod upscale` and `--help` from a standing start
 """
 
@@ -20,15 +22,28 @@ from typing import TYPE_CHECKING, TypedDict
 from rcod.errors import RcodError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
+    from rcod.judging.contenders import Kind
+    from rcod.judging.machine import Spread
+    from rcod.judging.workload import Work
     from rcod.using.restore import Restorer
 
 COLD_SIDE = 64  # pixels a side of the picture that a cold start enlarges
 CHILD = (
-    "import json, sys; from rcod.judging.benchmark import measure; "
-    "sys.stdout.write(json.dumps(measure(*json.loads(sys.argv[1]))))"
+    "import json, sys; from rcod.judging.benchmark import {name}; "
+    "sys.stdout.write(json.dumps({name}(*json.loads(sys.argv[1]))))"
 )
+
+
+class Stage(TypedDict):
+    """One stage of a call."""
+
+    seconds: "Spread"
+    gmacs: float  # 10^9 multiply-adds of its networks
+    gbytes: float  # 10^9 bytes it must read or write
+    share: float  # of the machine's achievable rate: the least time it could take, to its time
 
 
 class Benchmark(TypedDict):
@@ -42,8 +57,12 @@ class Benchmark(TypedDict):
     threads: int
     load: float  # weights from disk
     first: float  # the first call, which also warms caches
-    stages: dict[str, float]  # encode, tokens, metric, predict, decode, color
-    total: float
+    engine: str
+    matrix: "Spread"  # the machine's rate in products of matrices, 10^9 operations a second
+    copy: "Spread"  # 10^9 bytes a second, read and written
+    stages: dict[str, Stage]  # encode, tokens, metric, predict, decode, color
+    total: "Spread"
+    share: float  # of the matrix rate, over the whole picture
     dial: float  # another place of the dial after the first result, encoded as the page shows it
     peak_mb: float  # largest resident memory of the process, model and framework included
     bicubic: float  # the same enlargement without a model
@@ -56,12 +75,22 @@ class Cold(TypedDict):
     help: float
 
 
+class Peer(TypedDict):
+    """Another network on the same picture, in the same run."""
+
+    name: str
+    seconds: "Spread"
+    peak_mb: float
+    times: float  # how many times as long as the model
+
+
 def benchmark(
     model: str = "tiny",
     size: int = 128,
     repeats: int = 5,
     device: str = "auto",
     dtype: str = "auto",
+    engine: str = "auto",
 ) -> Benchmark:
     """Time one model on a square picture, in a process of its own.
 
@@ -71,68 +100,127 @@ def benchmark(
         repeats: calls after the first, of which the medians are taken; at least 1.
         device: as for `Restorer.load`.
         dtype: as for `Restorer.load`.
+        engine: as for `Restorer.load`.
     """
-    given = json.dumps([model, size, repeats, device, dtype])
-    done = _run([sys.executable, "-c", CHILD, given])
-    return json.loads(done)
+    return json.loads(_fresh("measure", [model, size, repeats, device, dtype, engine]))
 
 
-def measure(model: str, size: int, repeats: int, device: str, dtype: str) -> Benchmark:
+def against(texts: Sequence[str], size: int, repeats: int, total: float) -> list[Peer]:
+    """Time others on the same picture, each in a process of its own.
+
+    Args:
+        texts: ncnn:PATH, spandrel:PATH or bicubic.
+        size: pixels a side going in.
+        repeats: calls after the first.
+        total: seconds of the model they are held against.
+    """
+    from rcod.judging.contenders import parse_peer
+
+    contenders = [parse_peer(text) for text in texts]  # wrong ones are refused before any is run
+    found: list[Peer] = []
+    for one in contenders:
+        given = [one.name, one.kind, one.path, size, repeats]
+        seconds, peak = json.loads(_fresh("measure_peer", given))
+        times = seconds["median"] / total
+        found.append(Peer(name=one.name, seconds=seconds, peak_mb=peak, times=times))
+    return found
+
+
+def measure(model: str, size: int, repeats: int, device: str, dtype: str, engine: str) -> Benchmark:
     """Time one model in this process; see `benchmark`."""
     import torch  # here, so that `cold` and the command line start without it
 
-    from rcod.device import pick_device, pick_dtype, seeded
+    from rcod.device import pick_device
+    from rcod.judging.machine import copy_rate, matrix_rate, spread, timed
     from rcod.judging.peers import bicubic, peak_mb
+    from rcod.networks.engines import precisions
     from rcod.using.restore import Restorer
 
-    image = torch.rand(3, size, size, generator=seeded(0))
+    image, where = picture(size), pick_device(device)
+    precision = precisions(engine, dtype, where)[1]
     started = time.perf_counter()
-    restorer = Restorer.load(model, device=device, dtype=dtype)
+    restorer = Restorer.load(model, device, dtype, engine=engine)
     load = time.perf_counter() - started
-    started = time.perf_counter()
-    result = restorer(image)
-    first = time.perf_counter() - started
-    calls: list[float] = []
+    (first,) = timed(lambda: restorer(image), 1)
     stages: list[dict[str, float]] = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        stages.append(restorer(image).seconds)
-        calls.append(time.perf_counter() - started)
-    peak = peak_mb()  # before the peer, which is not the model's
-    peers: list[float] = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        bicubic(image)
-        peers.append(time.perf_counter() - started)
-    where = pick_device(device)
+    calls = timed(lambda: stages.append(restorer(image).seconds), repeats)
+    peak = peak_mb()  # before the machine's matrices and the peer, which are not the model's
+    multiply, copy = matrix_rate(precision, where), copy_rate(where)
+    works = _works(model, size, precision)
+    table = {
+        stage: _stage(spread([one[stage] for one in stages]), works.get(stage), multiply, copy)
+        for stage in stages[0]
+    }
+    total = spread(calls)
+    gmacs = sum(stage["gmacs"] for stage in table.values())
     return Benchmark(
-        model=model,
-        size_in=size,
-        size_out=result.photo.pixels.shape[-1],
-        device=str(where),
-        dtype=str(pick_dtype(dtype, where)).removeprefix("torch."),
-        threads=torch.get_num_threads(),
-        load=load,
-        first=first,
-        stages={stage: median(one[stage] for one in stages) for stage in stages[0]},
-        total=median(calls),
-        dial=_turn(restorer, image, repeats),
-        peak_mb=peak,
-        bicubic=median(peers),
-    )
+        model=model, size_in=size, size_out=4 * size, device=str(where),
+        dtype=str(precision).removeprefix("torch."), threads=torch.get_num_threads(),
+        engine=engine, load=load, first=first, matrix=multiply, copy=copy, stages=table,
+        total=total, share=2 * gmacs / total["median"] / multiply["median"],
+        dial=_turn(restorer, image, repeats), peak_mb=peak,
+        bicubic=median(timed(lambda: bicubic(image), repeats)),
+    )  # fmt: skip
+
+
+def measure_peer(
+    name: str, kind: "Kind", path: str, size: int, repeats: int
+) -> "tuple[Spread, float]":
+    """Time another network in this process, and its peak memory; see `against`."""
+    import torch
+
+    from rcod.judging.contenders import Contender
+    from rcod.judging.machine import spread, timed
+    from rcod.judging.peers import maker, peak_mb
+
+    image = picture(size)
+    with torch.inference_mode():
+        make = maker(Contender(name, kind, path))
+        make(image)
+        return spread(timed(lambda: make(image), repeats)), peak_mb()
+
+
+def picture(size: int) -> "Tensor":
+    """The square picture that everybody enlarges, (3, size, size) in [0, 1]."""
+    import torch
+
+    from rcod.device import seeded
+
+    return torch.rand(3, size, size, generator=seeded(0))
+
+
+def _works(model: str, size: int, precision: "torch.dtype") -> "dict[str, Work]":
+    """The work of every stage, where it is counted: published systems have `fullsize`."""
+    from rcod.judging.workload import workload
+    from rcod.networks.checkpoint import find_weights, load
+
+    system, _, _ = load(find_weights(model))
+    return workload(model, size, precision) if system.base is None else {}
+
+
+def _stage(seconds: "Spread", work: "Work | None", multiply: "Spread", copy: "Spread") -> Stage:
+    """A stage's times beside its work."""
+    from rcod.judging.workload import Work, least_seconds
+
+    work = work or Work(gmacs=0, gbytes=0)
+    least = least_seconds(work, multiply["median"], copy["median"])
+    return Stage(seconds=seconds, share=least / max(seconds["median"], 1e-9), **work)
 
 
 def _turn(restorer: "Restorer", image: "Tensor", repeats: int) -> float:
-    """Seconds for another place of the dial, once a photo is open."""
+    """Seconds for another place of the dial, once a photo is open and its levels are there."""
     from rcod.pixels.images import Photo
+    from rcod.using.between import NODES
     from rcod.using.sitting import Place, Sitting, encode
 
     sitting = Sitting(restorer, Photo(image))
-    sitting.result(Place("auto"))
+    for node in NODES:
+        sitting.result(Place(node))
+    sitting.view(Place(0.1))  # where the page asks whether places tell of others
     turns: list[float] = []
     for number in range(repeats):
         started = time.perf_counter()
-        encode(sitting.result(Place((number + 0.3) / repeats)).photo, "jpg")
+        encode(sitting.view(Place((number + 0.3) / repeats)).result.photo, "jpg")
         turns.append(time.perf_counter() - started)
     return median(turns)
 
@@ -157,6 +245,45 @@ def _seconds(command: Sequence[str]) -> float:
     started = time.perf_counter()
     _run(command)
     return time.perf_counter() - started
+
+
+def table(found: Benchmark, peers: Sequence[Peer] = ()) -> list[str]:
+    """What was measured, in lines."""
+    matrix, copy = found["matrix"], found["copy"]
+    lines = [
+        f"{found['model']} on {found['engine']}, {found['device']}, {found['dtype']}, "
+        f"{found['threads']} threads: {found['size_in']} to {found['size_out']} pixels a side",
+        f"this machine: {matrix['median']:.0f} GFLOP/s in products of matrices "
+        f"({matrix['low']:.0f} to {matrix['high']:.0f}), copies {copy['median']:.1f} GB/s "
+        f"({copy['low']:.1f} to {copy['high']:.1f})",
+        f"{'stage':8} {'seconds':>8} {'from':>8} {'to':>8} {'GMAC':>8} {'GB':>7} {'share':>6}",
+    ]
+    for name, stage in found["stages"].items():
+        took = stage["seconds"]
+        lines.append(
+            f"{name:8} {took['median']:8.4f} {took['low']:8.4f} {took['high']:8.4f} "
+            f"{stage['gmacs']:8.2f} {stage['gbytes']:7.3f} {stage['share']:6.0%}"
+        )
+    total = found["total"]
+    gmacs = sum(stage["gmacs"] for stage in found["stages"].values())
+    lines += [
+        f"{'total':8} {total['median']:8.4f} {total['low']:8.4f} {total['high']:8.4f} "
+        f"{gmacs:8.2f} {'':7} {found['share']:6.0%} of the matrix rate",
+        f"another place of the dial {found['dial']:.3f} s; load {found['load']:.2f} s, first "
+        f"call {found['first']:.2f} s; peak memory {found['peak_mb']:.0f} MB",
+    ]
+    for peer in peers:
+        took = peer["seconds"]
+        lines.append(
+            f"{peer['name']}: {took['median']:.4f} s ({took['low']:.4f} to {took['high']:.4f}), "
+            f"{peer['times']:.2f} times as long, {peer['peak_mb']:.0f} MB"
+        )
+    return lines
+
+
+def _fresh(name: str, given: Sequence[object]) -> str:
+    """Call a function of this module in a fresh process; what it returned, as JSON."""
+    return _run([sys.executable, "-c", CHILD.format(name=name), json.dumps(given)])
 
 
 def _run(command: Sequence[str]) -> str:

@@ -79,6 +79,19 @@ def parse(text: str) -> Contender:
     return Contender(_checked(name or file.stem), kind, path, levels)
 
 
+def parse_peer(text: str) -> Contender:
+    """Understand who is to be timed: bicubic, ncnn:PATH or spandrel:PATH."""
+    if text == "bicubic":
+        return parse(text)
+    kind, colon, path = text.partition(":")
+    if not colon or kind not in ("ncnn", "spandrel"):
+        raise RcodError(f"--against takes ncnn:PATH, spandrel:PATH or bicubic, got {text}")
+    found = parse(path)
+    if found.kind != kind:
+        raise RcodError(f"{path} must be a network of {kind}, and looks like one of {found.kind}")
+    return found
+
+
 def _kind(file: Path) -> Kind:
     """Which program reads a file of weights."""
     if file.suffix == ".param":

@@ -1,0 +1,55 @@
+"""The way from `rcod upscale --engine ray` to a cluster.
+
+rcod upscale photos/ -o out --engine ray [--workers 2]
+rcod upscale s3://bucket/photos -o gs://bucket/large --engine ray
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from rcod.doors.terminal import complain, say
+from rcod.errors import RcodError
+
+if TYPE_CHECKING:
+    from rcod.networks.assembly import Parts
+    from rcod.using.caravan import Record
+    from rcod.using.orders import Options
+
+
+def upscale_on_ray(
+    photos: Sequence[Path],
+    out: Path,
+    options: "Options",
+    networks: "tuple[str, str, str, Parts]",
+    workers: int | None,
+) -> None:
+    """Enlarge photos on a cluster; exit 1 if one was not done."""
+    from rcod.using.cluster import run_on_ray
+
+    if workers is not None and workers < 1:
+        raise RcodError(f"--workers must be at least 1, got {workers}")
+
+    def watch(record: "Record", done: int, total: int) -> None:
+        if record["error"] is not None:
+            complain(record["error"])
+            return
+        say(f"{done} of {total}: {record['source']} -> {', '.join(record['files'])}, "
+            f"{record['seconds']:.2f} s")  # fmt: skip
+
+    given = [address(photo) for photo in photos]
+    planned, failed = run_on_ray(networks, given, address(out), options, workers, watch)
+    for sentence in planned.refused:
+        complain(sentence)
+    say(f"done {planned.tasks - len(failed)}, done already {planned.done}, "
+        f"failed {len(failed) + len(planned.refused)}")  # fmt: skip
+    if failed or planned.refused:
+        raise typer.Exit(1)
+
+
+def address(path: Path) -> str:
+    """An address as it was typed: a path has one slash where a protocol has two."""
+    return re.sub(r"^([a-z][a-z0-9+.-]+):/+", r"\1://", str(path))

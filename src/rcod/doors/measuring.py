@@ -1,0 +1,122 @@
+"""The commands about speed: `benchmark` measures, `export` takes a model out of PyTorch.
+
+rcod benchmark [--size 512] [--against ncnn:PATH --against bicubic] [--json FILE]
+rcod benchmark --systems osediff,rcod_o --size sd
+rcod export --to onnx -o DIR [--model tiny]
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rcod.doors.terminal import plain_errors, say, say_aside
+from rcod.doors.upscaling import (
+    BaseOption,
+    DeviceOption,
+    DtypeOption,
+    EngineOption,
+    ModelOption,
+    VisionOption,
+)
+from rcod.errors import RcodError
+
+
+def benchmark(
+    model: ModelOption = "tiny",
+    size: Annotated[str, typer.Option(help="Side of the input; sd with --systems.")] = "128",
+    systems: Annotated[
+        str | None, typer.Option(help="Published systems at full size, as in rcod_o,osediff-own.")
+    ] = None,
+    rivals: Annotated[
+        list[str] | None,
+        typer.Option("--against", metavar="PEER", help="ncnn:PATH, spandrel:PATH or bicubic."),
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Timed calls: 5 after a first, with --systems 1.")
+    ] = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    engine: EngineOption = "auto",
+    with_cold: Annotated[
+        bool, typer.Option("--cold", help="Time whole commands from a standing start too.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="All that was measured.")
+    ] = None,
+) -> None:
+    """Time every stage against what this machine can do, and against others."""
+    with plain_errors():
+        if out is not None and not out.absolute().parent.is_dir():
+            raise RcodError(f"--json must name a file in a folder that exists, got {out}")
+        from rcod.judging.benchmark import against, cold, table
+        from rcod.judging.benchmark import benchmark as measure
+
+        if systems is not None:
+            _systems(systems, size, dtype, repeats or 1, out)
+            return
+        times = repeats or 5
+        found = measure(model, _side(size), times, device, dtype, engine)
+        numbers: dict[str, object] = {**found}
+        peers = against(rivals or [], found["size_in"], times, found["total"]["median"])
+        for line in table(found, peers):
+            say(line)
+        if with_cold:
+            seconds = cold()
+            numbers["cold"] = seconds
+            say(f"from a standing start: upscale {seconds['upscale']:.2f} s, "
+                f"--help {seconds['help']:.2f} s")  # fmt: skip
+        if out is not None:
+            told = json.dumps({**numbers, "against": peers}, indent=1)
+            out.write_text(told + "\n", encoding="utf-8")
+
+
+def export(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Made if missing.")],
+    to: Annotated[str, typer.Option(help="onnx or openvino.")] = "onnx",
+    model: ModelOption = "tiny",
+    base: BaseOption = None,
+    vision: VisionOption = None,
+) -> None:
+    """Write a model for programs without PyTorch, hold it against PyTorch, add an example."""
+    with plain_errors():
+        import torch
+
+        from rcod.networks.assembly import Parts
+        from rcod.networks.checkpoint import ready
+        from rcod.networks.exporting import export as write
+
+        parts = Parts(base=base, vision=vision)
+        system, onestep, _ = ready(model, torch.device("cpu"), torch.float32, parts)
+        found = write(system, onestep, to, out)
+        worst = max(found["difference"].values())
+        say(f"{out}: {', '.join(found['graphs'])} for {to}; at most {worst:.3f}/255 from PyTorch")
+        say(f"{out / 'example.py'}: python {out / 'example.py'} {out} PHOTO REALISM RESULT")
+
+
+def _systems(systems: str, size: str, dtype: str, repeats: int, out: Path | None) -> None:
+    """Published systems at full size."""
+    from rcod.judging.ancestor import NAME, measure_ancestor
+    from rcod.judging.fullsize import measure_all, table
+
+    precision = "bfloat16" if dtype == "auto" else dtype
+    side = 128 if size == "sd" else _side(size)
+    names = systems.split(",")
+    ours = [name for name in names if name != NAME]
+    costs = measure_all(ours, side, precision, repeats, say_aside)
+    if NAME in names:
+        costs.append(measure_ancestor(side, precision, repeats))
+    for line in table(costs):
+        say_aside(line)
+    told = json.dumps(costs, indent=2)
+    say(told)
+    if out is not None:
+        out.write_text(told + "\n", encoding="utf-8")
+
+
+def _side(text: str) -> int:
+    """Pixels a side."""
+    if not text.isdigit() or int(text) < 1:
+        raise RcodError(f"--size must be pixels a side, or sd with --systems, got {text}")
+    return int(text)

@@ -1,0 +1,141 @@
+"""What does OSEDiff's own order of work cost, with the same layers?
+
+Its program hears a text for every photo, keeps its adapters beside the layers, draws from the
+posterior, and leaves memory in the order in which pictures come. Here that order is followed
+with the networks that `fullsize` measures, so that the difference is the order and nothing else.
+
+    up, text tower -> tokens      encode with adapters -> sample -> UNet with adapters -> decode
+"""
+
+import json
+import subprocess
+import sys
+from statistics import median
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from rcod.diffusion.schedule import alphas, predict_clean
+from rcod.errors import RcodError
+from rcod.judging.fullsize import (
+    TEXT,
+    UNET,
+    VAE,
+    WORDS,
+    Cost,
+    count,
+    fill,
+    is_adapted,
+    random_factors,
+)
+from rcod.judging.peers import peak_mb
+from rcod.networks.lora import attach_factors
+from rcod.networks.onestep import enlarge
+from rcod.networks.stable import Part, empty_network
+from rcod.networks.systems import OSEDIFF
+from rcod.pixels.color import match_adain
+from rcod.using.passes import clock
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.modeling_outputs import AutoencoderKLOutput
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+NAME = "osediff-own"
+RANK = 4
+TIMESTEP = 999
+CHILD = (
+    "import json, sys; from rcod.judging.ancestor import measure; "
+    "sys.stdout.write(json.dumps(measure(*json.loads(sys.argv[1]))))"
+)
+
+
+def measure_ancestor(side: int = 128, dtype: str = "bfloat16", repeats: int = 1) -> Cost:
+    """Measure OSEDiff's own order of work in a fresh process.
+
+    Args:
+        side: pixels of the photo.
+        dtype: of all networks and all sums, bfloat16 or float32.
+        repeats: timed calls, of which medians are taken.
+    """
+    given = json.dumps([side, dtype, repeats])
+    done = subprocess.run([sys.executable, "-c", CHILD, given], capture_output=True, text=True)
+    if done.returncode:
+        raise RcodError(f"{NAME} must run at full size, it said: {done.stderr.strip()[-500:]}")
+    return json.loads(done.stdout)
+
+
+@torch.inference_mode()
+def measure(side: int, dtype: str, repeats: int) -> Cost:
+    """Measure it in this process."""
+    precision = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    unet, vae = (
+        _adapted(config, part, precision) for config, part in ((UNET, "unet"), (VAE, "vae"))
+    )
+    tower = _text_tower(precision)
+    lr = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    calls: list[dict[str, float]] = []
+    for _ in range(repeats):
+        calls.append({})
+        _restore(
+            lr, cast("UNet2DConditionModel", unet), cast("AutoencoderKL", vae), tower, calls[-1]
+        )
+        calls[-1]["total"] = sum(calls[-1].values())
+    return Cost(
+        system=NAME, dtype=dtype, size_in=side, size_out=4 * side,
+        threads=torch.get_num_threads(),
+        seconds={stage: median(one[stage] for one in calls) for stage in calls[0]},
+        gmacs=count(OSEDIFF, side), text=None,
+        parameters=sum(p.numel() for net in (unet, vae, tower) for p in net.parameters()) / 1e6,
+        peak_mb=peak_mb(),
+    )  # fmt: skip
+
+
+def _restore(
+    lr: Tensor,
+    unet: "UNet2DConditionModel",
+    vae: "AutoencoderKL",
+    tower: nn.Module,
+    seconds: dict[str, float],
+) -> Tensor:
+    """One photo (1, 3, h, w) as OSEDiff's program takes it -> (1, 3, 4h, 4w)."""
+    up = enlarge(lr)
+    with clock(seconds, "tokens"):
+        tokens = tower(torch.ones(1, WORDS, dtype=torch.long)).last_hidden_state
+    with clock(seconds, "encode"):
+        encoded = cast("AutoencoderKLOutput", vae.encode((2 * up - 1).to(unet.dtype)))
+        z = encoded.latent_dist.sample() * vae.config["scaling_factor"]
+    with clock(seconds, "predict"):
+        t = torch.tensor([TIMESTEP])
+        eps = unet(z, t, tokens, return_dict=False)[0]
+        z = predict_clean(z.float(), eps.float(), t, alphas()).to(unet.dtype)
+    with clock(seconds, "decode"):
+        sr = vae.decode(z / vae.config["scaling_factor"], return_dict=False)[0].float()
+    with clock(seconds, "color"):
+        return match_adain((sr / 2 + 0.5).clamp(0, 1), up)
+
+
+def _adapted(config: dict[str, object], part: Part, dtype: torch.dtype) -> nn.Module:
+    """A network of the true shape with its adapters beside the layers."""
+    network = fill(empty_network(config, part), dtype)
+    adapters = {
+        name: random_factors(layer, RANK)
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d) and is_adapted(name, part)
+    }
+    attach_factors(network, adapters)
+    return network.eval().requires_grad_(False)
+
+
+def _text_tower(dtype: torch.dtype) -> nn.Module:
+    """SD 2.1's text tower."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.device("meta"):
+        tower = CLIPTextModel(CLIPTextConfig(**TEXT))  # pyright: ignore[reportArgumentType]
+    tower = fill(tower, dtype).eval().requires_grad_(False)
+    for module in tower.modules():
+        if isinstance(places := getattr(module, "position_ids", None), Tensor):
+            module.position_ids = torch.arange(places.shape[-1])[None]
+    return tower

@@ -1,0 +1,64 @@
+"""How fast can this machine multiply and copy?
+
+Measured in the same run as what is judged by it: nobody's data sheet says what a virtual
+machine with busy neighbours gives today.
+
+    matrices -> matrix_rate -> 10^9 operations a second
+    memory   -> copy_rate   -> 10^9 bytes a second, read and written
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import TypedDict
+
+import torch
+
+SIDE = 2048  # of the matrices: far larger than caches, and still a moment's work
+BLOCK = 2**26  # bytes that are copied
+
+
+class Spread(TypedDict):
+    """Repeated measurements."""
+
+    median: float
+    low: float
+    high: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median, least and greatest."""
+    return Spread(median=median(values), low=min(values), high=max(values))
+
+
+def timed(call: Callable[[], object], repeats: int) -> list[float]:
+    """Seconds of every repeat."""
+    seconds: list[float] = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def matrix_rate(dtype: torch.dtype, device: torch.device, repeats: int = 7) -> Spread:
+    """10^9 multiplications and additions a second in products of large square matrices."""
+    left, right = torch.randn(2, SIDE, SIDE, device=device).to(dtype)
+
+    def product() -> float:
+        return float((left @ right)[0, 0])  # asked for, so that a device has finished
+
+    product()
+    return spread([2 * SIDE**3 / second / 1e9 for second in timed(product, repeats)])
+
+
+def copy_rate(device: torch.device, repeats: int = 7) -> Spread:
+    """10^9 bytes a second, read and written, from one block of memory to another."""
+    source = torch.zeros(BLOCK // 4, device=device)
+    target = torch.zeros_like(source)
+
+    def copy() -> float:
+        return float(target.copy_(source)[0])
+
+    copy()
+    return spread([2 * BLOCK / second / 1e9 for second in timed(copy, repeats)])
