@@ -69,7 +69,10 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "jobs",
         "ledger",
         "batch",
+        "hands",
         "sitting",
+        "caravan",
+        "cluster",
     ),
     "training": (
         "kernels",
@@ -128,6 +131,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "server",
         "web",
         "terminal",
+        "clustering",
         "upscaling",
         "evaluating",
         "measuring",

@@ -1,0 +1,211 @@
+"""Which photos go to a cluster, and which are there already?
+
+Photos lie behind addresses of any kind that fsspec knows: folders, s3://, gs://, lists of
+addresses in text files. They are written down line by line in portions beside the results, and
+never held in memory as a whole; what earlier calls have recorded as done is left out.
+
+    addresses -> names settled, done ones left out -> rcod-plan/*.jsonl
+    records   -> rcod-done/*.jsonl -> a number for each -> left out the next time
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, TextIO, TypedDict, cast
+
+from rcod import __version__
+from rcod.errors import RcodError
+from rcod.pixels.images import SUFFIXES
+from rcod.using.jobs import suffix_for
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+PLAN, DONE = "rcod-plan", "rcod-done"
+PORTION = 1000  # lines of a file of the plan
+
+
+class Task(TypedDict):
+    """One photo, as a line of the plan."""
+
+    source: str  # address
+    place: str  # of its results below the output folder, without the end that names the format
+    print: str  # of the photo, as far as its listing tells, and all settings
+
+
+class Record(TypedDict):
+    """What became of one photo, as a line of the records."""
+
+    source: str
+    print: str
+    files: list[str]  # below the output folder
+    error: str | None
+    worker: int  # process that did it
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is to be done."""
+
+    portions: tuple[str, ...]  # files of the plan
+    tasks: int
+    done: int  # left out, since records say they are done
+    refused: tuple[str, ...]  # why some photos can't be done
+
+
+class Store:
+    """The output folder, wherever it lies."""
+
+    def __init__(self, out: str) -> None:
+        self.fs, self.root = opened(out)
+
+    def path(self, *parts: str) -> str:
+        """An address below the folder, as its file system takes it."""
+        return "/".join((self.root.rstrip("/"), *parts))
+
+    def add_lines(self, folder: str, lines: Sequence[str]) -> str:
+        """Write lines into a new file of a folder; whole or not at all where stores do so."""
+        self.fs.makedirs(self.path(folder), exist_ok=True)
+        path = self.path(folder, f"{uuid.uuid4().hex}.jsonl")
+        part = path.removesuffix(".jsonl") + ".part"
+        self.fs.pipe_file(part, ("\n".join(lines) + "\n").encode())
+        self.fs.mv(part, path)
+        return path
+
+    def lines(self, folder: str) -> Iterator[str]:
+        """All lines of a folder's files."""
+        if not self.fs.isdir(self.path(folder)):
+            return
+        for path in sorted(self.fs.ls(self.path(folder), detail=False)):
+            if str(path).endswith(".jsonl"):
+                with cast("TextIO", self.fs.open(path, "rt", encoding="utf-8")) as file:
+                    yield from file
+
+    def clear(self, folder: str) -> None:
+        """Remove a folder."""
+        if self.fs.isdir(self.path(folder)):
+            self.fs.rm(self.path(folder), recursive=True)
+
+
+def plan(photos: Sequence[str], out: str, settings: str, format: str, skip: bool) -> Planned:
+    """Write down what is to be done, in portions.
+
+    Of a million photos, numbers of eight bytes are held, for names and records, and no more.
+
+    Args:
+        photos: addresses of photos, of folders of them, and of lists (.txt), one address a line.
+        out: the output folder's address.
+        settings: all that results depend on besides their photo.
+        format: ending of the results, or `same`.
+        skip: leave out what is recorded as done.
+    """
+    store = Store(out)
+    store.clear(PLAN)
+    done = _done(store) if skip else set()
+    taken: set[int] = set()
+    portions, waiting, refused = [], [], []
+    tasks = left = 0
+    for source, name, stamp in _found(photos, store):
+        print = _short(f"{__version__}\n{settings}\n{source}\n{stamp}")
+        place = PurePosixPath(name)
+        target = place.with_suffix(suffix_for(place, format))  # pyright: ignore[reportArgumentType]
+        number = _number(str(target).casefold())
+        if number in taken:
+            refused.append(f"{source}: every photo needs an output name of its own, and another "
+                           f"becomes {target} too; rename one or use two folders")  # fmt: skip
+            continue
+        taken.add(number)
+        if _number(print) in done:
+            left += 1
+            continue
+        task = Task(source=source, place=str(place.with_suffix("")), print=print)
+        waiting.append(json.dumps(task))
+        tasks += 1
+        if len(waiting) == PORTION:
+            portions.append(store.add_lines(PLAN, waiting))
+            waiting = []
+    if waiting:
+        portions.append(store.add_lines(PLAN, waiting))
+    return Planned(tuple(portions), tasks, left, tuple(refused))
+
+
+def opened(address: str) -> "tuple[AbstractFileSystem, str]":
+    """The file system behind an address, and the path there."""
+    try:
+        from fsspec.core import url_to_fs
+
+        return url_to_fs(address)
+    except ImportError as error:
+        raise RcodError(
+            f"{address} needs more than is installed, got: {error}; pip install 'rcod[ray]', and "
+            "s3fs for s3://, gcsfs for gs://"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise RcodError(f"{address} must be an address that fsspec knows, got: {error}") from None
+
+
+def _found(photos: Sequence[str], store: Store) -> Iterator[tuple[str, str, str]]:
+    """Address, name below the output folder, and what the listing tells of size and date."""
+    for given in photos:
+        fs, path = opened(given)
+        if path.endswith(".txt"):
+            with cast("TextIO", fs.open(path, "rt", encoding="utf-8")) as lines:
+                for line in lines:
+                    if address := line.strip():
+                        yield (
+                            address,
+                            PurePosixPath(address.partition("://")[2] or address).name,
+                            "",
+                        )
+        elif fs.isdir(path):
+            yield from _inside(fs, path, store.root)
+        elif fs.exists(path):
+            yield fs.unstrip_protocol(path), PurePosixPath(path).name, _stamp(fs.info(path))
+        else:
+            raise RcodError(f"{given}: no such file or folder; check the address")
+
+
+def _inside(fs: "AbstractFileSystem", path: str, out: str) -> Iterator[tuple[str, str, str]]:
+    """The photos in a folder and below, folder after folder; the output folder is left out."""
+    for top, folders, files in fs.walk(path, detail=True):
+        for name in [name for name in folders if f"{top}/{name}".rstrip("/") == out.rstrip("/")]:
+            del folders[name]
+        here = str(top).rstrip("/")
+        for name in sorted(files):
+            if PurePosixPath(name).suffix.lower() in SUFFIXES and not name.startswith(".rcod-"):
+                whole = f"{here}/{name}"
+                below = whole.removeprefix(path.rstrip("/") + "/")
+                yield fs.unstrip_protocol(whole), below, _stamp(files[name])
+
+
+def _stamp(info: dict[str, object]) -> str:
+    """Size and date of a file, or its tag, as its listing has them."""
+    names = ("size", "mtime", "LastModified", "ETag", "updated", "md5Hash")
+    return " ".join(str(info[name]) for name in names if name in info)
+
+
+def _done(store: Store) -> set[int]:
+    """Numbers of what is recorded as done."""
+    found: set[int] = set()
+    for line in store.lines(DONE):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:  # a store that was filled up
+            continue
+        if record.get("error") is None and "print" in record:
+            found.add(_number(record["print"]))
+    return found
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def _number(text: str) -> int:
+    """Eight bytes that stand for a text: among a million two are alike once in 40 million times."""
+    digest = hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest)

@@ -1,0 +1,172 @@
+"""How do photos go through a cluster?
+
+By Ray Data: it reads the plan, gives portions to workers that hold the model, holds back what
+they can't take yet, starts those anew that die and gives out again what they held. Here is only
+what a worker does with a photo, and how its records are kept.
+
+    rcod-plan/*.jsonl -> Ray Data -> Hand: fetch, `batch.run`, store -> records -> rcod-done/
+"""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from rcod.errors import RcodError
+from rcod.networks.assembly import Parts
+from rcod.pixels.placing import placed
+from rcod.using.batch import run
+from rcod.using.caravan import DONE, PLAN, Planned, Record, Store, Task, opened, plan
+from rcod.using.orders import Options
+from rcod.using.restore import Restorer
+
+HELD = 8  # photos that a worker holds, and that are done again when it dies
+PAUSE = 2.0  # seconds between two times that records are written
+
+Networks = tuple[str, str, str, Parts]
+
+
+class Hand:
+    """A worker: holds the model, and does photo after photo."""
+
+    def __init__(self, networks: Networks, options: Options, out: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.networks = networks
+        self.options = options
+        self.store = Store(out)
+        self.restorer: Restorer | None = None
+
+    def __call__(self, batch: dict[str, Sequence[str]]) -> dict[str, list[str]]:
+        """Lines of the plan to lines of the records."""
+        return {"record": [json.dumps(self.take(json.loads(line))) for line in batch["text"]]}
+
+    def take(self, task: Task) -> Record:
+        """Do one photo; whatever is wrong with it is told in its record."""
+        started = time.perf_counter()
+        files: list[str] = []
+        error: str | None = None
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                files = self._do(task, Path(folder))
+        except RcodError as wrong:
+            error = str(wrong)
+        except (OSError, ValueError, RuntimeError) as wrong:  # networks, credentials, stores
+            error = f"{task['source']}: {wrong}"
+        seconds = round(time.perf_counter() - started, 3)
+        return Record(source=task["source"], print=task["print"], files=files, error=error,
+                      worker=os.getpid(), seconds=seconds)  # fmt: skip
+
+    def _do(self, task: Task, folder: Path) -> list[str]:
+        """Fetch a photo, enlarge it as a plain call does, and store what came of it."""
+        fs, path = opened(task["source"])
+        photo = folder / Path(path).name
+        fs.get_file(path, str(photo))
+        results = folder / "out"
+        report = run(self._load, [photo], results, self.options)
+        if report.errors:
+            raise RcodError(report.errors[0].replace(str(photo), task["source"]))
+        stored: list[str] = []
+        for made in sorted(results.iterdir()):
+            place = str(Path(task["place"]).parent / made.name)
+            self._put(made, place)
+            stored.append(place)
+        return stored
+
+    def _load(self) -> Restorer:
+        self.restorer = self.restorer or Restorer.load(*self.networks)
+        return self.restorer
+
+    def _put(self, made: Path, place: str) -> None:
+        """Store a result whole: stores do so themselves, folders by another name first."""
+        path = self.store.path(place)
+        self.store.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        if "file" in self.store.fs.protocol:
+            with placed(Path(path)) as file:
+                file.write(made.read_bytes())
+        else:
+            self.store.fs.put_file(str(made), path)
+
+
+def run_on_ray(
+    networks: Networks,
+    photos: Sequence[str],
+    out: str,
+    options: Options,
+    workers: int | None = None,
+    watch: Callable[[Record, int, int], None] = lambda record, done, total: None,
+) -> tuple[Planned, list[Record]]:
+    """Enlarge photos on a Ray cluster: the one of RAY_ADDRESS, or this machine.
+
+    Args:
+        networks: as for `Restorer.load`.
+        photos: addresses, as for `caravan.plan`.
+        out: the output folder's address.
+        options: how, for all of them.
+        workers: how many; by default one for every core, which is fastest.
+        watch: told of every photo: its record, how many are done, of how many.
+
+    Returns:
+        The plan, and the records of photos that failed.
+    """
+    if options.realism_map is not None:
+        raise RcodError("a realism map belongs to one photo; leave --engine ray out")
+    planned = plan(photos, out, options.settings(), options.format, options.skip_existing)
+    failed: list[Record] = []
+    if not planned.tasks:
+        return planned, failed
+    store, waiting, count = Store(out), list[str](), 0
+    written = time.monotonic()
+    try:
+        for line in _stream(networks, planned, store, replace(options, overwrite=True), workers):
+            record: Record = json.loads(line)
+            waiting.append(line)
+            count += 1
+            if record["error"] is not None:
+                failed.append(record)
+            watch(record, count, planned.tasks)
+            if time.monotonic() > written + PAUSE:
+                store.add_lines(DONE, waiting)
+                waiting, written = [], time.monotonic()
+    finally:
+        if waiting:
+            store.add_lines(DONE, waiting)
+    store.clear(PLAN)
+    if count < planned.tasks:
+        raise RcodError(
+            f"every photo must come back from the cluster, and {planned.tasks - count} of "
+            f"{planned.tasks} didn't; the same call does them"
+        )
+    return planned, failed
+
+
+def _stream(
+    networks: Networks, planned: Planned, store: Store, options: Options, workers: int | None
+) -> Iterator[str]:
+    """The records, as they come."""
+    try:
+        ray = import_module("ray")
+        import_module("ray.data")
+    except ImportError as error:
+        raise RcodError(f"ray must be installed, got: {error}; pip install 'rcod[ray]'") from None
+    cores = os.cpu_count() or 1
+    if not ray.is_initialized():
+        here = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": (workers or cores) + 1}
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **here)
+    count = workers or max(int(ray.cluster_resources().get("CPU", 2)) - 1, 1)
+    threads = max(cores // count, 1) if "RAY_ADDRESS" not in os.environ else 1
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1  # a portion that can't be done doesn't stop the others
+    given = networks, options, store.fs.unstrip_protocol(store.root), threads
+    lines = ray.data.read_text(list(planned.portions), filesystem=store.fs)
+    done = lines.repartition(target_num_rows_per_block=HELD).map_batches(
+        Hand, fn_constructor_args=given, batch_size=None, concurrency=count, num_cpus=1
+    )
+    for row in done.iter_rows():
+        yield row["record"]

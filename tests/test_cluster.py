@@ -1,0 +1,137 @@
+"""A cluster does what a plain call does, loses nothing, and holds no million photos."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from rcod.errors import RcodError
+from rcod.networks.checkpoint import find_weights
+from rcod.pixels.images import Photo, write
+from rcod.using.caravan import DONE, PLAN, Store, plan
+
+SOURCES = str(Path(__file__).parents[1] / "src")
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="pip install 'rcod[ray]'")
+needs_fsspec = pytest.mark.skipif(find_spec("fsspec") is None, reason="pip install 'rcod[ray]'")
+needs_tiny = pytest.mark.skipif(
+    not find_weights("tiny").is_file(), reason="the tiny model's weights are not in the package"
+)
+
+
+def draw(folder: Path, count: int, side: int = 24) -> None:
+    """Small photos, some in a folder below."""
+    for number in range(count):
+        place = folder / ("below" if number % 3 == 0 else "") / f"photo{number:03}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        rng = torch.Generator().manual_seed(number)
+        write(place, Photo(torch.rand(3, side, side + number % 5, generator=rng)))
+
+
+def upscale(photos: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
+    """Start a call in a process of its own; one thread, as the cluster's workers have."""
+    command = [sys.executable, "-m", "rcod", "upscale", str(photos), "-o", str(out), *more]
+    environment = {**os.environ, "PYTHONPATH": SOURCES, "OMP_NUM_THREADS": "1"}
+    environment.pop("RAY_ADDRESS", None)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    """Every result by its place."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.png")}
+
+
+def records(out: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in Store(str(out)).lines(DONE)]
+
+
+@needs_ray
+@needs_tiny
+def test_a_worker_that_is_killed_loses_nothing(tmp_path):
+    draw(tmp_path / "photos", 24, side=96)
+    (tmp_path / "photos" / "broken.png").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    job = upscale(tmp_path / "photos", out, "--engine", "ray", "--workers", "2")
+    deadline, known = time.monotonic() + 90, records(out)
+    while not known and time.monotonic() < deadline and job.poll() is None:
+        time.sleep(0.2)
+        known = records(out)
+    workers = {int(str(one["worker"])) for one in known}
+    assert workers, job.communicate()[1]
+    os.kill(min(workers), signal.SIGKILL)
+    said, complaints = job.communicate(timeout=120)
+    assert job.returncode == 1, complaints  # one photo was none
+    assert "done 24, done already 0, failed 1" in said
+    assert "broken.png" in complaints
+    found = records(out)
+    assert len(found) == 25 == len({one["source"] for one in found})
+    assert len({one["worker"] for one in found}) >= 2
+    assert not (out / PLAN).exists()
+    plain = upscale(tmp_path / "photos", tmp_path / "plain")
+    plain.communicate()
+    assert pictures(out) == pictures(tmp_path / "plain")
+    said, _ = upscale(tmp_path / "photos", out, "--engine", "ray", "--workers", "2").communicate()
+    assert "done 0, done already 24, failed 1" in said
+
+
+@needs_fsspec
+def test_a_million_photos_are_planned_in_little_memory(tmp_path):
+    count = 100_000  # a tenth of a million, in a tenth of the memory
+    listed = tmp_path / "photos.txt"
+    with listed.open("w") as file:
+        file.writelines(
+            f"s3://bucket/some/folder/photo{number:07}.jpg\n" for number in range(count)
+        )
+    tracemalloc.start()
+    planned = plan([str(listed)], str(tmp_path / "out"), "settings", "same", True)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (planned.tasks, planned.done, len(planned.portions)) == (count, 0, 100)
+    assert peak < 500e6 / 10
+    task = json.loads(next(Store(str(tmp_path / "out")).lines(PLAN)))
+    assert task["source"].startswith("s3://bucket/some/folder/photo")
+
+
+@needs_fsspec
+def test_what_is_recorded_is_left_out_and_what_has_changed_is_not(tmp_path):
+    draw(tmp_path / "photos", 4)
+    out = str(tmp_path / "out")
+    first = plan([str(tmp_path / "photos")], out, "settings", "same", True)
+    lines = list(Store(out).lines(PLAN))
+    kept = [json.loads(line) for line in lines[:2]]
+    told = [json.dumps({**task, "files": [], "error": None}) for task in kept]
+    bad = json.dumps({**json.loads(lines[2]), "files": [], "error": "no"})
+    Store(out).add_lines(DONE, [*told, bad])
+    second = plan([str(tmp_path / "photos")], out, "settings", "same", True)
+    assert (first.tasks, second.tasks, second.done) == (4, 2, 2)
+    assert plan([str(tmp_path / "photos")], out, "others", "same", True).tasks == 4
+    assert plan([str(tmp_path / "photos")], out, "settings", "same", False).tasks == 4
+    changed = Path(kept[0]["source"].removeprefix("file://"))
+    write(changed, Photo(torch.zeros(3, 40, 30)))
+    assert plan([str(tmp_path / "photos")], out, "settings", "same", True).tasks == 3
+
+
+@needs_fsspec
+def test_two_photos_of_one_name_are_refused(tmp_path):
+    listed = tmp_path / "photos.txt"
+    listed.write_text("s3://one/a.jpg\ns3://two/a.jpg\n")
+    planned = plan([str(listed)], str(tmp_path / "out"), "", "same", True)
+    assert planned.tasks == 1
+    assert "s3://two/a.jpg: every photo needs an output name of its own" in planned.refused[0]
+
+
+@needs_fsspec
+def test_wrong_addresses_are_named(tmp_path):
+    with pytest.raises(RcodError, match="must be an address that fsspec knows"):
+        plan(["nosuch://x/y"], str(tmp_path / "out"), "", "same", True)
+    with pytest.raises(RcodError, match="no such file or folder"):
+        plan([str(tmp_path / "missing")], str(tmp_path / "out"), "", "same", True)

@@ -1,0 +1,53 @@
+"""Several processes share a folder and lose nothing of it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rcod.errors import RcodError
+from rcod.networks.assembly import Parts
+from rcod.networks.checkpoint import find_weights
+from rcod.pixels.images import Photo, write
+from rcod.using.batch import run
+from rcod.using.hands import hands
+from rcod.using.orders import Options
+from rcod.using.restore import Restorer
+
+needs_tiny = pytest.mark.skipif(
+    not find_weights("tiny").is_file(), reason="the tiny model's weights are not in the package"
+)
+
+
+@needs_tiny
+def test_several_processes_do_what_one_does(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    for number in range(5):
+        rng = torch.Generator().manual_seed(number)
+        write(
+            tmp_path / "in" / f"{number}.png", Photo(torch.rand(3, 16, 20 + number, generator=rng))
+        )
+    (tmp_path / "in" / "broken.jpg").write_bytes(b"no picture")
+    networks = ("tiny", "cpu", "float32", Parts(), "auto")
+    options = Options("neutral")
+    seen: list[int] = []
+    with hands(networks, options, 2) as elsewhere:
+        report = run(
+            lambda: pytest.fail("nothing is done here"), [tmp_path / "in"], tmp_path / "many",
+            options, lambda outcome, done, total: seen.append(done), elsewhere=elsewhere,
+        )  # fmt: skip
+    assert (report.summary["done"], report.summary["failed"], seen) == (5, 1, [*range(1, 7)])
+    run(lambda: Restorer.load(*networks), [tmp_path / "in"], tmp_path / "one", options)
+    for number in range(5):
+        one, many = (tmp_path / place / f"{number}.png" for place in ("one", "many"))
+        assert one.read_bytes() == many.read_bytes()
+    again = run(lambda: pytest.fail("all is done"), [tmp_path / "in"], tmp_path / "many", options)
+    assert again.summary["skipped"] == 5
+
+
+def test_no_processes_are_too_few():
+    with (
+        pytest.raises(RcodError, match="--workers must be at least 1"),
+        hands(("tiny", "cpu", "float32", Parts(), "auto"), Options(), 0),
+    ):
+        pass
