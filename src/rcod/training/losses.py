@@ -19,8 +19,8 @@ class LossSettings(BaseModel, frozen=True, extra="forbid"):
 
     pixel: Ends = (1.0, 0.2)  # Charbonnier distance
     guide: Ends = (0.0, 0.8)  # the same from the guide, where there is one
-    latent: Ends = (0.03, 0.0)  # L1 of whitened latents, where every frequency counts alike
-    texture: Ends = (0.0, 0.1)  # local energy of every latent channel
+    latent: Ends = (0.1, 0.0)  # L1 of whitened latents, where every frequency counts alike
+    outline: Ends = (0.0, 0.1)  # the same from the guide's latent
     perceptual: Ends = (0.05, 1.0)  # LPIPS over the HED trunk
     distill: Ends = (0.0, 0.1)  # VSD
     adversary: Ends = (0.0, 0.05)
@@ -61,16 +61,6 @@ def draw_share(weights: Tensor, share: float, rng: torch.Generator) -> tuple[Ten
 def latent(z_sr: Tensor, z_hr: Tensor) -> Tensor:
     """Mean absolute difference of two latents, (B,)."""
     return (z_sr - z_hr).abs().flatten(1).mean(dim=1)
-
-
-def texture(z_sr: Tensor, z_hr: Tensor) -> Tensor:
-    """Difference of the latents' local energies and means, (B,).
-
-    As much detail as in truth, wherever it lies exactly; and none that stands still: a channel
-    with the same value everywhere is a grid in the picture.
-    """
-    energy, mean = F.avg_pool2d(z_sr.abs() - z_hr.abs(), 4), F.avg_pool2d(z_sr - z_hr, 4)
-    return (energy.abs() + mean.abs()).flatten(1).mean(dim=1)  # of (B, C, h/4, w/4)
 
 
 def look(

@@ -1,7 +1,7 @@
 """What does a batch cost?
 
 prior:   clean latents -> noise -> predicted noise -> squared error
-restore: lr -> metric -> t -> OneStep -> pixel, latent, texture, guide, perceptual terms
+restore: lr -> metric -> t -> OneStep -> pixel, latent, guide, perceptual terms
                                      -> VSD against the prior; the adversary
 metric:  lr -> estimated metric -> squared error
 """
@@ -101,7 +101,7 @@ def restore_cost(
     settings, encode = recipe.losses, nets.onestep.backbone.encode
     with torch.no_grad():
         up = enlarge(batch.lr)  # (B, 3, H, W)
-        z_hr = encode(batch.hr)  # (B, C, h, w)
+        z_hr, z_guide = encode(batch.hr), encode(batch.guide)  # (B, C, h, w)
         metric = latent_metric(encode(up), z_hr)
     t = choose_timestep(metric, recipe, rng)
     realism = torch.tensor([realism_of_timestep(int(x), recipe.groups) for x in t])
@@ -113,7 +113,7 @@ def restore_cost(
         "pixel": losses.pixel(sr, batch.hr),
         "guide": losses.pixel(sr, batch.guide) * batch.guided,
         "latent": losses.latent(z_sr, z_hr),
-        "texture": losses.texture(z_sr, z_hr),
+        "outline": losses.latent(z_sr, z_guide) * batch.guided,
     }  # (B,) each
     ends: dict[str, losses.Ends] = settings.model_dump(include=set(terms))
     weighted = [losses.weight_of(ends[k], realism) * term for k, term in terms.items()]

@@ -36,7 +36,7 @@ class Recipe(Course, frozen=True, extra="forbid"):
     guides: int = Field(default=0, ge=0)  # crops that a larger restorer has restored, too
     perceive_from: int = Field(default=0, ge=0)  # first step with the perceptual term
     adversary_from: int = Field(default=0, ge=0)  # first step with the adversary
-    adversary_lr: float = Field(default=2e-4, gt=0)
+    adversary_lr: float = Field(default=4e-4, gt=0)
     distill_from: int = Field(default=0, ge=0)  # first step with distillation
     critic_rank: int = Field(default=16, ge=1)  # LoRA rank of the critic
     critic_lr: float = Field(default=5e-4, gt=0)
@@ -50,7 +50,7 @@ TINY = {
             goal="autoencoder",
             summary="fit the linear autoencoder to the crops, in closed form",
             steps=1,
-            model=TinySettings(lap=-15.0, waves=4.0),
+            model=TinySettings(lap=-15.0, waves=4.0, touch=32),
         ),
         Recipe(
             name="tiny-prior",
@@ -68,11 +68,11 @@ TINY = {
             losses=LossSettings(
                 pixel=(1.0, 0.0),
                 guide=(0.0, 1.0),
-                texture=(0.0, 0.0),
-                perceptual=(0.1, 0.3),
+                outline=(0.0, 0.2),
+                perceptual=(0.5, 0.5),
                 distill=(0.0, 0.0),
                 adversary=(0.0, 0.0),
-                share=0.125,
+                share=0.1875,
             ),
             guides=1472,
         ),
