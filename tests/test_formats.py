@@ -133,6 +133,8 @@ def test_formats_of_others_are_read(kind: str):
     photo = read(content, kind)
     atol = 0.03 if kind == "ink.jpg" else 0.5 / 255
     torch.testing.assert_close(photo.pixels, meant.float(), rtol=0, atol=atol)
+    if kind.startswith("ink"):
+        assert photo.notes == ("is CMYK; the result is in sRGB",)
     if kind == "first.gif":
         assert photo.notes == ("has more than one frame; the first is taken and the others are "
                                "left out",)  # fmt: skip

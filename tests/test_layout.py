@@ -15,6 +15,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "device",
     ),
     "pixels": (
+        "floats",
         "decode",
         "metadata",
         "placing",
@@ -40,6 +41,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "lora",
         "voices",
         "guide",
+        "steady",
         "backbone",
         "swift",
         "bases",
@@ -60,6 +62,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "checkpoint",
     ),
     "using": (
+        "spool",
         "passes",
         "hosted",
         "restore",
@@ -70,6 +73,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "ledger",
         "batch",
         "hands",
+        "between",
         "sitting",
         "caravan",
         "cluster",

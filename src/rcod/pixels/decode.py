@@ -10,10 +10,8 @@ the byte order exchanged, and that gives the other halves.
 """
 
 import io
-import struct
 import sys
 import warnings
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -27,15 +25,15 @@ from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 from rcod.errors import RcodError
+from rcod.pixels.floats import DAMAGE, check_unit, read_floats
 
 MAX_PIXELS = 80_000_000  # an 80 megapixel photo is 1 GB as float32; larger files are often traps
 READABLE = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "JXL", "MPO", "PNG", "PPM", "TGA",
             "TIFF", "WEBP")  # fmt: skip
 EXTRAS = {"HEIC": ("heic", "pi_heif"), "JPEG XL": ("jxl", "pillow_jxl")}  # extra, module
+MORE = "has more than one {}; the first is taken and the others are left out"
 Pair = tuple[int, np.ndarray, np.ndarray]  # first row, high bytes, low bytes
 STRIP = 256  # rows turned to floats at once, so that a large photo is in memory only twice
-DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError,
-          AttributeError, RuntimeError, struct.error, zlib.error)  # fmt: skip  # by Pillow
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,10 @@ def decode(source: Path | bytes, name: str) -> Planes:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged tags; damaged pixels are errors
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with _opened(source, name) as image:
-                planes = decode_pil(image, name, lambda: _opened(source, name))
+            planes = _of_floats(source, name)
+            if planes is None:
+                with _opened(source, name) as image:
+                    planes = decode_pil(image, name, lambda: _opened(source, name))
     except RcodError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -99,7 +99,10 @@ def decode_pil(
     bits = 16 if colours.mode[0] in "IF" else 8
     if colours.mode in ("CMYK", "LAB"):
         return Planes(torch.empty(0), colours.mode, None, 8, colours, notes)
-    values = _floats(colours, name)
+    if colours.mode == "F":
+        values = check_unit(torch.from_numpy(np.array(colours, np.float32))[None], name)
+    else:
+        values = unit(colours)
     shown = None if alpha is None else unit(alpha)
     return Planes(values, "RGB" if len(values) == 3 else "L", shown, bits, image, notes)
 
@@ -113,6 +116,16 @@ def unit(image: Image.Image) -> Tensor:
         values = torch.from_numpy(rows.astype(np.float32)).view(len(rows), -1, channels)
         out[:, top : top + len(rows)] = values.permute(2, 0, 1).div_(most).clamp_(0, 1)
     return out
+
+
+def _of_floats(source: Path | bytes, name: str) -> Planes | None:
+    """A TIFF of float colours, which Pillow doesn't open."""
+    found = read_floats(source, name)
+    if found is None:
+        return None
+    notes = (MORE.format("page"),) if found.several else ()
+    mode = "RGB" if len(found.values) == 3 else "L"
+    return Planes(found.values, mode, found.alpha, 16, found.image, notes)
 
 
 @contextmanager
@@ -191,7 +204,7 @@ def _check(image: Image.Image, name: str) -> tuple[str, ...]:
     if not several or image.format == "MPO":  # whose others are previews
         return ()
     what = "page" if image.format == "TIFF" else "frame"
-    return (f"has more than one {what}; the first is taken and the others are left out",)
+    return (MORE.format(what),)
 
 
 def _halves(image: Image.Image) -> tuple[str, str] | None:
@@ -267,21 +280,6 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
     """Rows of a picture, a few at a time: the first one's number and (h, W[, C])."""
     for top in range(0, image.height, STRIP):
         yield top, np.asarray(image.crop((0, top, image.width, min(top + STRIP, image.height))))
-
-
-def _floats(colours: Image.Image, name: str) -> Tensor:
-    """Plain channels as floats; those that were floats must be what a picture is."""
-    if colours.mode != "F":
-        return unit(colours)
-    values = torch.from_numpy(np.array(colours, np.float32))[None]  # (1, H, W)
-    if not values.isfinite().all():
-        raise RcodError(f"{name}: every pixel must be a number, got NaN or infinity; repair it")
-    if values.min() < -0.001 or values.max() > 1.001:
-        raise RcodError(
-            f"{name}: a picture of floats must lie in [0, 1], got {float(values.min()):.4g} to "
-            f"{float(values.max()):.4g}; divide it first"
-        )
-    return values.clamp_(0, 1)
 
 
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:

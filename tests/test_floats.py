@@ -1,0 +1,162 @@
+"""TIFFs of float colours, as others write them: every layout gives the same picture."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rcod.errors import RcodError
+from rcod.pixels.images import read, write
+
+HEIGHT, WIDTH = 37, 50  # no multiples of strips or tiles
+
+
+def picture(channels: int) -> np.ndarray:
+    """Smooth colours, (H, W, channels) in [0, 1]; the last channel of 2 or 4 shows everywhere."""
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH] / 60
+    planes = [0.2 + 0.5 * x, y, 0.9 - 0.6 * x * y][: channels - (channels % 2 == 0)]
+    if channels % 2 == 0:
+        planes.append(0.25 + 0.75 * y)
+    return np.stack(planes, -1)
+
+
+def packed(raw: np.ndarray, compression: int) -> bytes:
+    """Bytes (rows, line) as one block."""
+    if compression == 8:
+        return zlib.compress(raw.tobytes())
+    if compression == 5:
+        Image.fromarray(raw).save(file := io.BytesIO(), "TIFF", compression="tiff_lzw",
+                                  tiffinfo={278: len(raw)})  # fmt: skip
+        with Image.open(file) as image:
+            start, size = image.tag_v2[273][0], image.tag_v2[279][0]  # pyright: ignore
+        return file.getvalue()[start : start + size]
+    return raw.tobytes()
+
+
+def predicted(values: np.ndarray, predictor: int, order: str) -> np.ndarray:
+    """A block's numbers (h, w, c) as the bytes that are packed, (h, line) uint8."""
+    rows, _, c = values.shape
+    size = values.dtype.itemsize
+    if predictor == 3:
+        parts = values.astype(values.dtype.newbyteorder(">")).view(np.uint8)
+        parts = parts.reshape(rows, -1, size).transpose(0, 2, 1).reshape(rows, -1, c)
+        return np.diff(parts, axis=1, prepend=np.uint8(0)).reshape(rows, -1)
+    if predictor == 2:
+        whole = np.diff(values.view(f"u{size}"), axis=1, prepend=np.array(0, f"u{size}"))
+        return whole.astype(f"{order}u{size}").view(np.uint8).reshape(rows, -1)
+    return values.astype(values.dtype.newbyteorder(order)).view(np.uint8).reshape(rows, -1)
+
+
+def tiff(
+    values: np.ndarray, order: str = "<", compression: int = 1, predictor: int = 1,
+    tile: int | None = None, apart: bool = False, extra: int = 2, more: tuple = (),
+) -> bytes:  # fmt: skip
+    """A TIFF of floats (H, W, C)."""
+    height, width, channels = values.shape
+    values = np.ascontiguousarray(values)
+    cuts = [values[..., i : i + 1] for i in range(channels)] if apart else [values]
+    blocks: list[bytes] = []
+    high = tile or 16
+    for cut in cuts:
+        if tile:
+            cut = np.pad(cut, ((0, -height % tile), (0, -width % tile), (0, 0)), mode="edge")
+        for top in range(0, len(cut), high):
+            for left in range(0, cut.shape[1], tile or width):
+                part = np.ascontiguousarray(cut[top : top + high, left : left + (tile or width)])
+                blocks.append(packed(predicted(part, predictor, order), compression))
+    sizes = [len(block) for block in blocks]
+    starts = [8 + sum(sizes[:i]) for i in range(len(sizes))]
+    entries: list[tuple[int, int, list[int]]] = [
+        (256, 4, [width]), (257, 4, [height]), (258, 3, [8 * values.dtype.itemsize] * channels),
+        (259, 3, [compression]), (262, 3, [2 if channels > 2 else 1]), (274, 3, [3]),
+        (277, 3, [channels]), (284, 3, [2 if apart else 1]), (317, 3, [predictor]),
+        (339, 3, [3] * channels), *more,
+    ]  # fmt: skip
+    if channels % 2 == 0:
+        entries.append((338, 3, [extra]))
+    entries += (
+        [(322, 3, [tile]), (323, 3, [tile]), (324, 4, starts), (325, 4, sizes)]
+        if tile
+        else [(273, 4, starts), (278, 3, [high]), (279, 4, sizes)]
+    )
+    body, place = b"".join(blocks), 8 + sum(sizes)
+    directory, beyond = struct.pack(f"{order}H", len(entries)), b""
+    after = place + 2 + 12 * len(entries) + 4
+    for tag, kind, numbers in sorted(entries):
+        data = struct.pack(f"{order}{len(numbers)}{'H' if kind == 3 else 'I'}", *numbers)
+        if len(data) > 4:
+            beyond, data = beyond + data, struct.pack(f"{order}I", after + len(beyond))
+        directory += struct.pack(f"{order}HHI", tag, kind, len(numbers)) + data.ljust(4, b"\0")
+    head = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, place)
+    return head + body + directory + bytes(4) + beyond
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("compression", "predictor"), [(1, 1), (8, 3), (8, 2), (5, 1), (5, 3)])
+@pytest.mark.parametrize(("tile", "apart"), [(None, False), (16, False), (None, True), (16, True)])
+def test_every_layout_gives_the_same_picture(
+    order: str, compression: int, predictor: int, tile: int | None, apart: bool
+):
+    meant = picture(3)
+    content = tiff(meant.astype(np.float32), order, compression, predictor, tile, apart)
+    photo = read(content)
+    upright = torch.from_numpy(meant[::-1, ::-1].copy()).permute(2, 0, 1).float()
+    torch.testing.assert_close(photo.pixels, upright, rtol=0, atol=1e-6)
+    assert (photo.bits, photo.grey, photo.alpha) == (16, False, None)
+
+
+@pytest.mark.parametrize(("kind", "atol"), [("f2", 1e-3), ("f4", 1e-6), ("f8", 1e-6)])
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_every_precision_and_alpha(kind: str, atol: float, channels: int):
+    meant = picture(channels)
+    for extra in (1, 2):
+        stored = meant.copy()
+        if extra == 1 and channels != 3:
+            stored[..., :-1] *= stored[..., -1:]
+        photo = read(tiff(stored.astype(kind), extra=extra))
+        upright = torch.from_numpy(meant[::-1, ::-1].copy()).permute(2, 0, 1).float()
+        colours = upright[:3] if channels > 2 else upright[:1].expand(3, -1, -1)
+        torch.testing.assert_close(photo.pixels, colours, rtol=0, atol=4 * atol)
+        assert photo.grey == (channels == 2)
+        if channels == 3:
+            assert photo.alpha is None
+        else:
+            assert photo.alpha is not None
+            torch.testing.assert_close(photo.alpha[0], upright[-1], rtol=0, atol=atol)
+
+
+def test_tags_travel_and_the_result_has_16_bits(tmp_path: Path):
+    content = tiff(picture(3).astype(np.float32), more=((282, 4, [300]), (0x9999, 4, [7])))
+    photo = read(content)
+    write(tmp_path / "out.tif", photo)
+    with Image.open(tmp_path / "out.tif") as image:
+        assert image.getexif().get(0x9999) == 7 and 274 not in image.getexif()
+    again = read(tmp_path / "out.tif")
+    assert again.bits == 16 and len(again.pixels[0].unique()) > 256 // 6
+    torch.testing.assert_close(again.pixels, photo.pixels, rtol=0, atol=1 / 65535)
+
+
+def test_what_is_no_picture_is_one_sentence():
+    good = picture(3).astype(np.float32)
+    nan, bright = good.copy(), 3 * good
+    nan[3, 4, 1] = np.nan
+    whole = tiff(good, compression=8)
+    large = bytearray(tiff(good))
+    for cut, words in (
+        (tiff(nan), "every pixel must be a number"), (tiff(bright), r"must lie in \[0, 1\]"),
+        (whole[: len(whole) // 2], "content is none of these"),
+        (tiff(good, predictor=7), "predictor 7"), (tiff(good, compression=9999), "whole picture"),
+    ):  # fmt: skip
+        with pytest.raises(RcodError, match=words) as told:
+            read(cut, "shot.tif")
+        assert str(told.value).startswith("shot.tif: ") and "\n" not in str(told.value)
+    at = large.index(struct.pack("<HHII", 256, 4, 1, WIDTH))
+    large[at + 8 : at + 12] = struct.pack("<I", 2**20)
+    large[at + 20 : at + 24] = struct.pack("<I", 2**20)
+    with pytest.raises(RcodError, match="at most 40 megapixels"):
+        read(bytes(large), "shot.tif")
