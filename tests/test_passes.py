@@ -12,7 +12,7 @@ from rcod.diffusion.dial import Dial, fit_map, realism_of_metric, shares
 from rcod.diffusion.grouping import GroupSettings
 from rcod.errors import RcodError
 from rcod.networks.onestep import enlarge
-from rcod.pixels.color import match_adain, match_spread, measure_spread
+from rcod.pixels.color import Tally, match_adain, match_spread
 from rcod.pixels.images import Photo
 from rcod.pixels.resample import fitted, resize, resize_part, spread_colours
 from rcod.pixels.tiling import merged, spans
@@ -94,8 +94,24 @@ def test_the_towers_view_of_a_large_photo_is_that_of_the_whole():
 
 def test_spread_of_pieces_is_that_of_the_whole():
     sr, up = noise(1, 3, 40, 50), noise(2, 3, 40, 50)[1:] * 0.5
-    own, wanted = (measure_spread([x[0, :, :13], x[0, :, 13:]]) for x in (sr, up))
+    tallies = Tally(), Tally()
+    for tally, x in zip(tallies, (sr, up), strict=True):
+        tally.add(x[0, :, :13])
+        tally.add(x[0, :, 13:])
+    own, wanted = (tally.spread() for tally in tallies)
     torch.testing.assert_close(match_spread(sr, own, wanted), match_adain(sr, up))
+
+
+def test_whole_statistics_of_a_tiled_photo_take_no_second_pass(
+    restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+):
+    photo, calls = Photo(noise(3, 130, 250)), list[int]()
+    clean = restorer.onestep.clean
+    monkeypatch.setattr(restorer.onestep, "clean", lambda *given: calls.append(0) or clean(*given))
+    restorer.with_tile(128)(photo, 0.0, color="adain")
+    adain = len(calls)
+    restorer.with_tile(128)(photo, 0.0)
+    assert adain == len(calls) - adain == 6
 
 
 def test_memory_that_runs_out_shrinks_tiles_and_goes_on(

@@ -10,7 +10,6 @@ the whole picture.
     up --> colours ---------'
 """
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -59,21 +58,27 @@ class Spread(NamedTuple):
     mean: Tensor
     std: Tensor
 
-    def channels(self, first: int, last: int) -> "Spread":
-        """Those of some channels."""
-        return Spread(self.mean[first:last], self.std[first:last])
 
+class Tally:
+    """Adds up, piece by piece, what the spread of a whole picture is made of."""
 
-def measure_spread(pieces: Iterable[Tensor]) -> Spread:
-    """Mean and standard deviation over all pieces (C, h, w) of a picture."""
-    pixels, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
-    for piece in pieces:
-        pixels += piece.shape[-2] * piece.shape[-1]
-        values = piece.double().flatten(1)  # (C, h w)
-        total, squares = total + values.sum(1), squares + values.square().sum(1)
-    mean = total / pixels
-    variance = (squares - pixels * mean.square()).clamp(min=0) / max(pixels - 1, 1)
-    return Spread(mean.float(), (variance + FLOOR).sqrt().float())
+    def __init__(self) -> None:
+        self.pixels = 0
+        self.total = self.squares = torch.zeros((), dtype=torch.float64)
+
+    def add(self, piece: Tensor) -> None:
+        """Take a piece (C, h, w); pieces don't overlap."""
+        self.pixels += piece.shape[-2] * piece.shape[-1]
+        values = piece.cpu()
+        self.total = self.total + values.sum((1, 2), dtype=torch.float64)
+        self.squares = self.squares + values.square().sum((1, 2), dtype=torch.float64)
+
+    def spread(self) -> Spread:
+        """Of all pieces so far."""
+        mean = self.total / self.pixels
+        variance = (self.squares - self.pixels * mean.square()).clamp(min=0)
+        variance = variance / max(self.pixels - 1, 1)
+        return Spread(mean.float(), (variance + FLOOR).sqrt().float())
 
 
 def match_spread(sr: Tensor, own: Spread, wanted: Spread) -> Tensor:

@@ -22,10 +22,11 @@ from rcod.device import release
 from rcod.diffusion.dial import shares
 from rcod.networks.onestep import OneStep, enlarge
 from rcod.networks.systems import System
-from rcod.pixels.color import Spread, match_adain, match_spread, match_wavelet, measure_spread
+from rcod.pixels.color import Tally, match_adain, match_wavelet
 from rcod.pixels.images import Photo
 from rcod.pixels.resample import reach, resize, resize_part, taps
 from rcod.pixels.tiling import PHASE, Span, merged, spans
+from rcod.using.spool import levelled
 
 Watch = Callable[[float], None]  # told the share that is done; may raise to end the work
 ColorFix = Literal["wavelet", "adain", "none"]
@@ -131,23 +132,25 @@ class Pass(Order):
         lr = self._lr_size
         tiles = grid(lr, self.size, self.tile, self.system, self.onestep.backbone.factor)
         done = count(1)
-        passes = tiles.tiles
-        spread: tuple[Spread, Spread] | None = None
-        if self.color == "adain" and tiles.tiles > 1:  # whole statistics need a pass of their own
-            passes *= 2
-            spread = self._spread(lambda: self.watch(next(done) / passes))
+        tallies = (Tally(), Tally()) if self.color == "adain" and tiles.tiles > 1 else None
 
         def made(row: Span, column: Span) -> Tensor:
             sr, up = self._restored(row, column)
             with clock(self.seconds, "color"):
-                sr = self._sized(self._matched(sr, up, spread), self.size, row, column)
-            self.watch(next(done) / passes)
+                if tallies is None:
+                    sr = self._matched(sr, up)
+                else:
+                    sr = sr.clamp(0, 1)
+                    for tally, picture in zip(tallies, (sr, up), strict=True):
+                        tally.add(self._own(picture, row, column))
+                sr = self._sized(sr, row, column)
+            self.watch(next(done) / tiles.tiles)
             return sr.clamp_(0, 1).cpu()
 
-        for piece, top, left in merged(made, *tiles):
+        made_pieces = merged(made, *tiles)
+        for piece, top, left in made_pieces if tallies is None else levelled(made_pieces, *tallies):
             yield self._photo(piece, top, left), top, left
-            if tiles.tiles > 1:
-                release()
+            self._rest()
 
     @property
     def _lr_size(self) -> tuple[int, int]:
@@ -162,6 +165,7 @@ class Pass(Order):
             with clock(self.seconds, "encode"):
                 up = enlarge(cut.to(self.seen.tokens.device), self.system.scale)
                 z_up = self.onestep.backbone.encode(up)
+                self._rest()
         if not isinstance(self.place, Tensor):
             return self._level(z_up, self.place), up
         places = self.place[:, row.start : row.stop, column.start : column.stop]
@@ -178,41 +182,43 @@ class Pass(Order):
         with clock(self.seconds, "predict"):
             timestep = torch.tensor([t], device=z_up.device)
             z_sr = self.onestep.clean(z_up, timestep, self.seen.tokens)
+            self._rest()
         with clock(self.seconds, "decode"):
-            return self.onestep.backbone.decode(z_sr)
+            sr = self.onestep.backbone.decode(z_sr)
+            self._rest()
+            return sr
 
-    def _matched(self, sr: Tensor, up: Tensor, spread: tuple[Spread, Spread] | None) -> Tensor:
+    def _rest(self) -> None:
+        """Between stages of one tile of several: what one has freed is not the next one's."""
+        if not self.seen.z_up.numel():
+            release()
+
+    def _matched(self, sr: Tensor, up: Tensor) -> Tensor:
         """The result in the photo's colours."""
         if self.color == "none":
             return sr
-        if self.color == "wavelet":
-            return match_wavelet(sr.clamp(0, 1), up)
-        return match_adain(sr.clamp(0, 1), up) if spread is None else match_spread(sr, *spread)
+        match = match_adain if self.color == "adain" else match_wavelet
+        return match(sr.clamp(0, 1), up)
 
-    def _sized(self, sr: Tensor, size: tuple[int, int], row: Span, column: Span) -> Tensor:
+    def _own(self, picture: Tensor, row: Span, column: Span) -> Tensor:
+        """What a tile (1, C, 4h, 4w) alone answers for, from the middle of seam to seam."""
+        cuts: list[slice] = []
+        for span, size, side in zip((row, column), self.size, self._lr_size, strict=True):
+            share = side * self.system.scale / size
+            first, last = (span.first + span.rise / 2) * share, (span.last - span.fall / 2) * share
+            start = span.start * self.system.scale
+            cuts.append(slice(round(first) - start, round(last) - start))
+        return picture[0, :, cuts[0], cuts[1]]
+
+    def _sized(self, sr: Tensor, row: Span, column: Span) -> Tensor:
         """What of a tile belongs to the result, at its size; (3, h, w)."""
         scale = self.system.scale
         height, width = self._lr_size
         return resize_part(
-            sr[0], size, (height * scale, width * scale), (row.start * scale, column.start * scale),
+            sr[0], self.size, (height * scale, width * scale),
+            (row.start * scale, column.start * scale),
             (row.first, row.last), (column.first, column.last),
         )  # fmt: skip
-
-    def _spread(self, step: Callable[[], None]) -> tuple[Spread, Spread]:
-        """Spread of the colours of the whole result and of the whole enlarged photo."""
-        scale = self.system.scale
-        height, width = (side * scale for side in self._lr_size)
-        factor = self.onestep.backbone.factor
-        full = grid(self._lr_size, (height, width), self.tile, self.system, factor)
-
-        def both(row: Span, column: Span) -> Tensor:
-            sr, up = self._restored(row, column)
-            step()
-            pair = torch.cat((sr.clamp(0, 1), up), dim=1)
-            return self._sized(pair, (height, width), row, column).clone()
-
-        both_spreads = measure_spread(piece for piece, _, _ in merged(both, *full))
-        return both_spreads.channels(0, 3), both_spreads.channels(3, 6)
 
     def _photo(self, pixels: Tensor, top: int, left: int) -> Photo:
         """A piece with its part of what goes along with the colours."""
