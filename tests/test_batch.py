@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -219,6 +220,53 @@ def test_a_map_says_where(tmp_path: Path, folder: Path, restorer: Restorer):
     wrong = replace(options, realism_map=tmp_path / "mask.png")
     (error,) = run(lambda: restorer, [folder / "a.png"], tmp_path / "mapped", wrong).errors
     assert "a.png: the realism map must have the photo's shape, got 20 x 8" in error
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of files there")
+def test_a_disk_that_fills_up_is_one_sentence_a_picture(
+    tmp_path: Path, folder: Path, restorer: Restorer
+):
+    import resource
+
+    told: list[str | None] = []
+    Image.effect_noise((90, 90), 99).save(folder / "large.png")
+    now = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, now[1]))  # no file may be larger
+    try:
+        report = run(lambda: restorer, [folder], tmp_path / "out", OPTIONS,
+                     lambda outcome, done, total: told.append(outcome.error))  # fmt: skip
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, now)
+    (error,) = report.errors
+    assert "large.png: must be writable, and writing failed" in error and "\n" not in error
+    assert len(results(tmp_path / "out")) == 4 and error in told
+    assert not list((tmp_path / "out").glob("**/*.part"))
+
+
+def test_a_full_disk_leaves_whole_files_and_sentences(tmp_path: Path, folder: Path):
+    for i in range(3):
+        Image.effect_noise((64, 64), 99).convert("RGB").save(folder / f"noise{i}.png")
+    (tmp_path / "out").mkdir()
+    command = f"mount -t tmpfs -o size=96k none {tmp_path}/out && \"$@\"; code=$?; " \
+              f"cp -r {tmp_path}/out {tmp_path}/kept; exit $code"  # fmt: skip
+    rcod = [sys.executable, "-m", "rcod", "upscale", folder, "-o", tmp_path / "out"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(
+            ["unshare", "-rm", "mount", "-t", "tmpfs", "none", tmp_path / "out"],
+            capture_output=True,
+        ).returncode
+    ):
+        pytest.skip("not checked here: a small disk can't be mounted")
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", command, "sh", *rcod], text=True,
+                          capture_output=True, env=ENVIRONMENT)  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    sentences = done.stderr.splitlines()
+    assert all("No space left" in line and line.startswith("error: ") for line in sentences)
+    kept = results(tmp_path / "kept")
+    assert 0 < len(kept) < 7 and len(kept) + sum("photos" in line for line in sentences) == 7
+    for name in kept:
+        read(tmp_path / "kept" / name)
 
 
 def test_unfinished_files_of_processes_that_died_are_swept(tmp_path: Path):

@@ -11,7 +11,8 @@ is left alone. A result is written while it is computed and gets its name when i
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,12 +26,13 @@ from rcod.pixels.images import Photo, check_writable, from_pil, read, sink, writ
 from rcod.pixels.placing import placed
 from rcod.using.forecast import keep_to
 from rcod.using.jobs import STDIN, Job, Lost, is_several, make_folder, make_place, plan_jobs
-from rcod.using.ledger import Ledger, print_of
+from rcod.using.ledger import Ledger, enter, print_of
 from rcod.using.orders import Options, Outcome, Report, Written
 from rcod.using.passes import Flow, reduced
 from rcod.using.restore import ColorFix, Restorer
 from rcod.using.sheet import ALL, Centre, lay_out
 
+PENDING = 64  # pictures that are asked for elsewhere and not back yet, at most
 AHEAD = 8_000_000  # bytes of a file that is read while the one before is computed, at most
 
 
@@ -42,6 +44,7 @@ def run(
     watch: Callable[[Outcome, int, int], None] = lambda outcome, done, total: None,
     stop: Callable[[], bool] = lambda: False,
     step: Callable[[float], None] = lambda share: None,
+    elsewhere: Callable[[Job], Future[Outcome]] | None = None,
 ) -> Report:
     """Enlarge the pictures of files, folders and patterns into a folder, made if it is missing.
 
@@ -53,9 +56,10 @@ def run(
         watch: told of every picture: its outcome, how many are done, of how many.
         stop: asked before every picture whether to leave the others.
         step: told the share of the picture in hand that is done.
+        elsewhere: does pictures in other processes (see `hands`); without it they are done here.
     """
     jobs, lost = plan_jobs(photos, out, options.parts, options.format, options.overwrite)
-    hall = _Hall(load, options, options.settings(), _read_map(options), step)
+    hall = _Hall(load, options, options.settings(), options.mask(), step)
     if jobs:
         make_folder(out, jobs)
     ledger = hall.ledger = Ledger(out) if is_several(photos) and out.is_dir() else None
@@ -64,25 +68,19 @@ def run(
 
     def note(outcome: Outcome, print: str = "") -> None:
         outcomes.append(outcome)
-        _enter(ledger, outcome, print)
+        enter(ledger, outcome, print)
         watch(outcome, len(outcomes), total)
 
     for source, error in lost:
         note(Outcome(source, error=error))
     try:
-        with ThreadPoolExecutor(1) as pool:
-            for i, job in enumerate(jobs):
-                if stop():
-                    break
-                print = _print(job, hall.settings)
-                if hall.is_done(job, print):
-                    note(Outcome(job.source, skipped=True))
-                else:
-                    note(hall.take(job, pool, jobs[i + 1 :]), print)
+        for outcome, print in _outcomes(hall, jobs, stop, elsewhere):
+            note(outcome, print)
     finally:
         report = Report(tuple(outcomes), stopped=len(outcomes) < total)
-        if ledger is not None:
-            ledger.save(report.summary)
+        if ledger is not None and (error := ledger.save(report.summary)) is not None:
+            report = replace(report, outcomes=(*outcomes, Outcome(ledger.path, error=error)))
+            watch(report.outcomes[-1], total, total)
     return report
 
 
@@ -120,6 +118,32 @@ class _Hall:
         return _enlarge(self.restorer, photo, self.mask, job, self.options, self.step)
 
 
+def _outcomes(
+    hall: _Hall,
+    jobs: Sequence[Job],
+    stop: Callable[[], bool],
+    elsewhere: Callable[[Job], Future[Outcome]] | None,
+) -> Iterator[tuple[Outcome, str]]:
+    """What became of every picture, in their order, with what its results depend on."""
+    pending: deque[tuple[Future[Outcome], str]] = deque()
+    with ThreadPoolExecutor(1) as pool:
+        for i, job in enumerate(jobs):
+            if stop():
+                break
+            print = _print(job, hall.settings)
+            if hall.is_done(job, print):
+                yield Outcome(job.source, skipped=True), ""
+            elif elsewhere is None:
+                yield hall.take(job, pool, jobs[i + 1 :]), print
+            else:
+                pending.append((elsewhere(job), print))
+                if len(pending) > PENDING:
+                    done, print = pending.popleft()
+                    yield done.result(), print
+    for done, print in pending:
+        yield done.result(), print
+
+
 def rehearse(
     photos: Sequence[Path], out: Path, options: Options
 ) -> tuple[list[tuple[Job, bool]], list[Lost]]:
@@ -134,12 +158,12 @@ def pipe(
     load: Callable[[], Restorer], content: bytes, suffix: str, into: BinaryIO, options: Options
 ) -> Outcome:
     """Enlarge one picture from its bytes into a stream, in the format of `suffix`."""
-    photo = _stripped(read(content, "standard input"), options)
+    photo = options.stripped(read(content, "standard input"))
     job = Job(STDIN, (Path(f"standard output{suffix}"),))
     size = options.size(photo)
     check_writable(job.targets[0], *size, photo.alpha)
     photo = reduced(photo, size)
-    mask = _read_map(options)
+    mask = options.mask()
     with tempfile.SpooledTemporaryFile(max_size=2**26) as file:
 
         def work(restorer: Restorer) -> Written:
@@ -154,14 +178,6 @@ def pipe(
         while block := file.read(2**20):
             into.write(block)
     return Outcome(STDIN, (written,), notes=photo.notes)
-
-
-def _read_map(options: Options) -> Tensor | None:
-    """The user's map of realism, (h, w) in [0, 1]."""
-    if options.realism_map is None:
-        return None
-    photo = read(options.realism_map)
-    return photo.pixels.mean(0)
 
 
 def _print(job: Job, settings: str) -> str:
@@ -186,7 +202,7 @@ def _open(job: Job, options: Options, waiting: Future[Photo] | None) -> Photo:
         photo = read(sys.stdin.buffer.read(), "standard input")
     else:
         photo = read(job.source) if waiting is None else waiting.result()
-    photo = _stripped(photo, options)
+    photo = options.stripped(photo)
     try:
         height, width = options.size(photo)
     except RcodError as error:
@@ -194,12 +210,6 @@ def _open(job: Job, options: Options, waiting: Future[Photo] | None) -> Photo:
     for target in job.targets:
         check_writable(target, height, width, photo.alpha)
     return reduced(photo, (height, width))
-
-
-def _stripped(photo: Photo, options: Options) -> Photo:
-    """A photo without the tags that shall not travel on."""
-    kept = photo.tags.without(options.strip)
-    return replace(photo, exif=kept.exif, xmp=kept.xmp, dpi=kept.dpi)
 
 
 def _enlarge(
@@ -281,20 +291,3 @@ def _pour(
     done = Written(target, flow.level, flow.auto, flow.timestep, flow.metric, (width, height),
                    seconds)  # fmt: skip
     return done, centre
-
-
-def _enter(ledger: Ledger | None, outcome: Outcome, print: str) -> None:
-    """Note in the report, where there is one, what became of a picture."""
-    if ledger is None:
-        return
-    if outcome.error is not None:
-        ledger.fail(outcome.source, outcome.error)
-    elif print:
-        for file in outcome.written:
-            width, height = file.size
-            ledger.add(file.path, {
-                "source": str(outcome.source), "print": print, "bytes": 0, "changed": 0,
-                "level": file.level, "timestep": file.timestep, "metric": file.metric,
-                "width": width, "height": height, "seconds": round(file.seconds, 3),
-            })  # fmt: skip
-    ledger.save()

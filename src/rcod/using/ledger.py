@@ -17,6 +17,7 @@ from typing import NotRequired, TypedDict
 from rcod import __version__
 from rcod.errors import RcodError
 from rcod.pixels.placing import placed
+from rcod.using.orders import Outcome
 
 NAME = "report.json"
 PAUSE = 20  # times what writing took, at least a second, between two times
@@ -81,23 +82,48 @@ class Ledger:
         """Note a picture that was not done."""
         self.content["failed"].append({"source": str(source), "error": error})
 
-    def save(self, summary: dict[str, float] | None = None) -> None:
-        """Write the file: at the end, with a summary, or when it is time again."""
+    def save(self, summary: dict[str, float] | None = None) -> str | None:
+        """Write the file: at the end, with a summary, or when it is time again.
+
+        Returns:
+            The sentence that says why it couldn't be written, if so.
+        """
         if summary is not None:
             self.content["summary"] = summary
         elif time.monotonic() < self._next:
-            return
+            return None
         started = time.monotonic()
         order = ("rcod", "summary", "failed", "pictures")
         found: dict[str, object] = dict(self.content)
         whole = {key: found[key] for key in order if key in found}
-        with placed(self.path) as file:
-            file.write(json.dumps(whole, indent=1).encode())
+        try:
+            with placed(self.path) as file:
+                file.write(json.dumps(whole, indent=1).encode())
+        except RcodError as error:  # a full disk: pictures that fit are still made
+            return str(error)
         took = time.monotonic() - started
         self._next = time.monotonic() + max(1.0, PAUSE * took)
+        return None
 
     def _key(self, target: Path) -> str:
         return target.relative_to(self.out).as_posix()
+
+
+def enter(ledger: Ledger | None, outcome: Outcome, print: str) -> None:
+    """Note in the report, where there is one, what became of a picture."""
+    if ledger is None:
+        return
+    if outcome.error is not None:
+        ledger.fail(outcome.source, outcome.error)
+    elif print:
+        for file in outcome.written:
+            width, height = file.size
+            ledger.add(file.path, {
+                "source": str(outcome.source), "print": print, "bytes": 0, "changed": 0,
+                "level": file.level, "timestep": file.timestep, "metric": file.metric,
+                "width": width, "height": height, "seconds": round(file.seconds, 3),
+            })  # fmt: skip
+    ledger.save()
 
 
 def print_of(source: Path, settings: str) -> str:

@@ -5,14 +5,16 @@ An `Outcome` is what became of one picture, a `Report` what became of all.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
+
+from torch import Tensor
 
 from rcod.device import seeded
 from rcod.diffusion.dial import Dial, check_dial
 from rcod.errors import RcodError
-from rcod.pixels.images import Photo
+from rcod.pixels.images import Photo, read
 from rcod.pixels.metadata import Strip
 from rcod.pixels.resample import fitted
 from rcod.using.restore import ColorFix, check_scale
@@ -84,6 +86,15 @@ class Options:
         """Height and width of a result."""
         sides = photo.pixels.shape[-2], photo.pixels.shape[-1]
         return fitted(sides, self.scale, self.width, self.height, self.max_side)
+
+    def mask(self) -> Tensor | None:
+        """The user's map of realism, (h, w) in [0, 1]."""
+        return None if self.realism_map is None else read(self.realism_map).pixels.mean(0)
+
+    def stripped(self, photo: Photo) -> Photo:
+        """A photo without the tags that shall not travel on."""
+        kept = photo.tags.without(self.strip)
+        return replace(photo, exif=kept.exif, xmp=kept.xmp, dpi=kept.dpi)
 
 
 @dataclass(frozen=True)
