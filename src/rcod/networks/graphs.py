@@ -51,8 +51,9 @@ class Enlarge(nn.Module):
 
     def forward(self, photo: Tensor) -> Tensor:
         """As `onestep.enlarge`, in one step."""
-        up = F.interpolate(photo, scale_factor=4.0, mode="bicubic", align_corners=False)
-        return up.clamp(0, 1)
+        height, width = photo.shape[-2:]
+        size = (4 * height, 4 * width)  # whole numbers stay whole in a graph; factors don't
+        return F.interpolate(photo, size, mode="bicubic", align_corners=False).clamp(0, 1)
 
 
 class Color(nn.Module):
