@@ -11,7 +11,7 @@ diffusers is imported where a network is made: whoever runs the tiny model needs
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, cast
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from rcod.errors import RcodError
 from rcod.networks.guide import Guide, block_of
 from rcod.networks.lora import Factors, Network, twin
+from rcod.networks.steady import settle
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -99,6 +100,16 @@ class StableBackbone(nn.Module):
         """Latent (B, 4, h, w) -> image (B, 3, 8 h, 8 w) float32, not clamped."""
         scaled = (z / self.vae.config["scaling_factor"]).to(self.vae.dtype)
         return self.vae.decode(scaled, return_dict=False)[0].float() / 2 + 0.5
+
+    def steadied(self, show: Callable[[Self], object]) -> Self:
+        """The backbone for tiles of one picture, whose autoencoder norms them all alike.
+
+        Args:
+            show: lets the backbone that it is given see probes of the picture.
+        """
+        unets = [cast("UNet2DConditionModel", unet) for unet in self.unets]
+        vae = settle(self.vae, lambda vae: show(type(self)([], vae, ())))
+        return type(self)(unets, vae, self.shares)
 
     def tuned(self, scores: Tensor) -> Self:
         """The backbone of one batch of photos, by its degradation scores (B, 2).

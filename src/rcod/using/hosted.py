@@ -20,6 +20,8 @@ from rcod.diffusion.dial import Dial, shares
 from rcod.errors import RcodError
 from rcod.networks.framing import frame, truncate
 from rcod.networks.onestep import OneStep
+from rcod.networks.stable import StableBackbone
+from rcod.networks.steady import probes
 from rcod.networks.systems import System
 from rcod.pixels.color import match_adain, match_wavelet
 from rcod.pixels.images import Photo
@@ -85,11 +87,8 @@ def look_at(
     with clock(seconds, "encode"):
         framed = frame(lr, system.framing, system.scale, system.least)
         rng = None if onestep.seed is None else seeded(onestep.seed)
-        side, factor = latent_side(tile), onestep.backbone.factor
-        z_up = tiled(
-            lambda up: tuned.encode(up, rng),
-            framed.up, side * factor, side // 3 * factor, scale=1 / factor,
-        )  # fmt: skip
+        assert isinstance(tuned.backbone, StableBackbone)
+        z_up = encode_tiled(tuned.backbone, framed.up, latent_side(tile), rng)
     with clock(seconds, "tokens"):
         tokens = tuned.prompt(framed.up)
     return Seen(framed.look, z_up, tokens, metric, seconds, tuned)
@@ -119,14 +118,15 @@ class HostedPass(Order):
     def level(self, t: int) -> Tensor:
         """The picture of one timestep, (1, 3, h, w) in [0, 1], as large as the enlarged photo."""
         timestep = torch.tensor([t], device=self.seen.z_up.device)
-        side, factor = latent_side(self.tile), self.onestep.backbone.factor
+        side, body = latent_side(self.tile), self.onestep.backbone
+        assert isinstance(body, StableBackbone)
         with clock(self.seconds, "predict"):
             z_sr = tiled(
                 lambda z: self.onestep.clean(z, timestep, self.seen.tokens),
                 self.seen.z_up, side, side // 3,
             )  # fmt: skip
         with clock(self.seconds, "decode"):
-            sr = tiled(self.onestep.backbone.decode, z_sr, side, side // 3, scale=factor)
+            sr = decode_tiled(body, z_sr, side)
             height, width = self.seen.up.shape[-2:]
             return sr[..., :height, :width].clamp(0, 1)
 
@@ -138,6 +138,30 @@ def latent_side(tile: int) -> int:
     room in 8 GB; when memory runs out the restorer halves its tile, and so this.
     """
     return max(24, 96 * tile // 512 // 8 * 8)
+
+
+def encode_tiled(
+    body: StableBackbone, up: Tensor, side: int, rng: torch.Generator | None = None
+) -> Tensor:
+    """The latent of an enlarged photo (1, 3, H, W), in tiles of at most `side` latent pixels."""
+    factor = body.factor
+    if max(up.shape[-2:]) > side * factor:
+        body = body.steadied(lambda one: one.encode(probes(up, side * factor, factor)))
+    return tiled(
+        lambda cut: body.encode(cut, rng), up, side * factor, lap(side) * factor, scale=1 / factor
+    )
+
+
+def decode_tiled(body: StableBackbone, z: Tensor, side: int) -> Tensor:
+    """The picture of a latent (1, 4, h, w), in tiles of at most `side` latent pixels."""
+    if max(z.shape[-2:]) > side:
+        body = body.steadied(lambda one: one.decode(probes(z, side)))
+    return tiled(body.decode, z, side, lap(side), scale=body.factor)
+
+
+def lap(side: int) -> int:
+    """Latent pixels that tiles of the autoencoder share; those of the UNet share a third."""
+    return min(16, side // 3)
 
 
 def keep_colors(sr: Tensor, look: Tensor, color: ColorFix, truncated: bool) -> Tensor:
