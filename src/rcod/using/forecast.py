@@ -8,6 +8,7 @@ that are no larger than it allows.
     budget -> the largest tile whose peak stays below it
 """
 
+import math
 import re
 import time
 from dataclasses import dataclass
@@ -17,11 +18,14 @@ import torch
 
 from rcod.errors import RcodError
 from rcod.pixels.images import DEEP, ENCODERS, Photo
+from rcod.pixels.tiling import Plan, plan
+from rcod.using.hosted import latent_side
 from rcod.using.passes import Grid, grid
 from rcod.using.restore import LEAST_TILE, Restorer
 
 PROCESS = 330e6  # bytes of Python, PyTorch and the tiny model, where they can't be asked for
-APPETITE = {4: (700, 350), 8: (0, 15_000)}  # bytes a LR pixel of a tile, and a byte of precision
+APPETITE = {4: (700, 350)}  # bytes a LR pixel of a tile, and a byte of precision
+HOSTED = (340_000, 100)  # bytes a latent pixel of a tile, and a pixel of the enlarged photo
 SAMPLE = 96  # LR pixels a side of the tile that is timed
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -59,6 +63,8 @@ def foresee(
         levels: results of this photo, or levels that its map blends.
         tile: greatest side of a tile, LR pixels.
     """
+    if restorer.system.base is not None:
+        return _foresee_hosted(restorer, photo, size, levels, tile)
     height, width = photo.pixels.shape[-2:]
     factor = restorer.onestep.backbone.factor
     where = grid((height, width), size, tile, restorer.system, factor)
@@ -76,6 +82,27 @@ def foresee(
     tile_bytes = (pixels + networks * precision) * where.largest + 12 * _result_share(where, size)
     peak = _process() + own + file + tile_bytes
     return Forecast(size, tile, where.tiles, where.tiles * levels, peak)
+
+
+def _foresee_hosted(
+    restorer: Restorer, photo: Photo, size: tuple[int, int], levels: int, tile: int
+) -> Forecast:
+    """The same for published systems: stage after stage over the whole enlarged photo."""
+    where, factor = _latent_tiles(restorer, photo, tile), restorer.onestep.backbone.factor
+    latents = (where.tops[-1] + where.height) * (where.lefts[-1] + where.width)
+    each, whole = HOSTED
+    tiles = len(where.corners)
+    peak = _process() + each * where.height * where.width + whole * latents * factor**2
+    return Forecast(size, tile, tiles, tiles * levels, peak + 17 * size[0] * size[1])
+
+
+def _latent_tiles(restorer: Restorer, photo: Photo, tile: int) -> Plan:
+    """How a published system cuts the latent of a photo for its UNet."""
+    system, factor = restorer.system, restorer.onestep.backbone.factor
+    sides = [system.scale * max(side, system.least) for side in photo.pixels.shape[-2:]]
+    height, width = (math.ceil(side / factor) for side in sides)
+    side = latent_side(tile)
+    return plan(height, width, side, side // 3)
 
 
 def keep_to(
@@ -99,6 +126,12 @@ def seconds_of(restorer: Restorer, photo: Photo, size: tuple[int, int], levels: 
     height, width = photo.pixels.shape[-2:]
     side = min(SAMPLE, height), min(SAMPLE, width)
     sample = Photo(photo.pixels[:, : side[0], : side[1]].contiguous())
+    if restorer.system.base is not None:
+        started = time.perf_counter()
+        restorer(sample, scale=float(restorer.system.scale))  # slow enough to need no second one
+        small, large = (_latent_tiles(restorer, one, restorer.tile) for one in (sample, photo))
+        areas = [len(one.corners) * one.height * one.width for one in (small, large)]
+        return (time.perf_counter() - started) * areas[1] / areas[0] * levels
     seen = restorer.look(sample, True)
     restorer.finish(sample, seen, 0.5, 4.0, "wavelet")  # the first call warms up
     started = time.perf_counter()
