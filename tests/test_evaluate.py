@@ -102,6 +102,16 @@ def test_changed_result_is_made_and_scored_anew(
     assert found.means("set", "bicubic")["psnr"] == pytest.approx(80)
 
 
+def test_scores_of_fewer_measures_are_not_taken_for_all(
+    dataset: Dataset, tmp_path: Path, in_process: list[str]
+):
+    for wanted in (("psnr",), ("psnr", "ssim")):
+        judge = Judge(wanted=wanted)
+        found = run([dataset], [parse("bicubic")], tmp_path / "out", judge)
+        assert tuple(found.means("set", "bicubic")) == wanted
+    assert len(in_process) == 1  # pictures don't depend on what is measured of them
+
+
 def test_set_without_truths_has_no_paired_scores(tmp_path: Path, in_process: list[str]):
     write(tmp_path / "a.png", Photo(torch.rand(3, 12, 12)))
     alone = Dataset("alone", (Pair("a", tmp_path / "a.png", None),))

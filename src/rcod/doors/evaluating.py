@@ -13,7 +13,13 @@ from typing import Annotated, Literal
 import typer
 
 from rcod.doors.terminal import plain_errors, say, say_aside
-from rcod.doors.upscaling import DeviceOption, DtypeOption, ModelOption
+from rcod.doors.upscaling import (
+    BaseOption,
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    VisionOption,
+)
 from rcod.errors import RcodError
 
 AidsOption = Annotated[
@@ -71,18 +77,24 @@ def evaluate(
     metrics: MetricOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    base: BaseOption = None,
+    vision: VisionOption = None,
 ) -> None:
     """Compare systems and levels on sets; goes on where it was stopped; ends in report.html."""
     with plain_errors():
+        import torch
+
+        from rcod.device import pick_dtype
         from rcod.judging.contenders import parse
         from rcod.judging.datasets import open_dataset, spread
         from rcod.judging.evaluate import run
         from rcod.judging.judge import Judge
         from rcod.judging.report import write_report
 
-        contenders = [parse(text) for text in system or ["tiny", "bicubic"]]
+        contenders = [parse(text, base, vision) for text in system or ["tiny", "bicubic"]]
         datasets = [spread(open_dataset(text, data), limit) for text in sets]
-        judge = Judge.load(aids, wanted=_names(metrics))
+        fast = pick_dtype("auto", torch.device("cpu"))  # of lpips-hed; the protocol names it
+        judge = Judge.load(aids, fast, _names(metrics))
         found = run(datasets, contenders, out, judge, device, dtype, _aside)
         page = write_report(found, out)
         for line in found.table():

@@ -1,7 +1,8 @@
 """Who competes? One line of text for each.
 
 bicubic; dir:NAME=FOLDER, somebody's results; tiny@0.3,auto, models of ours at any places of
-the dial; [NAME=]FILE, an ncnn network (.param) or one that spandrel reads.
+the dial; [NAME=]FILE, a published system that was converted, an ncnn network (.param), or one
+that spandrel reads.
 
     text -> parse -> Contender: a name, what it is made of, and what its results are called
 """
@@ -12,11 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+
 from rcod import __version__
 from rcod.diffusion.grouping import LEVELS
 from rcod.errors import RcodError
 from rcod.networks.checkpoint import KEY, find_weights
-from rcod.networks.systems import SYSTEMS
+from rcod.networks.systems import SYSTEMS, System
 from rcod.pixels.aids import digest
 
 Kind = Literal["bicubic", "dir", "ncnn", "spandrel", "rcod"]
@@ -31,12 +35,20 @@ class Contender:
     name: str
     kind: Kind
     path: str = ""
-    levels: tuple[str, ...] = ()  # of a model of ours: level, auto, or a number
+    levels: tuple[str, ...] = ()  # of a model with a dial: level, auto, or a number
+    base: str | None = None  # what a published system stands on
+    vision: str | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
         """What its results are called: NAME, or NAME@LEVEL."""
-        return tuple(f"{self.name}@{level}" for level in self.levels) or (self.name,)
+        return tuple(self.dials)
+
+    @property
+    def dials(self) -> dict[str, str]:
+        """Place of the dial of every label; `auto` is what a system without a dial gives."""
+        named = {f"{self.name}@{level}": level for level in self.levels}
+        return named or {self.name: "auto"}
 
     def weights(self) -> dict[str, str]:
         """SHA-256 of the files it is made of."""
@@ -47,11 +59,18 @@ class Contender:
     def identity(self) -> str:
         """One word that changes when its results may: what it is made of, and our version."""
         parts = [self.kind, __version__, *self.weights().values()]
+        parts += [part for part in (self.base, self.vision) if part is not None]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def parse(text: str) -> Contender:
-    """Understand a contender: bicubic, dir:NAME=PATH, tiny@0.3,auto, or [NAME=]FILE[@...]."""
+def parse(text: str, base: str | None = None, vision: str | None = None) -> Contender:
+    """Understand a contender: bicubic, dir:NAME=PATH, tiny@0.3,auto, or [NAME=]FILE[@...].
+
+    Args:
+        text: as typed.
+        base: what published systems stand on: a folder or hub id.
+        vision: likewise, the image tower of those with visual prompts.
+    """
     if text == "bicubic":
         return Contender("bicubic", "bicubic")
     if text.startswith("dir:"):
@@ -75,8 +94,28 @@ def parse(text: str) -> Contender:
     kind = _kind(file)
     if tail and kind != "rcod":
         raise RcodError(f"only models of rcod have a dial, and {path} is none; leave {tail} out")
-    levels = _levels(tail) if kind == "rcod" else ()
-    return Contender(_checked(name or file.stem), kind, path, levels)
+    name = _checked(name or file.stem)
+    if kind != "rcod":
+        return Contender(name, kind, path)
+    row = _row(file)
+    if row.timestep is not None:
+        if tail:
+            raise RcodError(f"{row.name} has one setting and no dial; leave {tail} out")
+        return Contender(name, kind, path, base=base)
+    levels = _levels(tail)
+    if row.base is None:
+        return Contender(name, kind, path, levels)
+    levels = levels if tail or row.metric else tuple(LEVELS)
+    return Contender(name, kind, path, levels, base, vision)
+
+
+def _row(file: Path) -> System:
+    """The row in the header of a file of ours."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return System.model_validate_json((opened.metadata() or {})[KEY])
+    except (SafetensorError, ValidationError, KeyError) as error:
+        raise RcodError(f"{file} must be safetensors written by rcod, got: {error}") from None
 
 
 def parse_peer(text: str) -> Contender:
@@ -99,7 +138,8 @@ def _kind(file: Path) -> Kind:
             raise RcodError(f"{file} needs {file.with_suffix('.bin').name} beside it")
         return "ncnn"
     if file.suffix == ".safetensors":
-        head = file.open("rb").read(1 << 20)
+        with file.open("rb") as opened:
+            head = opened.read(1 << 20)
         return "rcod" if f'"{KEY}"'.encode() in head else "spandrel"
     if file.suffix in (".pth", ".pt", ".ckpt"):
         return "spandrel"

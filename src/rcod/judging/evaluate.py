@@ -128,7 +128,7 @@ def run(
     protocol = judge.protocol() | {
         "device": device,
         "dtype": dtype,
-        "colour fix": "wavelet for models of rcod; none for the others",
+        "colour fix": "each model's own (tiny: wavelet); none for the others",
         "systems": {one.name: {"kind": one.kind, **one.weights()} for one in contenders},
         "sets": {one.name: len(one.pairs) for one in datasets},
     }

@@ -180,6 +180,7 @@ class Judge:
             "threads": torch.get_num_threads(),
             "precision": dtype.removeprefix("torch."),
             **RULES,
+            "measures": ", ".join(self.able),
             "weights": self.weights,
             "missing": self.missing,
         }

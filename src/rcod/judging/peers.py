@@ -22,9 +22,10 @@ from torch import Tensor
 from rcod.errors import RcodError
 from rcod.judging.contenders import EVERY, Contender
 from rcod.judging.datasets import SCALE, pixels
+from rcod.networks.assembly import Parts
 from rcod.networks.onestep import enlarge
 from rcod.pixels.images import Photo, write
-from rcod.using.restore import Realism, Restorer
+from rcod.using.restore import Dial, Restorer
 
 
 class Work(TypedDict):
@@ -112,7 +113,8 @@ def perform(
     """
     with torch.inference_mode():
         if contender.kind == "rcod":
-            restorer = Restorer.load(contender.path, device, dtype)
+            parts = Parts(base=contender.base, vision=contender.vision)
+            restorer = Restorer.load(contender.path, device, dtype, parts)
             yield from _levels_of(restorer, contender, jobs)
             return
         make = maker(contender)
@@ -144,11 +146,11 @@ def _levels_of(
 ) -> Iterator[Work]:
     """A model of ours: every photo is looked at once for all levels."""
     for picture, source, targets in jobs:
-        levels = [level for level in contender.levels if f"{contender.name}@{level}" in targets]
-        dials: list[Realism] = [_dial(level) for level in levels]
-        results = restorer.levels(pixels(Path(source)), dials, scale=float(SCALE))
-        for level, result in zip(levels, results, strict=True):
-            label = f"{contender.name}@{level}"
+        asked = {label: dial for label, dial in contender.dials.items() if label in targets}
+        dials: list[Dial] = [_dial(level) for level in asked.values()]
+        color = restorer.system.color
+        results = restorer.levels(pixels(Path(source)), dials, float(SCALE), color)
+        for label, result in zip(asked, results, strict=True):
             _keep(Path(targets[label]), result.photo.pixels)
             yield Work(
                 label=label,
@@ -160,7 +162,7 @@ def _levels_of(
             )
 
 
-def _dial(level: str) -> Realism:
+def _dial(level: str) -> Dial:
     """A level's name, or its number."""
     if level in EVERY:
         return level  # pyright: ignore[reportReturnType]
