@@ -18,7 +18,7 @@ from test_golden_systems import loaded
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rcod.networks.lora import Network, twin
+from rcod.networks.lora import twin
 
 pytest.importorskip("diffusers", reason="not checked here: pip install 'rcod[sd]'")
 
@@ -51,7 +51,7 @@ class MeetingNorm(nn.Module):
         return normed * self.norm.weight.view(shape) + self.norm.bias.view(shape)
 
 
-def in_step(network: Network, tiles: Sequence[Tensor]) -> list[Tensor]:
+def in_step(network: nn.Module, tiles: Sequence[Tensor]) -> list[Tensor]:
     """Run a network on tiles whose norms meet."""
     places, mine = Barrier(len(tiles), timeout=60), local()
     meeting = twin(network, {})
@@ -117,6 +117,7 @@ def test_the_originals_autoencoder_in_tiles_comes_out():
     numbers = golden(NAME)
     onestep = loaded("osediff", (("merge", False), ("prompt", "")))
     vae = onestep.backbone.vae
+    assert vae.quant_conv is not None and vae.post_quant_conv is not None
     up = torch.from_numpy(numbers["cond_uint8"]).movedim(-1, 0)[None] / 255
     with torch.inference_mode():
         whole = onestep.encode(up)

@@ -219,7 +219,7 @@ def invent(system: System, dtype: torch.dtype) -> OneStep[StableBackbone]:
     estimator = None
     if system.adapters == "guided":
         estimator = fill(DegradationEstimator(system.metric), torch.float32)
-        parts: tuple[tuple[Part, Network, int], ...] = (
+        parts: tuple[tuple[Part, nn.Module, int], ...] = (
             ("unet", unet, UNET_BLOCKS),
             ("vae", vae, VAE_BLOCKS),
         )
