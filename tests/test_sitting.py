@@ -6,8 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
+from rcod.diffusion.grouping import GroupSettings
 from rcod.errors import RcodError
 from rcod.pixels.images import Photo, from_pil
+from rcod.using import sitting as sitting_module
+from rcod.using.between import GREY_LEVEL, NODES, shares_of, told
 from rcod.using.restore import Realism, Restorer
 from rcod.using.sitting import (
     Place,
@@ -44,6 +47,39 @@ def test_every_place_equals_the_restorers_own(restorer: Restorer, photo: Photo):
         assert (mine.level, mine.realism, mine.timestep, mine.metric, mine.auto) == (
             own.level, own.realism, own.timestep, own.metric, own.auto,
         )  # fmt: skip
+
+
+def test_places_between_the_nodes_are_told_to_a_grey_level(restorer: Restorer):
+    photo = from_pil(Image.open(EXAMPLE).crop((10, 10, 90, 80)))
+    sitting = Sitting(restorer, photo)
+    assert not sitting.view(Place(0.3)).told  # no node is kept yet
+    for node in NODES:
+        assert not sitting.view(Place(node)).told
+    for place in (0.06, 0.4, 0.87):
+        view, own = sitting.view(Place(place)), restorer(photo, place)
+        assert view.told and not sitting.has(Place(place))
+        apart = (view.result.photo.pixels - own.photo.pixels).abs()
+        assert float(apart.max()) < 2 * GREY_LEVEL and float(apart.mean()) < 0.1 * GREY_LEVEL
+        assert (view.result.level, view.result.timestep) == (own.level, own.timestep)
+        assert torch.equal(sitting.result(Place(place)).photo.pixels, own.photo.pixels)
+    assert not sitting.view(Place(0.3, 2.0)).told
+
+
+def test_what_is_not_smooth_is_not_told(restorer: Restorer, photo: Photo, monkeypatch):
+    monkeypatch.setattr(sitting_module, "is_smooth", lambda *given: False)
+    sitting = Sitting(restorer, photo)
+    for node in NODES:
+        sitting.result(Place(node))
+    assert not sitting.view(Place(0.3)).told
+
+
+def test_shares_add_up_and_a_node_is_itself():
+    groups = GroupSettings()
+    for place in (0.0, 0.1, 0.33, 0.9):
+        assert sum(shares_of(place, groups)) == pytest.approx(1)
+    assert shares_of(0.25, groups) == pytest.approx([0, 1, 0, 0, 0])
+    ramps = [torch.full((3, 1, 1), 0.1 + 0.8 * node**4) for node in NODES]  # a quartic is exact
+    assert float(told(ramps, shares_of(0.6, groups))[0]) == pytest.approx(0.1 + 0.8 * 0.6**4)
 
 
 def test_a_photo_is_looked_at_once_and_a_place_computed_once(

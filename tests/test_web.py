@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
@@ -20,9 +21,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from starlette.types import Receive, Scope, Send
 
+from rcod.diffusion.grouping import timestep_of_realism
 from rcod.doors import web
 from rcod.doors.guard import Refusal
+from rcod.pixels.decode import EXTRAS
 from rcod.pixels.images import Photo, read, write
+from rcod.using.between import NODES
 from rcod.using.restore import Restorer
 from rcod.using.sitting import Sitting
 
@@ -155,6 +159,14 @@ def test_routes_of_an_open_photo(server: Running, restorer: Restorer, tmp_path: 
         told = client.post("/page/photos", files=files).json()
         assert (told["width"], told["height"], told["alpha"]) == (30, 24, True)
         photo = f"/page/photos/{told['id']}"
+        for node in NODES:
+            assert client.get(f"{photo}/result?realism={node}").headers["x-rcod-told"] == "false"
+        between = client.get(f"{photo}/result?realism=0.3")
+        t = timestep_of_realism(0.3, restorer.system.groups)
+        assert between.headers["x-rcod-timestep"] == str(t)
+        assert (
+            client.get(f"{photo}/result?realism=0.3&format=png").headers["x-rcod-told"] == "false"
+        )
         shown = client.get(f"{photo}/result?realism=0.5")
         assert shown.headers["content-type"] == "image/png"
         assert shown.headers["x-rcod-level"] == "neutral"
@@ -225,6 +237,13 @@ def test_who_opens_a_connection_and_says_nothing_is_hung_up_on(monkeypatch: pyte
 def test_examples_of_the_page_are_those_of_the_project():
     for path in sorted((ROOT / "examples").glob("*.jpg")):
         assert (web.PAGE / path.name).read_bytes() == path.read_bytes()
+
+
+def test_the_page_names_formats_whose_extras_are_there(server: Running):
+    told = httpx.get(f"{server.url}/page/about").json()["formats"]
+    for kind, (_, module) in EXTRAS.items():
+        assert (kind in told) == (find_spec(module) is not None)
+    assert "TIFF" in told
 
 
 def test_page_asks_no_other_host():

@@ -16,6 +16,7 @@ from asyncio import TimerHandle, Transport
 from collections import OrderedDict
 from collections.abc import Callable
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -30,9 +31,18 @@ from rcod.doors.guard import COOKIE, LOOPBACK, Guard, Limits, Refusal
 from rcod.doors.server import Format, ImageField, create_app
 from rcod.doors.service import MEDIA, PHOTO_SHARE, Service, facts, read_dial, timings
 from rcod.errors import RcodError
+from rcod.pixels.decode import EXTRAS
 from rcod.pixels.images import Photo
-from rcod.using.restore import Restorer, Result
-from rcod.using.sitting import Place, Sitting, check_format, draw_invention, encode, encode_png
+from rcod.using.restore import Restorer
+from rcod.using.sitting import (
+    Place,
+    Sitting,
+    View,
+    check_format,
+    draw_invention,
+    encode,
+    encode_png,
+)
 
 IDLE = 1200.0  # seconds after which a photo that nobody asks about is put away
 HELD = 2_000_000_000  # bytes that open photos hold together; the latest is held in any case
@@ -51,7 +61,7 @@ class Sittings:
         self._held = held
         self._idle = idle
         self._open: OrderedDict[str, tuple[Sitting, float]] = OrderedDict()
-        self.tickets: dict[str, Ticket[bytes] | Ticket[tuple[Result, bytes]]] = {}
+        self.tickets: dict[str, Ticket[bytes] | Ticket[tuple[View, bytes]]] = {}
 
     def add(self, sitting: Sitting) -> str:
         """Keep a photo, put older ones away where memory asks for it, and give its name."""
@@ -105,7 +115,8 @@ def add_page(app: FastAPI, service: Service, sittings: Sittings) -> None:
             "megabytes": service.limits.body // 10**6,
             "minutes": round(IDLE / 60),
             "edges": system.groups.edges,
-            "formats": READABLE,
+            "formats": READABLE
+            + tuple(kind for kind, (_, module) in EXTRAS.items() if find_spec(module) is not None),
         }
 
     @app.get("/docs", include_in_schema=False)
@@ -144,13 +155,20 @@ def _photos(service: Service, sittings: Sittings) -> APIRouter:
         shown = format or shown_as(sitting.photo)
         check_format(sitting.photo, scale, shown)
 
-        def work(ticket: Ticket[tuple[Result, bytes]]) -> tuple[Result, bytes]:
-            found = sitting.result(place, ticket.step)
-            return found, encode(found.photo, shown)
+        def work(ticket: Ticket[tuple[View, bytes]]) -> tuple[View, bytes]:
+            if format is None:
+                found = sitting.view(place, ticket.step)
+            else:  # a file is always the network's own
+                found = View(sitting.result(place, ticket.step), False)
+            return found, encode(found.result.photo, shown)
 
         ticket = sittings.tickets[name] = service.engine.submit(work)
         found, content = await service.wait_for(request, ticket)
-        headers = {**facts(found), "server-timing": timings(found, ticket.waited)}
+        headers = {
+            **facts(found.result),
+            "x-rcod-told": str(found.told).lower(),
+            "server-timing": timings(found.result, ticket.waited),
+        }
         return Response(content, media_type=MEDIA[shown], headers=headers)
 
     @router.delete("/{name}", status_code=204)

@@ -2,16 +2,18 @@
 
 A sitting looks at a photo once and keeps what it saw, and the results of the places that
 were asked for, so that a turn of the dial costs one UNet call and a place visited before
-costs nothing. Every result is the same, byte for byte, as the restorer's own.
+costs nothing. Every result is the same, byte for byte, as the restorer's own. What is shown
+while the dial turns is told from the results of five places, once those are kept.
 
     photo -> look (once) -> Seen --.
-                                    >-> result(place) -> kept by timestep
+                                    >-> result(place) -> kept by timestep -> view(place)
     the dial ----------------------'        '-> invention: where it departs from fidelity
 """
 
 import io
 import math
 import tempfile
+import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,16 +24,17 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from rcod.diffusion.grouping import LEVELS
+from rcod.diffusion.grouping import LEVELS, realism_of_timestep, timestep_of_realism
 from rcod.errors import RcodError
 from rcod.pixels.color import match_wavelet
 from rcod.pixels.images import Photo, check_writable, read, write
 from rcod.pixels.resample import resize
+from rcod.using.between import NODES, is_smooth, shares_of, told
 from rcod.using.passes import ColorFix, Seen, Watch, finished
 from rcod.using.restore import Realism, Restorer, Result, check_realism, check_scale, target_size
 from rcod.using.sheet import ALL, draw_sheet
 
-KEEP = 256_000_000  # bytes of results that a sitting keeps; the latest is kept in any case
+KEEP = 512_000_000  # bytes of results that a sitting keeps; the latest is kept in any case
 LUMA = (0.299, 0.587, 0.114)  # BT.601
 NEAR = 9  # pixels a side of the window over which the map averages
 FULL = 8 / 255  # mean departure within the window that the overlay shows at full strength
@@ -40,6 +43,13 @@ FAINT, STRONG = (255, 176, 32), (255, 32, 110)  # the overlay's colours
 
 
 Key = tuple[float | None, float, ColorFix]
+
+
+class View(NamedTuple):
+    """What is shown of a place."""
+
+    result: Result
+    told: bool  # from the results of other places, at most a grey level away from the network's
 
 
 class Invention(NamedTuple):
@@ -74,6 +84,7 @@ class Sitting:
         self._keep = keep
         self._seen: Seen | None = None
         self._auto: float | None = None  # the place that auto chose
+        self._smooth: bool | None = None  # whether places tell of those between them
         self._results: OrderedDict[Key, Result] = OrderedDict()
 
     @property
@@ -103,6 +114,42 @@ class Sitting:
         auto = place.realism == "auto" and self._seen.metric is not None
         return replace(result, auto=auto, metric=self._seen.metric if auto else None)
 
+    @torch.inference_mode()
+    def view(self, place: Place, watch: Watch = lambda done: None) -> View:
+        """What to show of a place: its result, or what five others tell of it."""
+        number, nodes = self._key(place)[0], self._nodes(place)
+        if number is None or self.has(place) or len(nodes) < len(NODES) or not self._is_smooth():
+            result = self.result(place, watch)
+            if len(self._nodes(place)) == len(NODES):
+                self._is_smooth()  # before a turn of the dial waits for it
+            return View(result, False)
+        started = time.perf_counter()
+        for node in NODES:
+            self._results.move_to_end((node, place.scale, place.color))
+        groups = self._restorer.system.groups
+        t = timestep_of_realism(number, groups)
+        pixels = told([node.photo.pixels for node in nodes], shares_of(number, groups))
+        dial = realism_of_timestep(t, groups)
+        return View(
+            replace(
+                nodes[0], photo=replace(nodes[0].photo, pixels=pixels), level=f"{dial:.3g}",
+                realism=dial, timestep=t, metric=None, auto=False,
+                seconds={"told": time.perf_counter() - started},
+            ),
+            True,
+        )  # fmt: skip
+
+    def _nodes(self, place: Place) -> list[Result]:
+        """The results of the nodes that are kept, at this size and in these colours."""
+        kept = [self._results.get((node, place.scale, place.color)) for node in NODES]
+        return [result for result in kept if result is not None]
+
+    def _is_smooth(self) -> bool:
+        """Whether the network's results change so smoothly that some tell of others; asked once."""
+        if self._smooth is None and self._seen is not None:
+            self._smooth = is_smooth(self._restorer, self.photo, self._seen)
+        return bool(self._smooth)
+
     def has(self, place: Place) -> bool:
         """Whether this place costs no UNet call."""
         return self._key(place) in self._results
@@ -111,7 +158,7 @@ class Sitting:
     def invention(self, place: Place) -> Invention:
         """Where and how much a place departs from fidelity."""
         kept = self.result(replace(place, realism="fidelity")).photo.pixels
-        return measure_invention(self.result(place).photo.pixels, kept)
+        return measure_invention(self.view(place).result.photo.pixels, kept)
 
     def sheet(self, name: str, scale: float = 4.0, color: ColorFix = "wavelet") -> Image.Image:
         """The contact sheet of all levels."""
