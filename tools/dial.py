@@ -3,9 +3,11 @@
     python tools/dial.py
 
 Drives the real page in headless Chromium, with a square photo for each result size, and prints
-medians in milliseconds: until a turn shows on the screen, and until the exact picture does.
+medians in milliseconds: until a turn shows on the screen, and until the picture that stays does;
+and how many of the turns the server told from other places instead of running the network.
 Chromium draws in software here, on the same cores as the server. Then prints how far the blends
-are from the exact pictures, in 8-bit steps, beside the whole way from fidelity to realism.
+and what is told are from the exact pictures, in 8-bit steps, for every example, beside the whole
+way from fidelity to realism.
 """
 
 import json
@@ -18,6 +20,7 @@ import torch
 from PIL import Image
 
 from rcod.pixels.images import read
+from rcod.using.between import NODES
 from rcod.using.restore import Restorer
 from rcod.using.sitting import Place, Sitting
 
@@ -28,7 +31,7 @@ from browser import Chrome, chromium, wait_for  # noqa: E402
 from running import start  # noqa: E402
 
 SIZES = (512, 2048)  # pixels a side of the result
-TURNS = [0.03 + 0.09 * i for i in range(11)]  # none of them a level
+TURNS = [0.04 + 0.09 * i for i in range(11)]  # none of them a level
 TURN = "const d = document.getElementById('dial'); d.value = arguments[0];" \
        "d.dispatchEvent(new Event('input'));"  # fmt: skip
 TIMES = "return performance.getEntriesByName(arguments[0]).map(entry => entry.duration);"
@@ -43,7 +46,8 @@ def main() -> None:
                 print(json.dumps(measure(page, server.url, Path(folder), size)))
     finally:
         server.end()
-    print(json.dumps(compare()))
+    for example in sorted((ROOT / "examples").glob("*.jpg")):
+        print(json.dumps(compare(example)))
 
 
 def measure(page: Chrome, url: str, folder: Path, size: int) -> dict[str, float | int]:
@@ -54,38 +58,48 @@ def measure(page: Chrome, url: str, folder: Path, size: int) -> dict[str, float 
     page.find_element("id", "pick").send_keys(str(folder / f"{size}.png"))
     wait_for(page, "document.body.dataset.ahead === 'true'", 120)
     page.execute_script("performance.clearMeasures()")
+    told = 0
     for turn in TURNS:
         page.execute_script(TURN, str(turn))
         wait_for(page, "document.body.dataset.state === 'exact'", 60)
+        told += "grey level" in page.find_element("id", "status").text
     shown, exact = (page.execute_script(TIMES, f"rcod {kind}") for kind in ("blend", "exact"))
     return {
         "result": size,
         "turns": len(TURNS),
         "answered_ms": round(median(shown), 1),
-        "exact_ms": round(median(exact), 1),
+        "settled_ms": round(median(exact), 1),
+        "told": told,
     }
 
 
-def compare() -> dict[str, float]:
-    """Blend two levels as the page does, and look how far that is from the exact picture."""
-    sitting = Sitting(Restorer.load("tiny"), read(ROOT / "examples" / "otter.jpg"))
+def compare(example: Path) -> dict[str, float | str | bool]:
+    """Blend levels as the page does, tell places as the server does, and look how far both are."""
+    photo = read(example)
+    sitting = Sitting(Restorer.load("tiny"), photo)
 
     def pixels(place: float) -> torch.Tensor:
         return 255 * sitting.result(Place(place)).photo.pixels
 
-    means: list[float] = []
-    largest = 0.0
+    nodes = {node: pixels(node) for node in NODES}
+    told = {turn: sitting.view(Place(turn)) for turn in TURNS}
+    errors: dict[str, list[torch.Tensor]] = {"blend": [], "told": []}
     for turn in TURNS:
-        below = 0.5 * (turn // 0.5)
-        blend = torch.lerp(pixels(below), pixels(below + 0.5), (turn - below) / 0.5)
-        error = (blend - pixels(turn)).abs()
-        means.append(float(error.mean()))
-        largest = max(largest, float(error.max()))
-    return {
-        "blend_error_mean": round(median(means), 3),
-        "blend_error_largest": round(largest, 1),
-        "fidelity_to_realism_mean": round(float((pixels(1.0) - pixels(0.0)).abs().mean()), 3),
-    }
+        own, below = pixels(turn), 0.25 * (turn // 0.25)
+        blend = torch.lerp(nodes[below], nodes[below + 0.25], (turn - below) / 0.25)
+        errors["blend"].append((blend - own).abs())
+        errors["told"].append((255 * told[turn].result.photo.pixels - own).abs())
+    found: dict[str, float | str | bool] = {
+        "example": example.stem, "told": all(view.told for view in told.values())
+    }  # fmt: skip
+    for name, ones in errors.items():
+        found |= {
+            f"{name}_mean": round(max(float(one.mean()) for one in ones), 3),
+            f"{name}_largest": round(max(float(one.max()) for one in ones), 2),
+            f"{name}_further_than_1": max(float((one > 1).float().mean()) for one in ones),
+        }
+    whole = float((nodes[1.0] - nodes[0.0]).abs().mean())
+    return found | {"fidelity_to_realism_mean": round(whole, 3)}
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ file that takes over 10 s, no memory over 3 GB, one sentence naming the file for
 compares the results with those of an unbroken run, byte for byte.
 """
 
+import importlib
+import importlib.util
 import io
 import json
 import os
@@ -26,8 +28,14 @@ from PIL import Image
 
 import rcod
 
+ROOT = Path(__file__).parents[1]
 SOURCE = Path(rcod.__file__).parents[1]
-KINDS = ("png", "jpg", "webp", "tif", "bmp", "gif", "avif", "jp2", "tga", "ppm")
+sys.path.insert(0, str(ROOT / "tests"))
+
+from test_floats import picture, tiff  # noqa: E402
+
+KINDS = ("png", "jpg", "webp", "tif", "bmp", "gif", "avif", "jp2", "tga", "ppm", "heic", "jxl",
+         "ink.jpg", "lzw.tif", "float.tif", "deep.png")  # fmt: skip
 
 
 def main() -> None:
@@ -91,16 +99,29 @@ def mutants(rng: random.Random) -> Iterator[tuple[str, bytes]]:
 
 def whole(kind: str) -> bytes:
     """A small picture of some kind, with tags."""
+    if kind == "heic":
+        return (ROOT / "tests" / "two.heic").read_bytes()
+    if kind == "float.tif":
+        return tiff(picture(4).astype(np.float32), compression=8, predictor=3, tile=16)
+    if kind == "jxl" and importlib.util.find_spec("pillow_jxl") is not None:
+        importlib.import_module("pillow_jxl")  # registers the format
     values = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8)
     image = Image.fromarray(values)
     exif = Image.Exif()
     exif[0x010F], exif[0x0112] = "Maker", 6
+    suffix = kind.rpartition(".")[2]
     options: dict[str, object] = (
-        {"exif": exif} if kind not in ("bmp", "gif", "tga", "ppm", "jp2") else {}
+        {"exif": exif} if suffix not in ("bmp", "gif", "tga", "ppm", "jp2", "jxl") else {}
     )
     if kind == "gif":
         options = {"save_all": True, "append_images": [image.rotate(90)]}
-    encoder = {"jpg": "JPEG", "tif": "TIFF", "jp2": "JPEG2000"}.get(kind, kind)
+    if kind == "lzw.tif":
+        options = {"compression": "tiff_lzw", "save_all": True, "append_images": [image]}
+    if kind == "deep.png":
+        image = Image.fromarray(values[..., 0].astype(np.uint16) * 257)
+    if kind == "ink.jpg":
+        image = image.convert("CMYK")
+    encoder = {"jpg": "JPEG", "tif": "TIFF", "jp2": "JPEG2000"}.get(suffix, suffix)
     image.save(file := io.BytesIO(), encoder, **options)
     return file.getvalue()
 

@@ -3,7 +3,8 @@
     python tools/large.py examples/otter.jpg 4 16 64
 
 Enlarges the photo, stretched so that the result has so many megapixels, by the command line in a
-process of its own, and prints its peak memory and seconds, start of the process included.
+process of its own, and prints its peak memory and seconds: with the start of the process, and
+without it, less the seconds of the same command for a photo of 16 x 16.
 """
 
 import json
@@ -25,11 +26,16 @@ def main() -> None:
     """Print one line a size."""
     given, sizes = Path(sys.argv[1]), [float(size) for size in sys.argv[2:]] or [4.0, 16.0, 64.0]
     first: dict[str, float] = {}
+    start = min(measure(given, 64 * 64 / 2**20)["seconds"] for _ in range(3))
     for megapixels in sizes:
         found = measure(given, megapixels)
         first = first or found
         grown = (found["peak_mb"] - first["peak_mb"]) * 1e6
         room = 1.2 * 3 * (found["pixels"] - first["pixels"])  # the picture and a fifth
+        found["start"] = start
+        found["seconds_per_megapixel_after_start"] = round(
+            (found["seconds"] - start) / found["megapixels"], 3
+        )
         found["grown_by"] = round(grown / room, 3) if room else 0.0
         print(json.dumps(found))
 
@@ -52,7 +58,7 @@ def measure(given: Path, megapixels: float) -> dict[str, float]:
             sys.exit(f"the command failed with {process.returncode}")
     peak = used.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e6 / 1024)
     return {
-        "megapixels": round(16 * side * side / 2**20, 2), "pixels": 16 * side * side,
+        "megapixels": round(16 * side * side / 2**20, 4), "pixels": 16 * side * side,
         "peak_mb": round(peak, 1), "seconds": round(seconds, 2),
         "seconds_per_megapixel": round(seconds / (16 * side * side / 2**20), 3),
     }  # fmt: skip
