@@ -86,7 +86,10 @@ def create_app(service: Service) -> FastAPI:
     async def healthz() -> dict[str, str]:
         return {"status": "ok", "version": __version__}
 
-    @app.get("/metrics", summary="Counts and times for Prometheus", responses={401: ERRORS[401]})
+    @app.get(
+        "/metrics", summary="Counts and times for Prometheus", responses={401: ERRORS[401]},
+        response_class=PlainTextResponse,
+    )  # fmt: skip
     async def metrics() -> PlainTextResponse:
         return PlainTextResponse(
             service.meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8"
