@@ -10,6 +10,7 @@ tiled one by one, since these networks look far: tiles of the photo would show.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from rcod.device import seeded
 from rcod.diffusion.dial import Dial, shares
 from rcod.errors import RcodError
+from rcod.networks.backbone import Backbone
 from rcod.networks.framing import frame, truncate
 from rcod.networks.onestep import OneStep
 from rcod.networks.stable import StableBackbone
@@ -87,7 +89,6 @@ def look_at(
     with clock(seconds, "encode"):
         framed = frame(lr, system.framing, system.scale, system.least)
         rng = None if onestep.seed is None else seeded(onestep.seed)
-        assert isinstance(tuned.backbone, StableBackbone)
         z_up = encode_tiled(tuned.backbone, framed.up, latent_side(tile), rng)
     with clock(seconds, "tokens"):
         tokens = tuned.prompt(framed.up)
@@ -119,7 +120,6 @@ class HostedPass(Order):
         """The picture of one timestep, (1, 3, h, w) in [0, 1], as large as the enlarged photo."""
         timestep = torch.tensor([t], device=self.seen.z_up.device)
         side, body = latent_side(self.tile), self.onestep.backbone
-        assert isinstance(body, StableBackbone)
         with clock(self.seconds, "predict"):
             z_sr = tiled(
                 lambda z: self.onestep.clean(z, timestep, self.seen.tokens),
@@ -141,20 +141,21 @@ def latent_side(tile: int) -> int:
 
 
 def encode_tiled(
-    body: StableBackbone, up: Tensor, side: int, rng: torch.Generator | None = None
+    body: Backbone, up: Tensor, side: int, rng: torch.Generator | None = None
 ) -> Tensor:
     """The latent of an enlarged photo (1, 3, H, W), in tiles of at most `side` latent pixels."""
     factor = body.factor
-    if max(up.shape[-2:]) > side * factor:
-        body = body.steadied(lambda one: one.encode(probes(up, side * factor, factor)))
-    return tiled(
-        lambda cut: body.encode(cut, rng), up, side * factor, lap(side) * factor, scale=1 / factor
-    )
+    encode = body.encode
+    if isinstance(body, StableBackbone):  # graphs of other programs keep their norms
+        if max(up.shape[-2:]) > side * factor:
+            body = body.steadied(lambda one: one.encode(probes(up, side * factor, factor)))
+        encode = partial(body.encode, rng=rng)
+    return tiled(encode, up, side * factor, lap(side) * factor, scale=1 / factor)
 
 
-def decode_tiled(body: StableBackbone, z: Tensor, side: int) -> Tensor:
+def decode_tiled(body: Backbone, z: Tensor, side: int) -> Tensor:
     """The picture of a latent (1, 4, h, w), in tiles of at most `side` latent pixels."""
-    if max(z.shape[-2:]) > side:
+    if isinstance(body, StableBackbone) and max(z.shape[-2:]) > side:
         body = body.steadied(lambda one: one.decode(probes(z, side)))
     return tiled(body.decode, z, side, lap(side), scale=body.factor)
 
