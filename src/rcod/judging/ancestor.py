@@ -70,9 +70,7 @@ def measure_ancestor(side: int = 128, dtype: str = "bfloat16", repeats: int = 1)
 def measure(side: int, dtype: str, repeats: int) -> Cost:
     """Measure it in this process."""
     precision = torch.bfloat16 if dtype == "bfloat16" else torch.float32
-    unet, vae = (
-        _adapted(config, part, precision) for config, part in ((UNET, "unet"), (VAE, "vae"))
-    )
+    unet, vae = _adapted(UNET, "unet", precision), _adapted(VAE, "vae", precision)
     tower = _text_tower(precision)
     lr = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     calls: list[dict[str, float]] = []

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rcod.diffusion.schedule import restore_clean
+from rcod.diffusion.schedule import CleanLatent, restore_clean
 from rcod.errors import RcodError
 from rcod.networks.backbone import TinyBackbone
 from rcod.networks.onestep import OneStep
 from rcod.networks.prompts import SIDE, FixedPrompt, VisualPrompt
 from rcod.networks.stable import StableBackbone
 from rcod.networks.swift import SwiftBackbone, mirrored, returned
-from rcod.pixels.color import cascade, match_adain
+from rcod.pixels.color import LEVELS, match_adain
 
 HEIGHT, WIDTH = 32, 24  # latents that a graph is traced with; unlike, so that none stands for both
 
@@ -68,8 +68,17 @@ class Color(nn.Module):
         sr = sr.clamp(0, 1)
         if self.way == "adain":
             return match_adain(sr, up)
-        low = cascade(cascade(up - sr).transpose(2, 3)).transpose(2, 3)
+        low = up - sr
+        for level in range(LEVELS):  # as `color.cascade`, in steps that graphs have
+            for _ in range(2):
+                low = _smooth(low, 2**level).transpose(2, 3)
         return (sr + low).clamp(0, 1)
+
+
+def _smooth(x: Tensor, reach: int) -> Tensor:
+    """[1, 2, 1] / 4 along the last side of (1, 3, H, W)."""
+    padded = F.pad(x, (reach, reach, 0, 0), mode="replicate")
+    return (padded[..., : -2 * reach] + 2 * x + padded[..., 2 * reach :]) / 4
 
 
 class Prompt(nn.Module):
@@ -160,7 +169,8 @@ class Clean(nn.Module):
         super().__init__()
         self.predict = predict
         self.gain, self.alphas = nn.Buffer(onestep.gain), nn.Buffer(onestep.alphas)
-        self.formula, self.step, self.guidance = onestep.formula, onestep.step, onestep.guidance
+        self.formula: CleanLatent = onestep.formula
+        self.step, self.guidance = onestep.step, onestep.guidance
 
     def forward(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         """(1, C, h, w), (1,), (G, N, D) -> (1, C, h, w)."""
@@ -211,6 +221,7 @@ def all_graphs(onestep: OneStep, color: str) -> list[Graph]:
     three = backbone_graphs(onestep.backbone, tokens)
     z, unit = three["decode"].inputs["z"], three["decode"].unit["z"]
     given = {"z": z, "t": torch.tensor([500]), "tokens": tokens}
+    both = {"sr": torch.zeros_like(up), "up": up}  # one tensor twice would be one input
     clean = Clean(onestep, three["predict"].module)
     return [
         Graph(
@@ -220,5 +231,5 @@ def all_graphs(onestep: OneStep, color: str) -> list[Graph]:
         three["encode"],
         Graph("clean", clean, given, {"z": unit}, "z_sr"),
         three["decode"],
-        Graph("color", Color(color), {"sr": up, "up": up}, {"sr": 1, "up": 1}, "restored"),
+        Graph("color", Color(color), both, {"sr": 1, "up": 1}, "restored"),
     ]
