@@ -49,7 +49,7 @@ def predicted(values: np.ndarray, predictor: int, order: str) -> np.ndarray:
     if predictor == 2:
         whole = np.diff(values.view(f"u{size}"), axis=1, prepend=np.array(0, f"u{size}"))
         return whole.astype(f"{order}u{size}").view(np.uint8).reshape(rows, -1)
-    return values.astype(values.dtype.newbyteorder(order)).view(np.uint8).reshape(rows, -1)
+    return values.astype(f"{order}{values.dtype.kind}{size}").view(np.uint8).reshape(rows, -1)
 
 
 def tiff(
