@@ -125,6 +125,8 @@ def ready(
     if system.base is None:
         unet = onestep.backbone.unet.to(dtype)
         unet.to(memory_format=torch.channels_last)
+        if onestep.backbone.touch is not None:
+            onestep.backbone.touch.to(dtype, memory_format=torch.channels_last)
     return system, onestep, None if metric is None else metric.to(device).requires_grad_(False)
 
 
