@@ -119,3 +119,11 @@ def test_page_fits_a_phone_in_the_dark(page: Path, tmp_path: Path):
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
         ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert ground == "rgb(23, 24, 26)"
+
+
+def test_page_fits_a_sheet_of_paper(page: Path, tmp_path: Path):
+    with chromium(718, 1000, tmp_path) as browser:  # A4 within its margins
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        browser.get(page.as_uri())
+        wait_for(browser, "document.querySelectorAll('#pictures figure').length === 4")
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 718
