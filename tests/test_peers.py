@@ -1,7 +1,11 @@
 """Competitors that run here do what their files say."""
 
+import sys
+from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -60,6 +64,53 @@ def test_identity_follows_the_files(tmp_path: Path):
     assert set(one.weights()) == {"net.param", "net.bin"}
     (tmp_path / "net.bin").write_bytes(b"other")
     assert one.identity() != before
+
+
+@pytest.fixture
+def spandrel(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """spandrel itself; two of its networks, none of them here, want torchvision's resizes."""
+    if find_spec("spandrel") is None:
+        pytest.skip("not checked here: spandrel isn't installed")
+    if find_spec("torchvision") is None:
+        resizes = ModuleType("torchvision.transforms.functional")
+        for name in ("InterpolationMode", "rotate", "normalize"):
+            setattr(resizes, name, None)
+        for name in ("torchvision", "torchvision.transforms"):
+            monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        monkeypatch.setitem(sys.modules, "torchvision.transforms.functional", resizes)
+    before = set(sys.modules)
+    yield import_module("spandrel")
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] == "spandrel":
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("scale", [4, 2])
+def test_network_that_spandrel_reads_makes_its_picture(
+    lr: Path, tmp_path: Path, spandrel: ModuleType, scale: int
+):
+    torch.manual_seed(0)
+    network = import_module("spandrel.architectures.ESRGAN").ESRGAN(
+        num_filters=8, num_blocks=1, scale=scale
+    )
+    torch.save(network.state_dict(), tmp_path / "net.pth")
+    contender, out = parse(f"Net={tmp_path / 'net.pth'}"), tmp_path / "out" / "a.png"
+    jobs = [("a", str(lr), {"Net": str(out)})]
+    if scale != 4:
+        with pytest.raises(RcodError, match="must enlarge pictures 4 times, it doesn't"):
+            list(perform(contender, jobs, "cpu", "float32"))
+        return
+    (work,) = perform(contender, jobs, "cpu", "float32")
+    with torch.inference_mode():
+        expected = network.eval()(pixels(lr)[None])[0].clamp(0, 1)
+    torch.testing.assert_close(pixels(out), expected, rtol=0, atol=0.51 / 255)
+    assert work["label"] == "Net" and work["seconds"] > 0
+
+
+def test_file_that_spandrel_does_not_know_is_named(tmp_path: Path, spandrel: ModuleType):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "net.pth")
+    with pytest.raises(RcodError, match=r"net\.pth must be a network spandrel knows, got"):
+        maker(parse(str(tmp_path / "net.pth")))
 
 
 def test_missing_spandrel_says_what_to_install(tmp_path: Path):

@@ -14,6 +14,7 @@ from rcod.judging.inception import frechet
 from rcod.judging.judge import Judge, fingerprint
 from rcod.judging.scoring import score_folder
 from rcod.pixels.aids import aid
+from rcod.pixels.images import Photo, write
 from rcod.pixels.likeness import Dists, Lpips, alex_taps, vgg_taps
 
 BENCH = Path(__file__).parents[2] / "shared" / "benchmarks" / "realsr"
@@ -118,6 +119,17 @@ def test_16_bits_are_named(folders: tuple[Path, Path]):
     Image.new("I;16", (40, 32)).save(folders[0] / "a_0.png")
     with pytest.raises(RcodError, match=r"SR/a_0\.png has 16-bit grey"):
         score_folder(*folders, Judge())
+
+
+def test_16_bits_a_channel_are_named(folders: tuple[Path, Path]):
+    wide = torch.rand(3, 32, 40, generator=torch.Generator().manual_seed(0))
+    for folder, suffix in zip(folders, (".png", ".tif"), strict=True):
+        (folder / "a_0.png").unlink()
+        write(folder / f"a_0{suffix}", Photo(wide, bits=16))
+    with pytest.raises(RcodError) as told:
+        score_folder(*folders, Judge())
+    words = str(told.value)
+    assert "SR/a_0.png has 16 bits a channel" in words and "HR/a_0.tif has" in words
 
 
 def weights(shapes: dict[int, tuple[int, ...]]) -> dict[str, torch.Tensor]:
