@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rcod.pixels.color import match_adain, match_wavelet
+from rcod.pixels.color import FLOOR, match_adain, match_wavelet
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "color" / "color_fix.npz"
 
@@ -36,6 +36,27 @@ def test_equals_the_original_programs(golden, way, match):
         cut = (matched[0].permute(1, 2, 0) * 255).byte().numpy()  # truncated, as upstream
         off = np.abs(cut.astype(int) - golden[f"{way}_uint8_{case}"])
         assert off.max() <= 1 and (off > 0).mean() < 0.001
+
+
+def test_flat_pictures_and_statistics_equal_the_original_programs(golden):
+    for case in ("0", "1", "2"):
+        up = picture(golden[f"style_uint8_{case}"])
+        mean, std = torch.from_numpy(golden[f"style_mean_{case}"]), golden[f"style_std_{case}"]
+        spread = (up.var((2, 3), keepdim=True) + FLOOR).sqrt()
+        torch.testing.assert_close(up.mean((2, 3), keepdim=True), mean, rtol=0, atol=2e-6)
+        torch.testing.assert_close(spread, torch.from_numpy(std), rtol=0, atol=2e-6)
+        low = match_wavelet(torch.full_like(up, 0.5), up)  # what is flat takes all low halves
+        wanted = torch.from_numpy(golden[f"style_low_{case}"])
+        torch.testing.assert_close(low, wanted.clamp(0, 1), rtol=0, atol=2e-5)
+        high = torch.from_numpy(golden[f"style_high_{case}"])
+        torch.testing.assert_close(up - low, high, rtol=0, atol=2e-5)
+    content, style = (picture(golden[f"{role}_uint8_2"]) for role in ("content", "style"))
+    flat = match_adain(torch.full((1, 3, 8, 8), 0.3), style)
+    wanted = torch.from_numpy(golden["adain_flat_content"])
+    torch.testing.assert_close(flat, wanted, rtol=0, atol=2e-5)
+    onto = match_adain(content, torch.full_like(content, 0.4))
+    wanted = torch.from_numpy(golden["adain_flat_style"])
+    torch.testing.assert_close(onto, wanted, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("match", [match_wavelet, match_adain])

@@ -73,6 +73,8 @@ def test_gaussian_noise_equals_the_original():
     colour = [gaussian_noise(image, s, False, rng) for image, s in zip(x, sigma, strict=True)]
     for i, ours in enumerate((colour[0], gray.expand(3, -1, -1), colour[2])):
         np.testing.assert_allclose(ours, known["gauss_noise"][i], atol=1e-7)
+        noised = (x[i] + ours).clamp(0, 1)
+        np.testing.assert_allclose(noised, known["gauss_noised"][i], atol=1e-6)
 
 
 def test_poisson_noise_equals_the_original():
@@ -85,6 +87,8 @@ def test_poisson_noise_equals_the_original():
     ]
     for i, ours in enumerate((both[1][0], both[0][1].expand(3, -1, -1), both[1][2])):
         np.testing.assert_allclose(ours, known["poisson_noise"][i], atol=1e-6)
+        noised = (x[i] + ours).clamp(0, 1)
+        np.testing.assert_allclose(noised, known["poisson_noised"][i], atol=2e-6)
 
 
 @pytest.mark.parametrize("run", [1, 2, 3, 4])
@@ -110,6 +114,8 @@ def test_every_stage_of_a_run_equals_the_original(run: int):
             ours = (x + arrays["noise"][0]).clamp(0, 1)
         x = torch.from_numpy(known[f"out{i:02d}"])[0]  # the next stage starts from the original
         torch.testing.assert_close(ours, x, rtol=0, atol=1e-5, msg=f"stage {i}, {name}")
+    lq = (255 * x).round().clamp(0, 255) / 255  # what the network is given
+    np.testing.assert_allclose(lq, known["lq"].reshape(lq.shape), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", SETTINGS)

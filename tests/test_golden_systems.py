@@ -9,11 +9,16 @@ import pytest
 import torch
 from conftest import SHARED, golden
 from torch import Tensor
+from torch.nn import functional as F
 
+from rcod.diffusion.grouping import timestep_of_metric
+from rcod.diffusion.schedule import alphas
 from rcod.networks.assembly import Parts
 from rcod.networks.checkpoint import convert, load
 from rcod.networks.framing import Frame, frame
+from rcod.networks.guide import embed_scores
 from rcod.networks.onestep import OneStep
+from rcod.networks.prompts import SIDE, VisualPrompt
 from rcod.networks.stable import StableBackbone
 from rcod.networks.systems import SYSTEMS, System
 from rcod.pixels.resample import resize
@@ -131,7 +136,13 @@ def check_steps(ledger: Ledger, name: str, onestep: OneStep, framed: Frame) -> d
     numbers, system = ledger.numbers, SYSTEMS[name]
     z = onestep.encode(framed.up)
     ledger.check("z_L", z)
+    ledger.check("vae_mean", z / 0.18215)
     tokens = onestep.prompt(framed.up)
+    if "eps_pos" in numbers:  # of a guided system, both halves of its one call
+        for text, heard in zip(("pos", "neg"), tokens.split(1), strict=True):
+            ledger.check(f"{text}_embeds", heard)
+            t = torch.tensor([system.timestep])
+            ledger.check(f"eps_{text}", onestep.backbone.predict(z, t, heard))
     ledger.check("cond", tokens)
     ledger.check("prompt_embeds", tokens)
     ends = {f"_t{t}": t for t in (249, 499, 749, 999) if f"eps_t{t}" in numbers}
@@ -147,6 +158,54 @@ def check_steps(ledger: Ledger, name: str, onestep: OneStep, framed: Frame) -> d
             ledger.check(f"image_raw{end}", 2 * sr - 1)
             pictures[end] = sr
     return pictures
+
+
+def check_sight(ledger: Ledger, prompt: VisualPrompt, up: Tensor) -> None:
+    """What the image tower sees, and what it says."""
+    small = F.interpolate(up, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
+    ledger.check("vision_in", 2 * small - 1)
+    ledger.check("vision_last_hidden", prompt.tower(2 * small - 1))
+
+
+def check_guides(ledger: Ledger, onestep: OneStep[StableBackbone], scores: Tensor) -> None:
+    """Every stage of the modulation."""
+    for part, guided in onestep.backbone.guided.items():
+        guide = guided.guide
+        waves = embed_scores(scores, guide.rates)
+        ledger.check("fourier", waves)
+        ledger.check(f"{part}_de_c", F.relu(guide.degree(waves)))
+        ledger.check(f"{part}_mod", guide(scores))
+
+
+def check_merged(ledger: Ledger, name: str, asked: dict[str, object], up: Tensor) -> None:
+    """The original's numbers with its adapters folded in, which moved them as far as ours do."""
+    if not ledger.has("merged_z_L"):
+        return
+    onestep = loaded(name, tuple((asked | {"merge": True}).items()))
+    z, tokens = onestep.encode(up), onestep.prompt(up)
+    ledger.check("merged_z_L", z)
+    end, t = ("", 999) if "merged_eps" in ledger.numbers else ("_t499", 499)
+    timestep = torch.tensor([t])
+    ledger.check(f"merged_eps{end}", onestep.noise(z, timestep, tokens), TENSOR, 3)
+    z_sr = onestep.clean(z, timestep, tokens)
+    ledger.check(f"merged_z_H{end}", z_sr, CLEAN)
+    ledger.check(f"merged_decoder_in{end}", z_sr / 0.18215, CLEAN)
+    if ledger.has("merged_image_raw"):
+        ledger.check("merged_image_raw", 2 * onestep.backbone.decode(z_sr) - 1, CLEAN)
+
+
+def check_settings(numbers: dict[str, np.ndarray], system: System) -> None:
+    """Timestep and alphas, exactly as stored."""
+    if "timestep" in numbers:
+        assert numbers["timestep"].reshape(-1).tolist() == [system.timestep]
+    if "alpha_cumprod_t" in numbers:
+        assert float(alphas()[999]) == pytest.approx(numbers["alpha_cumprod_t"].item(), abs=1e-7)
+    if "alpha_bar_const" in numbers:  # the original wrote it with four digits
+        assert float(alphas()[system.step]) == pytest.approx(
+            float(numbers["alpha_bar_const"]), abs=1e-4
+        )
+    if "guidance_scale" in numbers:
+        assert float(numbers["guidance_scale"]) == pytest.approx(system.guidance)
 
 
 def check_pictures(
@@ -186,12 +245,37 @@ def test_every_number_of_the_original_comes_out(name: str, picture: str):
             scores = onestep.estimator.scores(features)
             ledger.check("deg_feat", features)
             ledger.check("deg_score", scores)
-            for part, guided in onestep.backbone.guided.items():
-                ledger.check(f"{part}_mod", guided.guide(scores))
+            check_guides(ledger, onestep, scores)
             if (metric := onestep.estimator.metric(features)) is not None:
                 ledger.check("mem_out", metric)
+                t = timestep_of_metric(metric, system.groups)
+                assert t.tolist() == numbers["adaptive_timestep"].reshape(-1).tolist()
             onestep = onestep.tuned(features)
+        if isinstance(onestep.prompt, VisualPrompt):
+            check_sight(ledger, onestep.prompt, framed.up)
+        check_settings(numbers, system)
+        check_merged(ledger, name, asked, framed.up)
         pictures = check_steps(ledger, name, onestep, framed)
         check_pictures(ledger, name, framed, pictures, lr)
     ledger.say(f"{name} {picture}")
     assert len(ledger.seen) >= 6
+
+
+@pytest.mark.parametrize(
+    "picture", [path.stem for path in sorted((GOLDEN / "pisa_sr").glob("*_*x*.npz"))] or ["none"]
+)
+def test_every_scale_of_the_two_adapters_comes_out(picture: str):
+    numbers = golden(f"pisa_sr/{picture}.npz")
+    ledger, system = Ledger(numbers), SYSTEMS["pisa_sr"]
+    framed, t = released(system, photo_of(numbers)), torch.tensor([1])
+    with torch.inference_mode():
+        for pixel, semantic, eps in (("1", "1", "eps_full"), ("1", "0", "eps_pix"),
+                                     ("0.6", "1.4", "")):  # fmt: skip
+            asked = (("pixel", float(pixel)), ("semantic", float(semantic)))
+            onestep = loaded("pisa_sr", asked)
+            z, tokens = onestep.encode(framed.up), onestep.prompt(framed.up)
+            ledger.check(eps, onestep.noise(z, t, tokens), TENSOR, 3)  # folded here, not there
+            z_sr = onestep.clean(z, t, tokens)
+            ledger.check(f"decoder_in_p{pixel}_s{semantic}", z_sr / 0.18215, CLEAN)
+    ledger.say(f"pisa_sr {picture}")
+    assert len(ledger.seen) == 5

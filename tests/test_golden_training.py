@@ -1,18 +1,24 @@
 """Losses and training forwards of the original programs, number by number."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from conftest import SHARED, golden
 from safetensors.torch import load_file
-from test_golden_systems import GOLDEN, loaded
+from test_golden_systems import GOLDEN, loaded, released, to_bytes
 from torch import Tensor
 
 from rcod.diffusion.grouping import GroupSettings, latent_metric, timestep_of_metric
-from rcod.diffusion.schedule import add_noise, alphas, predict_clean
+from rcod.diffusion.schedule import add_noise, alphas, predict_clean, restore_clean
 from rcod.networks.lora import Factors, attach_factors
+from rcod.networks.onestep import OneStep
 from rcod.networks.stable import StableBackbone, empty_network, fill_network, read_config
+from rcod.networks.systems import SYSTEMS
+from rcod.pixels.images import read
 from rcod.training.vsd import critic_loss, distill
+from rcod.using.hosted import keep_colors
 
 pytest.importorskip("diffusers", reason="not checked here: pip install 'rcod[sd]'")
 
@@ -70,6 +76,14 @@ def test_distillation_has_the_original_gradient(name: str):
         return critic.predict(z, t, tokens) if "vsd" in name else teacher.predict(z, t, negative)
 
     z_t = add_noise(x["latents"], x["noise"], t, alphas())
+    for key, net, heard in (
+        ("eps_fake", critic, text), ("eps_real_uncond", teacher, negative),
+        ("eps_real_text", teacher, text), ("eps_uncond", teacher, negative),
+        ("eps_text", teacher, text),
+    ):  # fmt: skip
+        if key in x:
+            eps = net.predict(z_t, t, heard).detach()
+            torch.testing.assert_close(eps, x[key], rtol=2e-4, atol=2e-4)
     if "x0_real" in x:
         torch.testing.assert_close(z_t, x["noisy"], rtol=1e-5, atol=1e-5)
         for net, key in ((guided(teacher, text, negative), "x0_real"), (student, "x0_fake")):
@@ -105,13 +119,27 @@ def test_critic_has_the_original_loss_and_gradients(name: str):
         x["latents"], x["prompt_embeds"], x["timesteps"], critic.predict, x["noise"], alphas()
     )
     assert float(loss.detach()) == pytest.approx(float(numbers["loss"]), rel=1e-4)
+    z_t = add_noise(x["latents"], x["noise"], x["timesteps"], alphas())
+    torch.testing.assert_close(z_t, x["noisy"], rtol=1e-5, atol=1e-5)
+    eps = critic.predict(z_t, x["timesteps"], x["prompt_embeds"]).detach()
+    torch.testing.assert_close(eps, x["eps_pred"], rtol=2e-4, atol=2e-4)
     loss.backward()
+    if "all_adapters" in name:
+        assert len(lora) == int(numbers["lora_param_count"])
+    sizes = dict(zip(numbers["lora_params_with_grad"], x["lora_grad_l2_per_param"], strict=True))
     got = [key for key, parameter in lora.items() if parameter.grad is not None]
     assert len(got) == len(numbers["lora_params_with_grad"])
+
+    def gradient(name: str) -> Tensor:
+        layer, _, rest = name.partition(".lora_")
+        found = lora[f"{layer}.{'down' if rest[0] == 'A' else 'up'}.weight"].grad
+        assert found is not None
+        return found
+
+    for name_, size in sizes.items():
+        assert float(gradient(name_).norm()) == pytest.approx(float(size), rel=5e-3, abs=1e-5)
     for key in (key for key in numbers if key.startswith("grad::")):
-        layer, _, rest = key.removeprefix("grad::").partition(".lora_")
-        grad = lora[f"{layer}.{'down' if rest[0] == 'A' else 'up'}.weight"].grad
-        assert grad is not None
+        grad = gradient(key.removeprefix("grad::"))
         wanted = torch.from_numpy(numbers[key])
         assert float((grad - wanted).abs().max()) <= 2e-3 * float(wanted.abs().max())
 
@@ -136,6 +164,11 @@ def test_training_forward_of_rcod_o_groups_and_restores():
             torch.testing.assert_close(eps, x[f"eps_n{n}"], rtol=2e-3, atol=2e-3)
             z_sr = onestep.clean(z_up, t, tokens)
             torch.testing.assert_close(z_sr, x[f"z_H_n{n}"], rtol=2e-3, atol=2e-3)
+            if n == 3:
+                image = (2 * onestep.backbone.decode(z_sr) - 1).clamp(-1, 1)[..., ::3, ::3]
+                gap = (image - x["image_n3__s3"]).abs()
+                print(f"\nrcod_o train_forward: largest difference of the image {gap.max():.1e}")
+                assert float(gap.mean()) <= 2e-3
 
 
 @pytest.mark.parametrize("fold", [False, True])
@@ -158,6 +191,41 @@ def test_training_forward_of_rcod_s_and_s3diff_keep_each_samples_scores(fold: bo
                 gap = float((eps - numbers["eps"][row]).abs().max())
                 print(f"\n{name} fold {fold}: largest difference of eps {gap:.1e}")
                 assert gap <= 2 * limit
+                z_sr = replace(onestep, tuned).clean(z_up, t[row], tokens[row])
+                clean = numbers["z_H"] if "z_H" in numbers else 0.18215 * numbers["decoder_in"]
+                limits = 2e-3 * float(clean.abs().max())
+                assert float((z_sr - clean[row]).abs().max()) <= limits
+                if name == "s3diff" or row.start in (None, 0):  # of rcod_s the first is stored
+                    wanted = numbers["image__s3"][row] if name == "s3diff" else x["image0__s3"]
+                    image = 2 * tuned.decode(z_sr[: len(wanted)]) - 1
+                    off = (image.clamp(-1, 1)[..., ::3, ::3] - wanted).abs()
+                    print(f"{name} fold {fold}: largest difference of the image {off.max():.1e}")
+                    assert float(off.mean()) <= 2e-3
+
+
+def replace(onestep: OneStep[StableBackbone], tuned: StableBackbone) -> OneStep[StableBackbone]:
+    """The step on another backbone."""
+    return OneStep(tuned, onestep.prompt, onestep.formula, 4, onestep.step, onestep.guidance)
+
+
+def test_training_of_rcod_s_measures_the_metric_and_falls_back_to_999():
+    x = tensors(golden("rcod_s/train_forward.npz"))
+    onestep = loaded("rcod_s", (("fold", False),))
+    with torch.inference_mode():
+        tuned = onestep.backbone.tuned(x["deg_score"])
+        up, hr = x["c_t"] / 2 + 0.5, x["gt"] / 2 + 0.5
+        z_up, z_hr = tuned.encode(up), tuned.encode(hr.expand_as(up))
+        wanted = x["z_HR"].expand_as(z_hr) if len(x["z_HR"]) == 1 else x["z_HR"]
+        torch.testing.assert_close(z_hr, wanted, rtol=2e-4, atol=2e-4)
+        metric = latent_metric(z_up, z_hr)
+        torch.testing.assert_close(metric, x["cos"], rtol=1e-4, atol=1e-4)
+        assert torch.equal(timestep_of_metric(metric, GroupSettings()), x["timesteps"])
+        assert x["timesteps_without_gt"].tolist() == [999]
+        one = onestep.backbone.tuned(x["deg_score"][:1])
+        eps = one.predict(z_up[:1], x["timesteps_without_gt"], onestep.prompt(up[:1]))
+        gap = float((eps - x["eps_without_gt"]).abs().max())
+        print(f"\nrcod_s without a true picture: largest difference of eps {gap:.1e}")
+        assert gap <= 4e-4
 
 
 def test_groups_and_metric_heads_decide_as_the_original():
@@ -176,6 +244,46 @@ def test_groups_and_metric_heads_decide_as_the_original():
         features = head.features(y["x"])
         torch.testing.assert_close(features, y["features"], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(head.scores(features), y["scores"], rtol=1e-4, atol=1e-4)
+
+
+def check_blend(
+    numbers: dict[str, np.ndarray], system: str, onestep: OneStep[StableBackbone]
+) -> None:
+    """The original's weights, half a pixel off centre in y but for PiSA-SR, to its picture."""
+    x, row = tensors(numbers), SYSTEMS[system]
+    side, share = int(numbers["tile_size"]), 2 * 0.01 * int(numbers["tile_size"]) ** 2
+    centres = ((side - 1) / 2 if system == "pisa_sr" else side / 2, (side - 1) / 2)
+    lines = [torch.exp(-((torch.arange(side).double() - c) ** 2) / share) for c in centres]
+    weights = torch.outer(*lines) / (2 * math.pi * 0.01)
+    if "weights" in x:
+        torch.testing.assert_close(weights, x["weights"], rtol=1e-6, atol=1e-12)
+    eps = x.get("tile_eps")
+    if eps is None:
+        positive, negative = x["tile_eps_pos"], x["tile_eps_neg"]
+        eps = negative + row.guidance * (positive - negative)
+    total, blended = torch.zeros_like(x["z_L"][:1, :1]), torch.zeros_like(x["z_L"])
+    for i, (top, left) in enumerate(x["tile_offsets_yx"].tolist()):
+        place = (..., slice(top, top + side), slice(left, left + side))
+        total[place] += weights.float()
+        blended[place] += eps[i] * weights.float()
+    blended = blended / total
+    if "eps_blended" in x:
+        torch.testing.assert_close(blended, x["eps_blended"], rtol=1e-4, atol=1e-4)
+    t = torch.tensor([499 if row.timestep is None else row.timestep])
+    z_sr = restore_clean(x["z_L"], blended, t, alphas(), row.formula, row.step)
+    wanted = x["z_H"] if "z_H" in x else 0.18215 * x["decoder_in"]
+    assert float((z_sr - wanted).abs().max()) <= 2e-3 * float(wanted.abs().max())
+    if "final_uint8__s3" not in x:
+        return
+    lr = read(GOLDEN / "inputs/chelsea_80x112.png").pixels[None]
+    if len(numbers["final_uint8__s3"]) == 128:
+        lr = read(GOLDEN / "inputs/astronaut_96x96.png").pixels[None]
+    framed = released(row, lr)
+    height, width = framed.look.shape[-2:]
+    sr = onestep.backbone.decode(wanted)[..., :height, :width].clamp(0, 1)
+    final = to_bytes(keep_colors(sr, framed.look, row.color, True))[::3, ::3]
+    gap = (final - x["final_uint8__s3"].double()).abs()
+    assert float((gap > 1).double().mean()) < 0.01, float(gap.max())
 
 
 @pytest.mark.parametrize(
@@ -207,3 +315,7 @@ def test_tiles_of_the_latent_are_predicted_as_the_original_does(name: str):
                     eps = backbone.predict(cut, t, tokens[heard : heard + 1])[0]
                     gap = float((eps - x[key][i]).abs().max())
                     assert gap <= 3e-4, (key, i, gap)
+        check_blend(numbers, system, replace(onestep, backbone))
+        if "eps_untiled" in x:
+            gap = float((backbone.predict(x["z_L"], t, tokens) - x["eps_untiled"]).abs().max())
+            assert gap <= 3e-4

@@ -1,5 +1,6 @@
 """Facts about blur kernels."""
 
+import random
 from math import pi
 
 import numpy as np
@@ -46,6 +47,26 @@ def test_bells_equal_the_original():
         else:
             ours = plateau(size, x, y, theta, beta)
         np.testing.assert_allclose(ours, known[f"k{i:03d}"], atol=1e-7)
+
+
+def test_drawn_kernels_equal_the_original_when_drawn_as_it_draws():
+    """Its draws in its order, our kernels: kind, size along x, along y, turn, and form."""
+    known = golden("degradation/random_mixed_kernels.npz")
+    for seed, size, kind in zip(known["seeds"], known["sizes"], known["kinds"], strict=True):
+        chance, numbers = random.Random(int(seed)), np.random.RandomState(int(seed))
+        names, shares = known["kernel_list"].tolist(), known["kernel_prob"].tolist()
+        assert chance.choices(names, shares)[0] == kind
+        x = numbers.uniform(0.2, 3)
+        is_round = kind == "iso" or kind.endswith("_iso")
+        y, theta = (x, 0.0) if is_round else (numbers.uniform(0.2, 3), numbers.uniform(-pi, pi))
+        if kind in ("iso", "aniso"):
+            ours = gaussian(int(size), x, y, theta)
+        else:
+            low, high = (0.5, 4) if kind.startswith("generalized") else (1, 2)
+            beta = numbers.uniform(low, 1) if numbers.uniform() < 0.5 else numbers.uniform(1, high)
+            shape = generalized if kind.startswith("generalized") else plateau
+            ours = shape(int(size), x, y, theta, beta)
+        np.testing.assert_allclose(ours, known[f"mixed_seed{seed}"], atol=1e-7)
 
 
 def test_sinc_equals_the_original():

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from typer.testing import CliRunner
 
 from rcod.doors.cli import app
 from rcod.errors import RcodError
+from rcod.judging.contenders import parse
+from rcod.judging.peers import perform
 from rcod.networks.assembly import Parts
 from rcod.networks.bases import MIRRORS, find_base
 from rcod.networks.checkpoint import convert, load
@@ -203,3 +206,54 @@ def test_bases_are_sought_in_order_and_the_error_says_what_to_put(monkeypatch: p
     assert asked_for == [(name, offline) for offline in (True, False) for name in names]
     with pytest.raises(RcodError, match=r"tried someone/else.*--vision"):
         find_base("clip-l", "someone/else")
+
+
+def test_plan_and_serve_stand_on_a_base_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    numbers = golden("rcod_s/coffee_64x96.npz")
+    source = tmp_path / "in.png"
+    Image.fromarray(numbers["lr_uint8"]).save(source)
+    where, told = parts("rcod_s"), ["--model", str(converted("rcod_s"))]
+    told += ["--base", str(where.base), "--vision", str(where.vision)]
+    ran = CliRunner().invoke(app, ["plan", str(source), *told])
+    assert ran.exit_code == 0, ran.output
+    assert "96 x 64 to 384 x 256, 1 tile of at most 512 x 512, 1 passes" in ran.output
+    begun: list[Restorer] = []
+    monkeypatch.setattr("rcod.doors.web.listen_and_serve", lambda load, *rest: begun.append(load()))
+    ran = CliRunner().invoke(app, ["serve", *told])
+    assert ran.exit_code == 0, ran.output
+    assert begun[0].system.name == "rcod_s"
+
+
+def test_a_published_system_competes_with_and_without_a_dial(tmp_path: Path):
+    numbers = golden("osediff/astronaut_64x64.npz")
+    Image.fromarray(numbers["lr_uint8"][:16, :16]).save(tmp_path / "lr.png")
+    where = parts("rcod_o")
+    both = [
+        parse(f"{name}={converted(name)}", where.base, where.vision)
+        for name in ("osediff", "rcod_o")
+    ]
+    assert both[0].labels == ("osediff",)
+    assert both[1].labels == ("rcod_o@fidelity", "rcod_o@neutral", "rcod_o@realism")
+    with pytest.raises(RcodError, match="osediff has one setting and no dial; leave auto out"):
+        parse(f"{converted('osediff')}@auto", where.base)
+    out = tmp_path / "out.png"
+    (work,) = perform(
+        both[0], [("a", str(tmp_path / "lr.png"), {"osediff": str(out)})], "cpu", "float32"
+    )
+    assert work["label"] == "osediff" and work["timestep"] == 999
+    assert Image.open(out).size == (64, 64)
+
+
+def test_a_sixth_system_is_a_row():
+    if not GOLDEN.is_dir():
+        pytest.skip("not checked here: shared/golden isn't there")
+    text = (Path(__file__).parents[1] / "docs/method.md").read_text(encoding="utf-8")
+    names: dict[str, Callable[[Restorer], tuple[Restorer, Restorer]]] = {}
+    exec(text.split("```python\n")[1].split("```")[0], names)
+    onestep = load(converted("osediff"), parts("osediff"))[1]
+    osediff = Restorer(SYSTEMS["osediff"], onestep, None)
+    early, turned = names["sixth"](osediff)
+    lr = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    results = [osediff(lr), early(lr), turned(lr, "fidelity"), turned(lr, 1.0)]
+    assert [one.timestep for one in results] == [999, 499, 249, 749]
+    assert not torch.equal(results[0].photo.pixels, results[1].photo.pixels)
