@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rcod.device import release
 from rcod.training.adaptation import Adaptation
 from rcod.training.adapting import learners_of
-from rcod.training.budget import invent, settle, steps, weigh
+from rcod.training.budget import invent, on_processor, settle, steps, weigh
 from rcod.training.catalog import recipe_named
 from rcod.training.lessons import Class
 from rcod.training.team import Team
@@ -47,22 +48,22 @@ def main() -> None:
     recipe = recipe_named(name, {"batch": "1"} | given)
     assert isinstance(recipe, Adaptation), "a published system's recipe"
     need = weigh(recipe)
-    program = memory("VmRSS")
     class_ = settle(invent(recipe), recipe)
     fill(class_)
     learners = learners_of(recipe, class_)
-    found: dict[str, dict[str, float]] = {"program": {"mb": program}}
-    found["at rest"] = {"mb": memory("VmRSS"), "estimate": need.megabytes["at rest"] + program}
+    rest = {"mb": memory("VmRSS"), "estimate": on_processor(need.megabytes["at rest"])}
+    found: dict[str, dict[str, float]] = {"at rest": rest}
     torch.manual_seed(0)
 
     def learn(who: str, loss: Tensor) -> None:
         learners[who].add(loss)
 
     for part, backward in steps(class_, recipe, learn):
+        release()  # what the part before has freed is not this one's
         CLEAR.write_text("5")  # forget the most so far
         started = time.perf_counter()
         backward()
-        estimate = need.megabytes[part] + program
+        estimate = on_processor(need.megabytes[part])
         most = memory("VmHWM")
         found[part] = {
             "seconds": time.perf_counter() - started, "mb": most, "estimate": estimate,

@@ -44,6 +44,7 @@ from rcod.training.task import Sources
 
 MB = 1e6
 PROGRAM = 450.0  # MB: Python and PyTorch themselves, on a processor
+KEPT = 1.1  # what a process holds for each byte alive: the C library keeps some of what was freed
 
 
 class Need(NamedTuple):
@@ -117,10 +118,14 @@ def foresee(recipe: Recipe | Adaptation, sources: Sources) -> list[str]:
     for name, size in need.megabytes.items():
         lines.append(f"{name:22} {size / 1000:9.2f} GB")
     most = max(need.megabytes.values())
-    lines.append(
-        f"peak {most / 1000:.1f} GB on a card; on a processor {PROGRAM / 1000:.1f} GB more"
-    )
+    here = on_processor(most) / 1000
+    lines.append(f"peak {most / 1000:.1f} GB on a card, {here:.1f} GB on a processor")
     return lines
+
+
+def on_processor(megabytes: float) -> float:
+    """What a process holds on a processor while so many MB are alive in tensors."""
+    return PROGRAM + KEPT * megabytes
 
 
 def weigh(recipe: Adaptation) -> Need:
