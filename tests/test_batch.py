@@ -20,7 +20,7 @@ from rcod.errors import RcodError
 from rcod.pixels.images import Photo, read, write
 from rcod.pixels.placing import own_prefix, sweep
 from rcod.using.batch import pipe, rehearse, run
-from rcod.using.jobs import Job, make_folder
+from rcod.using.jobs import Job, is_several, make_folder
 from rcod.using.orders import Options
 from rcod.using.restore import Restorer
 
@@ -94,6 +94,51 @@ def test_what_is_done_is_left_alone_until_something_changes(
     assert len(redone(replace(OPTIONS, realism=1.0, skip_existing=False))) == 4
 
 
+@pytest.mark.parametrize("kind", ["png", "tif", "jpg", "webp", "avif"])
+def test_a_result_that_somebody_changed_is_kept(tmp_path: Path, restorer: Restorer, kind: str):
+    photo, out = tmp_path / "a.png", tmp_path / "out"
+    result, options = out / f"a.{kind}", replace(OPTIONS, format=kind)
+    Image.radial_gradient("L").resize((20, 16)).convert("RGB").save(photo)
+
+    def errors(options: Options) -> list[str]:
+        return run(lambda: restorer, [photo], out, options).errors
+
+    assert errors(options) == [] == errors(options)  # our own is replaced
+    with Image.open(result) as made:
+        made.load()
+    made.transpose(Image.Transpose.ROTATE_180).save(result, exif=made.getexif())  # as editors do
+    changed = result.read_bytes()
+    (error,) = errors(options)
+    assert f"{result} exists already and is not a result of rcod, or was changed" in error
+    assert result.read_bytes() == changed
+    assert errors(replace(options, overwrite=True)) == [] and result.read_bytes() != changed
+
+
+def test_a_file_that_comes_while_the_work_goes_on_is_kept(tmp_path: Path, restorer: Restorer):
+    photo, result = tmp_path / "a.png", tmp_path / "out" / "a.png"
+    Image.new("RGB", (8, 8)).save(photo)
+
+    def step(share: float) -> None:
+        result.write_text("mine")
+
+    report = run(lambda: restorer, [photo], result.parent, OPTIONS, step=step)
+    assert "exists already" in report.errors[0] and result.read_text() == "mine"
+    assert list(result.parent.iterdir()) == [result]
+
+
+def test_what_a_folder_cannot_give_is_said(tmp_path: Path, folder: Path, restorer: Restorer):
+    (folder / "gone.jpg").symlink_to("nowhere")
+    Image.new("RGB", (1, 40_000)).save(folder / "tall.jpg")
+    report = run(lambda: restorer, [folder], tmp_path / "out", OPTIONS)
+    assert len(report.outcomes) == 6 and len(report.errors) == 2
+    assert f"{folder / 'gone.jpg'}: must be a file, got a device, or a link" in report.errors[0]
+    assert report.errors[1].startswith(f"{folder / 'tall.jpg'}: a JPEG picture must be at most")
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(RcodError, match="results must lie in another folder than the photos"):
+        run(never, [folder], folder / "deep" / "..", OPTIONS)
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_a_rehearsal_writes_nothing(tmp_path: Path, folder: Path):
     done, lost = rehearse([folder, tmp_path / "none"], tmp_path / "out", OPTIONS)
     assert len(done) == 4 and not any(is_there for _, is_there in done)
@@ -105,8 +150,12 @@ def test_patterns_and_results_inside_the_folder(tmp_path: Path, folder: Path, re
     out = folder / "out"
     run(lambda: restorer, [folder / "**" / "*.png"], out, OPTIONS)
     assert list(results(out)) == ["a.png", "deep/a.png"]
-    report = run(lambda: restorer, [folder], out, OPTIONS)  # its own results are no photos
+    again = run(never, [folder / "**" / "*.png"], out, OPTIONS)  # its own results are no photos
+    assert again.summary["skipped"] == 2 == len(again.outcomes)
+    report = run(lambda: restorer, [folder], out, OPTIONS)
     assert len(report.outcomes) == 4
+    (odd := folder / "a[1].png").write_bytes((folder / "a.png").read_bytes())
+    assert not is_several([odd])
     nothing = run(never, [folder / "*.tif"], out, OPTIONS)
     assert "the pattern must match at least one file" in nothing.errors[0]
 

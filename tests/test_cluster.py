@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,9 +15,12 @@ import pytest
 import torch
 
 from rcod.errors import RcodError
+from rcod.networks.assembly import Parts
 from rcod.networks.checkpoint import find_weights
 from rcod.pixels.images import Photo, write
-from rcod.using.caravan import DONE, PLAN, Store, plan
+from rcod.using.caravan import DONE, PLAN, Store, Task, plan
+from rcod.using.cluster import Hand
+from rcod.using.orders import Options
 
 SOURCES = str(Path(__file__).parents[1] / "src")
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="pip install 'rcod[ray]'")
@@ -118,6 +122,31 @@ def test_what_is_recorded_is_left_out_and_what_has_changed_is_not(tmp_path):
     changed = Path(kept[0]["source"].removeprefix("file://"))
     write(changed, Photo(torch.zeros(3, 40, 30)))
     assert plan([str(tmp_path / "photos")], out, "settings", "same", True).tasks == 3
+
+
+@needs_fsspec
+@needs_tiny
+def test_a_worker_replaces_no_file_of_the_user(tmp_path):
+    draw(tmp_path / "photos", 1)
+    source, out = next((tmp_path / "photos").rglob("*.png")), tmp_path / "out"
+    task = Task(source=f"file://{source}", place="photo000", print="")
+    options = Options(realism=0.0, scale=1.0)
+
+    def take(where: Path, options: Options = options) -> str | None:
+        return Hand(("tiny", "cpu", "float32", Parts()), options, str(where), 1).take(task)["error"]
+
+    assert take(out) is None is take(out)  # its own is replaced
+    before = source.read_bytes()
+    (out / "photo000.png").write_bytes(b"mine")
+    assert "photo000.png exists already" in str(take(out))
+    assert (out / "photo000.png").read_bytes() == b"mine"
+    assert take(out, replace(options, overwrite=True)) is None
+    task["place"] = source.stem  # beside the photo
+    error = take(source.parent, replace(options, overwrite=True))
+    assert error == f"file://{source}: a photo to enlarge is never overwritten"
+    assert source.read_bytes() == before
+    with pytest.raises(RcodError, match="another folder than the photos"):
+        plan([str(tmp_path / "photos")], str(tmp_path / "photos"), "", "same", True)
 
 
 @needs_fsspec

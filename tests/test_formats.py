@@ -18,7 +18,8 @@ from rcod.errors import RcodError
 from rcod.pixels.decode import decode
 from rcod.pixels.encode import Frame, writer
 from rcod.pixels.images import Photo, read, suffix_of, write
-from rcod.pixels.metadata import Tags
+from rcod.pixels.metadata import Tags, mark
+from rcod.pixels.placing import is_ours
 from rcod.pixels.profiles import srgb_profile
 
 RAMP = torch.linspace(0, 1, 60).view(1, 1, -1).expand(3, 40, -1)
@@ -80,7 +81,8 @@ def test_what_is_written_comes_back(
     torch.testing.assert_close(found.pixels, given.pixels, rtol=0, atol=tolerance)
     as_grey = grey and not (kind in ("webp", "avif") or (kind == "tif" and bits == 16 and clear))
     assert found.icc == (icc if icc and as_grey == grey else srgb_profile())
-    assert exif_of(found) == exif_of(given) | {0x000B: "rcod"}
+    assert exif_of(found) == exif_of(given) | {0x000B: mark(path.stat().st_size)}
+    assert is_ours(path)
     assert found.xmp == XMP
     if kind in ("png", "tif", "jpg"):
         assert found.dpi == pytest.approx((300, 300), abs=0.01)

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from rcod.errors import RcodError
-from rcod.pixels.metadata import CAMERA, GPS, MOST, STRUCTURE, Tags, exif_of
+from rcod.pixels.metadata import CAMERA, GPS, MOST, STRUCTURE, Tags, exif_of, mark
 
 LEVEL = 4  # of deflate: on photos a third of the time of 6, and a hundredth larger
 BLOCK = 64  # rows filtered at once, and of a strip of a TIFF
@@ -75,8 +75,8 @@ class Png:
         if frame.tags.dpi is not None:
             x, y = (round(dots / 0.0254) for dots in frame.tags.dpi)
             self._chunk(b"pHYs", struct.pack(">2IB", x, y, 1))
-        block, _ = exif_of(frame.tags)
-        self._chunk(b"eXIf", block.removeprefix(b"Exif\0\0"))
+        self.exif = file.tell()
+        self._tags(0)
         if frame.tags.xmp is not None:
             self._chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + frame.tags.xmp)
 
@@ -88,9 +88,16 @@ class Png:
             self._filter(np.ascontiguousarray(lines).reshape(len(part), -1))
 
     def close(self) -> None:
-        """Complete the file."""
+        """Complete the file; how long it is belongs to its mark."""
         self._chunk(b"IDAT", self.deflate.flush())
         self._chunk(b"IEND", b"")
+        size = self.file.tell()
+        self.file.seek(self.exif)
+        self._tags(size)
+
+    def _tags(self, size: int) -> None:
+        block, _ = exif_of(self.frame.tags, size=size)
+        self._chunk(b"eXIf", block.removeprefix(b"Exif\0\0"))
 
     def _filter(self, lines: np.ndarray) -> None:
         """Predict, deflate and write some rows of bytes, (h, W * step) uint8."""
@@ -125,7 +132,7 @@ class Tiff:
         self.file, self.frame = file, frame
         self.starts: list[int] = []
         self.sizes: list[int] = []
-        self.place = 8  # where the next strip starts; stdout can't tell
+        self.place = 8  # where the next strip starts
         self.waiting = np.empty((0, frame.width, frame.channels), np.dtype(f"<u{frame.bits // 8}"))
         file.write(b"II*\0\0\0\0\0")
 
@@ -144,8 +151,8 @@ class Tiff:
         if self.place % 2:
             self.file.write(b"\0")
             self.place += 1
-        directory = self._directory()
-        self.file.write(directory)
+        size = self.place + len(self._directory(0))
+        self.file.write(self._directory(size))
         self.file.seek(4)
         self.file.write(struct.pack("<I", self.place))
 
@@ -160,10 +167,10 @@ class Tiff:
             raise RcodError("a TIFF must stay under 4 GB; use png, or a smaller size")
         self.file.write(packed)
 
-    def _directory(self) -> bytes:
-        """Every tag: the photo's, then those about how the pixels lie."""
+    def _directory(self, size: int) -> bytes:
+        """Every tag of a file of so many bytes: the photo's, then how the pixels lie."""
         frame = self.frame
-        exif, _ = exif_of(frame.tags)
+        exif, _ = exif_of(frame.tags, size=size)
         block = Image.Exif()
         block.load(exif)
         tags = TiffImagePlugin.ImageFileDirectory_v2()
@@ -235,4 +242,7 @@ class Whole:
         else:
             options["subsampling"] = "4:4:4"  # no colour resolution lost
         self.image.save(encoded := io.BytesIO(), self.encoder, **options)
-        self.file.write(encoded.getbuffer())
+        at = encoded.getvalue().index(mark(0).encode())
+        with encoded.getbuffer() as content:
+            content[at : at + len(mark(0))] = mark(len(content)).encode()
+            self.file.write(content)

@@ -3,7 +3,8 @@
 EXIF, XMP and the dots per inch go from the photo to its result, without what no longer
 holds: the turn (it has been made), the size (it is another) and the preview. Our own mark,
 in EXIF's field for the program that processed a photo, tells a result of rcod from a file of
-the user's; the name of the camera or the editor stays as it was.
+the user's. It says how many bytes the file has: an editor that saves a result keeps the mark and
+gives it another length. The name of the camera or the editor stays as it was.
 """
 
 import re
@@ -14,7 +15,7 @@ from PIL import Image
 
 from rcod.pixels.decode import DAMAGE
 
-MARK_TAG, MARK = 0x000B, "rcod"  # EXIF's ProcessingSoftware
+MARK_TAG = 0x000B  # EXIF's ProcessingSoftware
 TURN, CAMERA, GPS, MAKER = 0x0112, 0x8769, 0x8825, 0x927C
 SIZE_TAGS = (0xA002, 0xA003)  # EXIF's own width and height, wrong once a photo is enlarged
 MOST = 65_000  # bytes of EXIF or XMP that fit into one segment of a JPEG
@@ -68,21 +69,27 @@ def collect(image: Image.Image) -> tuple[Tags, int]:
     return Tags(exif, xmp, _density(image)), turn
 
 
-def exif_of(tags: Tags, most: int | None = None) -> tuple[bytes, str | None]:
+def mark(size: int) -> str:
+    """What marks a result of so many bytes as ours; as long for any number of them."""
+    return f"rcod {size:012d}"
+
+
+def exif_of(tags: Tags, most: int | None = None, size: int = 0) -> tuple[bytes, str | None]:
     """The EXIF block of a result, marked as ours, and what had to be left out to fit.
 
     Args:
         tags: the photo's.
         most: how many bytes the format can hold; None is any number.
+        size: bytes of the file, 0 while they aren't known; the block is as long in any case.
     """
     exif = Image.Exif()
     try:
         exif.load(tags.exif or b"")
-        exif[MARK_TAG] = MARK
+        exif[MARK_TAG] = mark(size)
         block = exif.tobytes()
     except DAMAGE:
         exif = Image.Exif()
-        exif[MARK_TAG] = MARK
+        exif[MARK_TAG] = mark(size)
         return exif.tobytes(), "its EXIF can't be written again and is left out"
     if most is None or len(block) <= most:
         return block, None
@@ -90,13 +97,13 @@ def exif_of(tags: Tags, most: int | None = None) -> tuple[bytes, str | None]:
     if camera.pop(MAKER, None) is not None and len(block := exif.tobytes()) <= most:
         return block, "its EXIF is too large for JPEG; the maker's note is left out"
     bare = Image.Exif()
-    bare[MARK_TAG] = MARK
+    bare[MARK_TAG] = mark(size)
     return bare.tobytes(), "its EXIF is too large for JPEG and is left out"
 
 
-def is_marked(image: Image.Image) -> bool:
-    """Whether an opened picture carries our mark."""
-    return image.getexif().get(MARK_TAG) == MARK
+def is_marked(image: Image.Image, size: int) -> bool:
+    """Whether an opened picture carries our mark, and its file is as long as we wrote it."""
+    return image.getexif().get(MARK_TAG) == mark(size)
 
 
 def _density(image: Image.Image) -> tuple[float, float] | None:

@@ -70,10 +70,35 @@ def _runs(process: int) -> bool:
     return True
 
 
+def check_free(path: Path, overwrite: bool = False) -> None:
+    """Refuse to replace a file that isn't ours, unless somebody asked for that."""
+    if not overwrite and os.path.lexists(path) and not is_ours(path):
+        raise RcodError(foreign(path))
+
+
+def foreign(path: Path | str) -> str:
+    """The sentence about a file that stays."""
+    return (
+        f"{path} exists already and is not a result of rcod, or was changed since; "
+        "pass --overwrite to replace it"
+    )
+
+
 def is_ours(path: Path) -> bool:
-    """Whether a file is a picture that rcod has written."""
+    """Whether a file is a picture as rcod has written it, and nobody has changed it since."""
     try:
-        with Image.open(path) as image:
-            return is_marked(image)
+        with path.open("rb") as file:
+            return is_ours_open(file)
+    except OSError:
+        return False
+
+
+def is_ours_open(file: BinaryIO) -> bool:
+    """The same of an open file."""
+    try:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        with Image.open(file) as image:
+            return is_marked(image, size)
     except (*DAMAGE, Image.DecompressionBombError):
         return False

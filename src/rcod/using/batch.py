@@ -23,7 +23,7 @@ from torch import Tensor
 from rcod.diffusion.dial import Dial, check_shape
 from rcod.errors import RcodError
 from rcod.pixels.images import Photo, check_writable, from_pil, read, sink, write
-from rcod.pixels.placing import placed
+from rcod.pixels.placing import check_free, placed
 from rcod.using.forecast import keep_to
 from rcod.using.jobs import STDIN, Job, Lost, is_several, make_folder, make_place, plan_jobs
 from rcod.using.ledger import Ledger, enter, print_of
@@ -205,10 +205,11 @@ def _open(job: Job, options: Options, waiting: Future[Photo] | None) -> Photo:
     photo = options.stripped(photo)
     try:
         height, width = options.size(photo)
+        for target in job.targets:
+            check_writable(target, height, width, photo.alpha)
     except RcodError as error:
-        raise RcodError(f"{job.source}: {error}") from None
-    for target in job.targets:
-        check_writable(target, height, width, photo.alpha)
+        sentence = str(error).removeprefix(f"{job.targets[0]}: ")
+        raise RcodError(f"{job.source}: {sentence}") from None
     return reduced(photo, (height, width))
 
 
@@ -232,11 +233,13 @@ def _enlarge(
             make_place(target.parent)
             with placed(target) as file:
                 done, centre = _pour(flow, file, target, photo, options)
+                check_free(target, options.overwrite)  # it may have come meanwhile
             written.append(done)
             centres.append(centre)
         if options.realism == "all":
             path = job.targets[-1]
             drawn = lay_out(photo, flows, centres, job.source.name)
+            check_free(path, options.overwrite)
             write(path, from_pil(drawn), options.quality)
             seconds = time.perf_counter() - started
             written.append(Written(path, "sheet", False, None, None, drawn.size, seconds))

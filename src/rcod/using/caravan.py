@@ -162,6 +162,8 @@ def _found(photos: Sequence[str], store: Store) -> Iterator[tuple[str, str, str]
                             "",
                         )
         elif fs.isdir(path):
+            if fs.unstrip_protocol(path) == store.fs.unstrip_protocol(store.root):
+                raise RcodError(f"{given}: results must lie in another folder than the photos")
             yield from _inside(fs, path, store.root)
         elif fs.exists(path):
             yield fs.unstrip_protocol(path), PurePosixPath(path).name, _stamp(fs.info(path))

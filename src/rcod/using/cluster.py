@@ -12,15 +12,15 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import torch
 
 from rcod.errors import RcodError
 from rcod.networks.assembly import Parts
-from rcod.pixels.placing import placed
+from rcod.pixels.placing import foreign, is_ours_open, placed
 from rcod.using.batch import run
 from rcod.using.caravan import DONE, PLAN, Planned, Record, Store, Task, opened, plan
 from rcod.using.orders import Options
@@ -74,6 +74,11 @@ class Hand:
         stored: list[str] = []
         for made in sorted(results.iterdir()):
             place = str(Path(task["place"]).parent / made.name)
+            target = self.store.path(place)
+            if self.store.fs.unstrip_protocol(target) == fs.unstrip_protocol(path):
+                raise RcodError(f"{task['source']}: a photo to enlarge is never overwritten")
+            if not self.options.overwrite and self._is_foreign(target):
+                raise RcodError(f"{task['source']}: {foreign(target)}")
             self._put(made, place)
             stored.append(place)
         return stored
@@ -81,6 +86,13 @@ class Hand:
     def _load(self) -> Restorer:
         self.restorer = self.restorer or Restorer.load(*self.networks)
         return self.restorer
+
+    def _is_foreign(self, path: str) -> bool:
+        """Whether a file is there that is none of ours."""
+        if not self.store.fs.exists(path):
+            return False
+        with self.store.fs.open(path, "rb") as file:
+            return not is_ours_open(cast("BinaryIO", file))
 
     def _put(self, made: Path, place: str) -> None:
         """Store a result whole: stores do so themselves, folders by another name first."""
@@ -123,7 +135,7 @@ def run_on_ray(
     store, waiting, count = Store(out), list[str](), 0
     written = time.monotonic()
     try:
-        for line in _stream(networks, planned, store, replace(options, overwrite=True), workers):
+        for line in _stream(networks, planned, store, options, workers):
             record: Record = json.loads(line)
             waiting.append(line)
             count += 1

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache
 from multiprocessing import get_context
 
@@ -46,10 +45,9 @@ def hands(
     if workers < 1:
         raise RcodError(f"--workers must be at least 1, got {workers}")
     threads = max((os.cpu_count() or 1) // workers, 1)
-    settled = replace(options, overwrite=True)  # what must not be replaced was refused before
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (threads,))
     try:
-        yield lambda job: pool.submit(_take, job, networks, settled)
+        yield lambda job: pool.submit(_take, job, networks, options)
     except BrokenProcessPool:
         raise RcodError(
             f"one of {workers} processes was killed, perhaps for want of memory; results so far "

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from rcod.errors import RcodError
 from rcod.pixels.images import ENCODERS, SUFFIXES
-from rcod.pixels.placing import is_ours, sweep
+from rcod.pixels.placing import check_free, sweep
 
 STDIN = Path("-")
 
@@ -46,7 +46,9 @@ class Source(NamedTuple):
 
 def is_several(photos: Sequence[Path]) -> bool:
     """Whether a call names more than one file: then it keeps a report."""
-    return len(photos) != 1 or photos[0].is_dir() or _is_pattern(photos[0])
+    if len(photos) != 1 or photos[0].is_dir():
+        return True
+    return _is_pattern(photos[0]) and not photos[0].is_file()
 
 
 def plan_jobs(
@@ -96,7 +98,7 @@ def gather(given: Path, out: Path) -> Iterator[Source | Lost]:
     """The pictures that a file, a folder or a pattern stands for, in order of name.
 
     A file stands for itself, whatever its name. A folder stands for the pictures in it and below,
-    known by suffix; links to folders are not followed, and the output folder is left out.
+    known by suffix; links to folders are not followed. The output folder is left out.
     """
     if given == STDIN:
         yield Source(given, Path())
@@ -110,9 +112,11 @@ def gather(given: Path, out: Path) -> Iterator[Source | Lost]:
             why = "must be a file or a folder, got a device or a pipe; copy it"
             yield Lost(given, f"{given}: {why}")
         elif _is_pattern(given):
-            yield from _matching(given)
+            yield from _matching(given, out)
         else:
             yield Lost(given, f"{given}: no such file or folder; check the name")
+    except RcodError:
+        raise
     except (OSError, ValueError) as error:  # a name that is too long, a circle of links
         reason = error.strerror if isinstance(error, OSError) else str(error)
         yield Lost(given, f"{given}: must be readable, got: {reason}")
@@ -150,6 +154,11 @@ def _inside(folder: Path, out: Path) -> Iterator[Source | Lost]:
     """The pictures in a folder and below."""
     skipped: list[OSError] = []
     results = _resolved(out)
+    if _resolved(folder) == results:
+        raise RcodError(
+            f"{out}: results must lie in another folder than the photos; name one by -o, which may "
+            "be inside of it"
+        )
     count = 0
     for top, folders, names in os.walk(folder, onerror=skipped.append):
         here = Path(top)
@@ -157,9 +166,13 @@ def _inside(folder: Path, out: Path) -> Iterator[Source | Lost]:
         for name in sorted(names):
             path = here / name
             known = path.suffix.lower() in SUFFIXES and not name.startswith(".rcod-")
-            if known and path.is_file():
-                count += 1
+            if not known:
+                continue
+            count += 1
+            if path.is_file():
                 yield Source(path, here.relative_to(folder))
+            else:
+                yield Lost(path, f"{path}: must be a file, got a device, or a link to nothing")
     for error in skipped:
         yield Lost(Path(error.filename), f"{error.filename}: must be readable, got: "
                    f"{error.strerror}")  # fmt: skip
@@ -175,11 +188,13 @@ def _is_pattern(given: Path) -> bool:
     return any(sign in str(given) for sign in "*?[")
 
 
-def _matching(pattern: Path) -> Iterator[Source | Lost]:
+def _matching(pattern: Path, out: Path) -> Iterator[Source | Lost]:
     """The files that a pattern matches; places are counted from its first part that varies."""
+    results = _resolved(out)
     fixed = next(i for i, part in enumerate(pattern.parts) if _is_pattern(Path(part)))
     base = Path(*pattern.parts[:fixed])
-    files = sorted(p for p in base.glob(str(Path(*pattern.parts[fixed:]))) if p.is_file())
+    found = sorted(p for p in base.glob(str(Path(*pattern.parts[fixed:]))) if p.is_file())
+    files = [p for p in found if results == _resolved(base) or results not in _resolved(p).parents]
     for path in files:
         yield Source(path, path.parent.relative_to(base))
     if not files:
@@ -216,11 +231,9 @@ def _refusal(
     try:
         if target.is_dir():
             return f"{source}: the result would be named {target}, a folder's name; move it"
-        if target.exists() and not overwrite and not is_ours(target):
-            return (
-                f"{source}: {target} exists already and is not a result of rcod; "
-                "pass --overwrite to replace it"
-            )
+        check_free(target, overwrite)
+    except RcodError as error:
+        return f"{source}: {error}"
     except OSError as error:
         return f"{source}: the result would be named {target}, got: {error.strerror}; rename it"
     return None
