@@ -70,8 +70,9 @@ def decode(source: Path | bytes, name: str) -> Planes:
     except DAMAGE as error:
         if isinstance(error, OSError) and error.errno:
             raise RcodError(f"{name}: must be a readable file, got: {error.strerror}") from None
+        why = " ".join(str(error).split()).partition(". ")[0]  # some add advice to programmers
         raise RcodError(
-            f"{name}: must be a whole picture, and decoding it failed ({error}); copy it again"
+            f"{name}: must be a whole picture, and decoding it failed ({why}); copy it again"
         ) from None
     if isinstance(source, Path) and before is not None:
         _check_unchanged(source, before.st_size, before.st_mtime_ns, name)
