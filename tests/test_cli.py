@@ -86,6 +86,14 @@ def test_wrong_options_are_refused_in_one_sentence(option, value, words, tmp_pat
     assert not (tmp_path / "o").exists()
 
 
+def test_two_answers_to_one_question_are_refused(tmp_path: Path, here):
+    source, out = photo(tmp_path / "a.png"), tmp_path / "out"
+    size = here("upscale", source, "-o", out, "--scale", "4", "--width", "50")
+    refused(size, "--scale and --width or --height both say how large a result is; leave one out")
+    mapped = here("upscale", source, "-o", out, "--realism", "1", "--realism-map", source)
+    refused(mapped, "a realism map says it for every place; leave out --realism")
+
+
 def test_an_unknown_model_and_device_are_refused(tmp_path: Path, here):
     source, out = photo(tmp_path / "a.png"), tmp_path / "out"
     refused(here("upscale", source, "-o", out, "--model", "huge"), "model must be")
@@ -177,11 +185,20 @@ def test_all_writes_every_level_and_a_sheet_and_equals_one_alone(tmp_path: Path)
 def test_a_plan_is_told_before_anything_runs(tmp_path: Path, here):
     source = photo(tmp_path / "a.png", 300, 200)
     told = here("plan", source, "--memory", "100GB").stdout
-    for words in ("300 x 200 to 1200 x 800, 1 tile of", "1 passes", " GB at most", " s"):
+    for words in ("300 x 200 to 1200 x 800, 1 tile of", "1 pass,", " GB at most", " s"):
         assert words in told, told
     assert "4 passes" in here("plan", source, "--realism", "all").stdout
-    refused(here("plan", source, "--memory", "1MB"), "memory must be at least")
-    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+    failed(here("plan", source, "--memory", "1MB"), "a.png: memory must be at least")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    Image.new("L", (1, 20_000)).save(tmp_path / "c.jpg")
+    photo(tmp_path / "d.png")
+    folder = here("plan", tmp_path)
+    failed(folder, "b.png: must be a picture", "c.jpg: a JPEG picture must be at most 65500")
+    assert folder.stdout.splitlines()[-1].startswith("2 photos, about ")
+    assert len(list(tmp_path.iterdir())) == 4
+    piped = subprocess.run([sys.executable, "-m", "rcod", "plan", "-"], capture_output=True,
+                           input=source.read_bytes(), env=ENVIRONMENT)  # fmt: skip
+    assert piped.stdout.startswith(b"-: 300 x 200 to 1200 x 800"), piped.stderr
 
 
 def test_a_rehearsal_says_what_would_be_done(tmp_path: Path, here):

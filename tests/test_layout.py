@@ -137,6 +137,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "terminal",
         "clustering",
         "upscaling",
+        "planning",
         "evaluating",
         "measuring",
         "training",

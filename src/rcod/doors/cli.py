@@ -21,6 +21,7 @@ import typer
 from rcod import __version__
 from rcod.doors.evaluating import degrade, evaluate, score, study
 from rcod.doors.measuring import benchmark, export
+from rcod.doors.planning import plan
 from rcod.doors.terminal import plain_errors as _plain_errors
 from rcod.doors.terminal import say as _say
 from rcod.doors.training import data, train
@@ -30,7 +31,6 @@ from rcod.doors.upscaling import (
     DtypeOption,
     ModelOption,
     VisionOption,
-    plan,
     upscale,
 )
 

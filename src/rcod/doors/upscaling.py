@@ -1,7 +1,6 @@
-"""The commands for photos: `upscale` does them, `plan` says what that would take.
+"""The command for photos.
 
 rcod upscale photos/ -o out [--realism auto] [--scale 4 | --width 3000 | --max-side 4000]
-rcod plan photo.jpg [--memory 2GB]
 rcod upscale - -o - < photo.jpg > large.jpg
 """
 
@@ -44,12 +43,16 @@ WorkersOption = Annotated[
     typer.Option(help="Processes that share a folder and the cores; a core each is best."),
 ]
 RealismOption = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="fidelity, neutral, realism, auto, auto-local, all, or a number from 0 to 1."
+        help="fidelity, neutral, realism, auto, auto-local, all, or a number from 0 to 1.",
+        show_default="auto",
     ),
 ]
-ScaleOption = Annotated[float, typer.Option(help="Enlargement, 1 to 8; 1 restores only.")]
+ScaleOption = Annotated[
+    float | None,
+    typer.Option(help="Enlargement, 1 to 8; 1 restores only.", show_default="4"),
+]
 WidthOption = Annotated[int | None, typer.Option(help="Of the result, instead of --scale.")]
 HeightOption = Annotated[int | None, typer.Option(help="With --width: fit into both.")]
 MaxSideOption = Annotated[int | None, typer.Option(help="No side of a result is longer.")]
@@ -98,9 +101,9 @@ FormatOption = Annotated[str, typer.Option(help="same, png, jpg, webp, tif or av
 def upscale(
     photos: PhotosArgument,
     out: OutOption,
-    realism: RealismOption = "auto",
+    realism: RealismOption = None,
     realism_map: MapOption = None,
-    scale: ScaleOption = 4.0,
+    scale: ScaleOption = None,
     width: WidthOption = None,
     height: HeightOption = None,
     max_side: MaxSideOption = None,
@@ -135,9 +138,10 @@ def upscale(
         parts = Parts(base=base, vision=vision, prompt=prompt, tags=tags, pixel=pixel,
                       semantic=semantic, sample=seed if sample else None)  # fmt: skip
         options = Options(
-            _dial(realism), scale, color, seed, format, overwrite, width, height, max_side, quality,
+            dial_of(realism, realism_map), scale_of(scale, width, height), color, seed, format,
+            overwrite, width, height, max_side, quality,
             "all" if strip else "gps" if strip_gps else "nothing", realism_map, skip_existing,
-            _memory(memory), identity=_identity(model, device, dtype, parts, engine),
+            memory_of(memory), identity=_identity(model, device, dtype, parts, engine),
         )  # fmt: skip
         networks = model, device, dtype, parts, engine
         if out == PIPE:
@@ -145,55 +149,6 @@ def upscale(
         if dry_run:
             return _rehearse(photos, out, options)
         return _do(photos, out, options, networks, workers)
-
-
-def plan(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", help="Files.")],
-    realism: RealismOption = "auto",
-    scale: ScaleOption = 4.0,
-    width: WidthOption = None,
-    height: HeightOption = None,
-    max_side: MaxSideOption = None,
-    format: FormatOption = "same",
-    memory: MemoryOption = None,
-    model: ModelOption = "tiny",
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    base: BaseOption = None,
-    vision: VisionOption = None,
-) -> None:
-    """Say what photos will take: tiles, passes of the network, peak memory, seconds."""
-    with plain_errors():
-        from rcod.networks.assembly import Parts
-        from rcod.pixels.images import read
-        from rcod.using.forecast import foresee, keep_to, seconds_of
-        from rcod.using.jobs import suffix_for
-        from rcod.using.orders import Options
-        from rcod.using.passes import reduced
-        from rcod.using.restore import Restorer
-
-        options = Options(
-            _dial(realism), scale, "wavelet", 0, format, False, width, height, max_side,
-            memory=_memory(memory),
-        )  # fmt: skip
-        restorer = Restorer.load(model, device, dtype, Parts(base=base, vision=vision))
-        levels = {"all": 4, "auto-local": 3}.get(realism, 1)
-        for path in photos:
-            photo = read(path)
-            old = photo.pixels.shape
-            size, suffix = options.size(photo), suffix_for(path, format)
-            photo = reduced(photo, size)
-            fitting = restorer
-            if options.memory is not None:
-                fitting = keep_to(options.memory, restorer, photo, size, suffix)
-            found = foresee(fitting, photo, size, suffix, levels, fitting.tile)
-            seconds = seconds_of(fitting, photo, size, levels)
-            tiles = "1 tile" if found.tiles == 1 else f"{found.tiles} tiles"
-            say(
-                f"{path}: {old[2]} x {old[1]} to {size[1]} x {size[0]}, {tiles} of at most "
-                f"{found.tile} x {found.tile}, {found.passes} passes, about "
-                f"{found.peak / 1e9:.2f} GB at most, about {seconds:.1f} s"
-            )
 
 
 def _do(
@@ -277,15 +232,27 @@ def _identity(model: str, device: str, dtype: str, parts: "Parts", engine: str) 
     return f"{model} {size} {place.type} {sums} {engine} {asked}"
 
 
-def _memory(text: str | None) -> int | None:
+def scale_of(scale: float | None, width: int | None, height: int | None) -> float:
+    """The enlargement that was asked for, if nothing else was."""
+    if scale is not None and (width is not None or height is not None):
+        raise RcodError(
+            "--scale and --width or --height both say how large a result is; leave one out"
+        )
+    return 4.0 if scale is None else scale
+
+
+def memory_of(text: str | None) -> int | None:
     """Bytes to keep to, where somebody asks for it."""
     from rcod.using.forecast import parse_memory
 
     return None if text is None else parse_memory(text)
 
 
-def _dial(text: str) -> "Realism | Literal['all']":
+def dial_of(text: str | None, realism_map: Path | None = None) -> "Realism | Literal['all']":
     """A number, or a name that is checked later."""
+    if text is not None and realism_map is not None:
+        raise RcodError("a realism map says it for every place; leave out --realism")
+    text = text or "auto"
     try:
         return float(text)
     except ValueError:

@@ -94,7 +94,7 @@ def suffix_for(source: Path, format: str) -> str:
     return source.suffix if source.suffix.lower() in ENCODERS else ".png"
 
 
-def gather(given: Path, out: Path) -> Iterator[Source | Lost]:
+def gather(given: Path, out: Path | None) -> Iterator[Source | Lost]:
     """The pictures that a file, a folder or a pattern stands for, in order of name.
 
     A file stands for itself, whatever its name. A folder stands for the pictures in it and below,
@@ -150,10 +150,10 @@ def make_place(folder: Path) -> None:
         raise RcodError(f"{folder}: must be a folder, got: {error.strerror}; move it") from None
 
 
-def _inside(folder: Path, out: Path) -> Iterator[Source | Lost]:
+def _inside(folder: Path, out: Path | None) -> Iterator[Source | Lost]:
     """The pictures in a folder and below."""
     skipped: list[OSError] = []
-    results = _resolved(out)
+    results = None if out is None else _resolved(out)
     if _resolved(folder) == results:
         raise RcodError(
             f"{out}: results must lie in another folder than the photos; name one by -o, which may "
@@ -188,9 +188,9 @@ def _is_pattern(given: Path) -> bool:
     return any(sign in str(given) for sign in "*?[")
 
 
-def _matching(pattern: Path, out: Path) -> Iterator[Source | Lost]:
+def _matching(pattern: Path, out: Path | None) -> Iterator[Source | Lost]:
     """The files that a pattern matches; places are counted from its first part that varies."""
-    results = _resolved(out)
+    results = None if out is None else _resolved(out)
     fixed = next(i for i, part in enumerate(pattern.parts) if _is_pattern(Path(part)))
     base = Path(*pattern.parts[:fixed])
     found = sorted(p for p in base.glob(str(Path(*pattern.parts[fixed:]))) if p.is_file())

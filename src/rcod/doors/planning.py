@@ -1,0 +1,124 @@
+"""The command that says what photos will take, before anything is enlarged.
+
+rcod plan photos/ [--scale 8] [--memory 2GB]
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from rcod.doors.terminal import complain, plain_errors, say
+from rcod.doors.upscaling import (
+    BaseOption,
+    DeviceOption,
+    DtypeOption,
+    FormatOption,
+    HeightOption,
+    MaxSideOption,
+    MemoryOption,
+    ModelOption,
+    PhotosArgument,
+    RealismOption,
+    ScaleOption,
+    VisionOption,
+    WidthOption,
+    dial_of,
+    memory_of,
+    scale_of,
+)
+from rcod.errors import RcodError
+
+if TYPE_CHECKING:
+    from rcod.using.forecast import Forecast
+    from rcod.using.orders import Options
+    from rcod.using.restore import Restorer
+
+LEVELS = {"all": 4, "auto-local": 3}  # passes of every tile; of anything else one
+
+
+def plan(
+    photos: PhotosArgument,
+    realism: RealismOption = None,
+    scale: ScaleOption = None,
+    width: WidthOption = None,
+    height: HeightOption = None,
+    max_side: MaxSideOption = None,
+    format: FormatOption = "same",
+    memory: MemoryOption = None,
+    model: ModelOption = "tiny",
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    base: BaseOption = None,
+    vision: VisionOption = None,
+) -> None:
+    """Say what photos will take: tiles, passes of the network, peak memory, seconds."""
+    with plain_errors():
+        from rcod.networks.assembly import Parts
+        from rcod.using.jobs import Lost, gather
+        from rcod.using.orders import Options
+        from rcod.using.restore import Restorer
+
+        options = Options(
+            dial_of(realism), scale_of(scale, width, height), "wavelet", 0, format, False, width,
+            height, max_side, memory=memory_of(memory),
+        )  # fmt: skip
+        restorer = Restorer.load(model, device, dtype, Parts(base=base, vision=vision))
+        told: list[Forecast] = []
+        failed = 0
+        for source in (found for given in photos for found in gather(given, None)):
+            try:
+                if isinstance(source, Lost):
+                    raise RcodError(source.error)
+                told.append(_foretell(restorer, source.path, options))
+            except RcodError as error:
+                complain(str(error))
+                failed += 1
+        if len(told) > 1:
+            peak, seconds = max(f.peak for f in told), sum(f.seconds or 0 for f in told)
+            say(f"{len(told)} photos, about {peak / 1e9:.2f} GB at most, about {_lasting(seconds)}")
+        if failed:
+            raise typer.Exit(1)
+
+
+def _foretell(restorer: "Restorer", path: Path, options: "Options") -> "Forecast":
+    """Say what one photo takes."""
+    from rcod.pixels.images import check_writable, read, suffix_of
+    from rcod.using.forecast import foresee, keep_to, seconds_of
+    from rcod.using.jobs import STDIN, suffix_for
+    from rcod.using.passes import reduced
+
+    content = sys.stdin.buffer.read() if path == STDIN else path
+    photo = read(content, "standard input" if path == STDIN else str(path))
+    height, width = photo.pixels.shape[-2:]
+    suffix = suffix_for(path, options.format)
+    if isinstance(content, bytes) and options.format == "same":
+        suffix = suffix_of(content)
+    levels, target = LEVELS.get(str(options.realism), 1), Path(f"result{suffix}")
+    try:
+        size = options.size(photo)
+        check_writable(target, *size, photo.alpha)
+        photo = reduced(photo, size)
+        if options.memory is not None:
+            restorer = keep_to(options.memory, restorer, photo, size, suffix)
+    except RcodError as error:
+        raise RcodError(f"{path}: {str(error).removeprefix(f'{target}: ')}") from None
+    found = foresee(restorer, photo, size, suffix, levels, restorer.tile)
+    seconds = seconds_of(restorer, photo, size, levels)
+    tiles = "1 tile" if found.tiles == 1 else f"{found.tiles} tiles"
+    passes = "1 pass" if found.passes == 1 else f"{found.passes} passes"
+    say(
+        f"{path}: {width} x {height} to {size[1]} x {size[0]}, {tiles} of at most "
+        f"{found.tile} x {found.tile}, {passes}, about {found.peak / 1e9:.2f} GB at most, about "
+        f"{_lasting(seconds)}"
+    )
+    return replace(found, seconds=seconds)
+
+
+def _lasting(seconds: float) -> str:
+    """A time to be read."""
+    if seconds < 100:
+        return f"{max(seconds, 0.01):.{2 if seconds < 1 else 1}f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
