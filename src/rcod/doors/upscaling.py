@@ -137,13 +137,13 @@ def upscale(
 
         parts = Parts(base=base, vision=vision, prompt=prompt, tags=tags, pixel=pixel,
                       semantic=semantic, sample=seed if sample else None)  # fmt: skip
+        networks = model, device, dtype, parts, engine
         options = Options(
             dial_of(realism, realism_map), scale_of(scale, width, height), color, seed, format,
-            overwrite, width, height, max_side, quality,
-            "all" if strip else "gps" if strip_gps else "nothing", realism_map, skip_existing,
-            memory_of(memory), identity=_identity(model, device, dtype, parts, engine),
+            overwrite, width, height, max_side, quality, "all" if strip else "gps" if strip_gps
+            else "nothing", realism_map, skip_existing, memory_of(memory),
+            identity=_identity(*networks),
         )  # fmt: skip
-        networks = model, device, dtype, parts, engine
         if out == PIPE:
             return _stream(photos, options, networks)
         if dry_run:
