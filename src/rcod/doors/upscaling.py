@@ -142,8 +142,7 @@ def upscale(
             dial_of(realism, realism_map), scale_of(scale, width, height), color, seed, format,
             overwrite, width, height, max_side, quality, "all" if strip else "gps" if strip_gps
             else "nothing", realism_map, skip_existing, memory_of(memory),
-            identity=_identity(*networks),
-        )  # fmt: skip
+            identity=_identity(*networks))  # fmt: skip
         if out == PIPE:
             return _stream(photos, options, networks)
         if dry_run:
