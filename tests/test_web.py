@@ -118,6 +118,10 @@ def test_a_visit(
         wait_for(page, "!document.getElementById('alert').hidden")
         assert re.match(r"broken\.jpg: must be a whole picture", text(page, "alert-text"))
         assert page.find_element(By.ID, "work").is_displayed()  # the photo before is still there
+        assert page.execute_script("""
+            window.scrollTo(0, 9999);
+            const box = document.getElementById("alert").getBoundingClientRect();
+            return box.top >= 0 && box.bottom <= innerHeight""")  # wherever one has scrolled to
 
         page.find_element(By.TAG_NAME, "body").send_keys("1")
         wait_for(page, "document.body.dataset.shown === '0'")
@@ -127,6 +131,35 @@ def test_a_visit(
         refused = [line for line in complaints(page) if "422" not in line]  # the broken file's own
         assert refused == []
         assert hosts(page) == {server.url.removeprefix("http://")}
+
+
+def test_a_photo_may_be_dropped_or_pasted_and_given_up(server: Running, tmp_path: Path):
+    with chromium(1280, 800, tmp_path) as page:
+        page.get(server.url)
+        for name, event in (
+            ("otter", "new DragEvent('drop', { dataTransfer: files, bubbles: true })"),
+            ("heron", "new ClipboardEvent('paste', { clipboardData: files, bubbles: true })"),
+        ):
+            page.execute_async_script(f"""
+                const content = await (await fetch("/page/{name}.jpg")).blob();
+                const files = new DataTransfer();
+                files.items.add(new File([content], "{name}.jpg"));
+                document.body.dispatchEvent({event});
+                arguments[0]();""")
+            wait_for(page, f"document.getElementById('file').textContent === '{name}.jpg'")
+            wait_for(page, "document.body.dataset.state === 'exact'")
+        Image.open(EXAMPLE).resize((500, 500)).save(tmp_path / "large.png")
+        choose(page, tmp_path / "large.png")
+        wait_for(page, "document.getElementById('wait-text').textContent === 'Restoring'")
+        page.find_element(By.ID, "cancel").click()
+        wait_for(page, "document.body.dataset.state === 'empty'", 5)
+        for _ in range(100):
+            if "rcod_seats_taken 0" in httpx.get(f"{server.url}/metrics").text:
+                break
+            time.sleep(0.05)
+        else:
+            raise AssertionError("the work was not given up")
+        assert complaints(page) == []
 
 
 def test_everything_on_the_page_has_a_name(server: Running, tmp_path: Path):
