@@ -217,6 +217,24 @@ def test_command_line_python_folder_and_pipe_give_the_same_bytes(
     assert b"24" in done.stderr or b"40 x 32" in done.stderr
 
 
+def test_ten_photos_come_out_alike_through_every_door(tmp_path: Path, restorer: Restorer):
+    (photos := tmp_path / "photos").mkdir()
+    otter = Image.open(Path(__file__).parents[1] / "examples" / "otter.jpg")
+    for i, kind in enumerate(["png", "jpg", "webp", "tif", "avif"] * 2):
+        cut = otter.crop((9 * i, 5 * i, 9 * i + 25 + i, 5 * i + 40 - i))
+        (cut if i < 5 else cut.convert("L")).save(photos / f"{i}.{kind}")
+    run(lambda: restorer, [photos], tmp_path / "folder", Options())
+    command = [sys.executable, "-m", "rcod", "upscale", *sorted(photos.iterdir()), "-o",
+               tmp_path / "command", "--device", "cpu"]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT)
+    (tmp_path / "python").mkdir()
+    for photo in photos.iterdir():
+        write(tmp_path / "python" / photo.name, restorer(photo).photo)
+    assert len(results(tmp_path / "python")) == 10
+    for door in ("folder", "command"):
+        assert results(tmp_path / door) == results(tmp_path / "python")
+
+
 @pytest.mark.parametrize(
     ("asked", "size"),
     [

@@ -5,6 +5,7 @@ import io
 import random
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -18,9 +19,12 @@ from rcod.errors import RcodError
 from rcod.pixels.decode import decode
 from rcod.pixels.encode import Frame, writer
 from rcod.pixels.images import Photo, read, suffix_of, write
-from rcod.pixels.metadata import Tags, mark
+from rcod.pixels.metadata import STRUCTURE, Tags, mark
 from rcod.pixels.placing import is_ours
 from rcod.pixels.profiles import srgb_profile
+from rcod.using.batch import run
+from rcod.using.orders import Options
+from rcod.using.restore import Restorer
 
 RAMP = torch.linspace(0, 1, 60).view(1, 1, -1).expand(3, 40, -1)
 MAKE, WHEN, CAMERA, EXPOSURE, GPS = 0x010F, 0x0132, 0x8769, 0x829A, 0x8825
@@ -175,6 +179,61 @@ def test_every_one_of_sixteen_bits_survives(encoder: str, channels: int):
     if channels in (2, 4):
         assert planes.alpha is not None
         assert np.array_equal((planes.alpha[0].numpy() * 65535).round(), values[..., -1])
+
+
+def turned(plane: torch.Tensor, turn: int) -> torch.Tensor:
+    """How a camera held that way stores an upright picture, (C, H, W)."""
+    if turn in (5, 6, 7, 8):
+        plane = plane.transpose(-1, -2)
+    flips = {2: [-1], 3: [-1, -2], 4: [-2], 6: [-2], 7: [-1, -2], 8: [-1]}.get(turn, [])
+    return plane.flip(flips) if flips else plane
+
+
+def test_every_kind_of_photo_goes_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Format by mode by depth by turn by profile by alpha, enlarged as a folder."""
+    (photos := tmp_path / "photos").mkdir()
+    down, across = torch.meshgrid(torch.linspace(0.1, 0.9, 16), torch.linspace(0, 0.9, 24),
+                                  indexing="ij")  # fmt: skip
+    alpha = (0.3 + 0.6 * across * down)[None]
+    given: dict[str, tuple[Photo, int]] = {}
+    for kind, grey, bits, own, clear, turn in product(
+        ("png", "tif", "jpg", "webp", "avif"), (0, 1), (8, 16), (0, 1), (0, 1), range(1, 9)
+    ):
+        if (kind == "jpg" and clear) or (bits == 16 and kind not in ("png", "tif")):
+            continue
+        own = own if not (grey and kind in ("webp", "avif")) else 0
+        icc = (grey_profile() if grey else swapped_profile()) if own else None
+        pixels = (down * across + 0.05).expand(3, -1, -1) if grey else torch.stack(
+            (across, down, 1 - across))  # fmt: skip
+        upright = Photo(pixels, alpha if clear else None, icc, tags().exif, XMP, (300.0, 300.0),
+                        bits, bool(grey))  # fmt: skip
+        block = Image.Exif()
+        block.load(tags().exif or b"")
+        block[TURN] = turn
+        name = f"{grey}{bits}{own}{clear}{turn}.{kind}"
+        given[name] = upright, turn
+        with monkeypatch.context() as patch:  # as cameras do, and we don't
+            patch.setattr("rcod.pixels.encode.STRUCTURE", STRUCTURE - {TURN})
+            write(photos / name, replace(
+                upright, pixels=turned(pixels, turn), exif=block.tobytes(),
+                alpha=turned(alpha, turn) if clear else None))  # fmt: skip
+    report = run(lambda: Restorer.load("tiny", "cpu"), [photos], tmp_path / "out",
+                 Options("fidelity", 2.0))  # fmt: skip
+    assert report.errors == [] and len(report.outcomes) == len(given) == 384
+    for name, (photo, turn) in given.items():
+        before, after = read(photos / name), read(tmp_path / "out" / name)
+        assert after.pixels.shape == (3, 32, 48), name
+        small = torch.nn.functional.avg_pool2d(after.pixels[None], 2)[0]
+        assert float((small - photo.pixels).abs().mean()) < 0.03, name
+        assert exif_of(before).get(TURN, 1) == exif_of(after).get(TURN, 1) == 1, (name, turn)
+        kept = exif_of(after) | {0x000B: 0}
+        assert kept == exif_of(photo) | {0x000B: 0} and after.xmp == XMP, name
+        assert (after.icc, after.bits) == (before.icc, before.bits), name
+        if photo.alpha is not None:
+            assert after.alpha is not None, name
+            assert abs(float(after.alpha.mean() - photo.alpha.mean())) < 1 / 255, name
+        if after.bits == 16:
+            assert len(after.pixels.mul(65535).round().unique()) > 256, name
 
 
 @pytest.mark.parametrize("turn", range(1, 9))

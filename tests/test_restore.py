@@ -90,10 +90,26 @@ def test_tiles_leave_no_seam():
     """In tiles far smaller than the restorer's own, a photo is what it is in one pass."""
     restorer = Restorer.load("tiny", device="cpu", dtype="float32")
     photo = Image.open(EXAMPLE).convert("RGB")
+    photo = photo.resize((233, 171), Image.Resampling.BICUBIC)
     whole = restorer(photo, 1.0).photo.pixels
-    tiled = restorer.with_tile(128)(photo, 1.0).photo.pixels
-    error = (tiled - whole).abs() * 255
-    assert float(error.max()) < 2 and float(error.mean()) < 0.1
+    for tile in (128, 136, 160, 192, 224):
+        tiled = restorer.with_tile(tile)(photo, 1.0).photo.pixels
+        error = (tiled - whole).abs() * 255
+        assert float(error.max()) < 2 and float(error.mean()) < 0.1
+
+
+@pytest.mark.parametrize("colour", [(0.8, 0.4, 0.2), (0.5, 0.5, 0.5), (0.1, 0.1, 0.1)])
+@pytest.mark.parametrize("realism", [0.0, 0.5, 1.0])
+def test_what_is_flat_stays_flat_across_tiles(
+    restorer: Restorer, realism: float, colour: tuple[float, float, float]
+):
+    """But at the photo's own border, where the network sees nothing beyond."""
+    flat = torch.tensor(colour).view(3, 1, 1).expand(3, 150, 210)
+    tiled = restorer.with_tile(128)(flat, realism).photo.pixels
+    error = (tiled - torch.tensor(colour).view(3, 1, 1)).abs() * 255
+    assert float(error[:, 48:-48, 48:-48].max()) < 1 and float(error.max()) < 4
+    whole = restorer(flat, realism).photo.pixels
+    assert float((tiled - whole).abs().max()) * 255 < 0.1
 
 
 def test_every_tile_is_told_of_and_a_watcher_may_end_the_work(
