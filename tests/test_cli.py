@@ -201,6 +201,20 @@ def test_a_plan_is_told_before_anything_runs(tmp_path: Path, here):
     assert piped.stdout.startswith(b"-: 300 x 200 to 1200 x 800"), piped.stderr
 
 
+@needs_tiny
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the peak can't be asked here")
+def test_memory_is_kept_to(tmp_path: Path):
+    """Reading of `ru_maxrss` would tell the parent's peak, too."""
+    source = photo(tmp_path / "a.png", 900, 600)
+    code = "from rcod.doors.cli import main\ntry: main()\n" \
+           "finally: print(open('/proc/self/status').read())"  # fmt: skip
+    command = [sys.executable, "-c", code, "upscale", source, "-o", tmp_path, "--format", "tif",
+               "--memory", "500MB", "--realism", "0"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+    (peak,) = (line.split()[1] for line in done.stdout.splitlines() if "VmHWM" in line)
+    assert done.returncode == 0 and 1024 * int(peak) < 500e6, done
+
+
 def test_a_rehearsal_says_what_would_be_done(tmp_path: Path, here):
     source = photo(tmp_path / "a.png")
     done = here("upscale", source, "-o", tmp_path / "out", "--dry-run")

@@ -24,6 +24,7 @@ from rcod.using.passes import Grid, grid
 from rcod.using.restore import LEAST_TILE, Restorer
 
 PROCESS = 330e6  # bytes of Python, PyTorch and the tiny model, where they can't be asked for
+WARM = 40e6  # bytes that libraries take when they work for the first time
 APPETITE = {4: (700, 350)}  # bytes a LR pixel of a tile, and a byte of precision
 HOSTED = (340_000, 100)  # bytes a latent pixel of a tile, and a pixel of the enlarged photo
 SAMPLE = 96  # LR pixels a side of the tile that is timed
@@ -80,7 +81,7 @@ def foresee(
     pixels, networks = APPETITE[factor]  # tiny's is measured
     precision = next(restorer.onestep.parameters()).element_size()  # of the first, the UNet's
     tile_bytes = (pixels + networks * precision) * where.largest + 12 * _result_share(where, size)
-    peak = _process() + own + file + tile_bytes
+    peak = _process() + WARM + own + file + tile_bytes
     return Forecast(size, tile, where.tiles, where.tiles * levels, peak)
 
 
@@ -92,7 +93,7 @@ def _foresee_hosted(
     latents = (where.tops[-1] + where.height) * (where.lefts[-1] + where.width)
     each, whole = HOSTED
     tiles = len(where.corners)
-    peak = _process() + each * where.height * where.width + whole * latents * factor**2
+    peak = _process() + WARM + each * where.height * where.width + whole * latents * factor**2
     return Forecast(size, tile, tiles, tiles * levels, peak + 17 * size[0] * size[1])
 
 
