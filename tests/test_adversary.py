@@ -40,7 +40,7 @@ def test_who_guesses_pays_two_logs_of_two():
 def test_the_student_term_reaches_the_student_alone_and_the_own_loss_the_discriminator():
     sharp, soft = pictures(2)
     network, results = judge(), soft.clone().requires_grad_()
-    term, own = oppose(network, results, sharp)
+    term, own = oppose(network, results, sharp, torch.Generator().manual_seed(0))
     assert term.shape == (2,)
     term.sum().backward()
     assert results.grad is not None and float(results.grad.abs().max()) > 0
@@ -52,14 +52,24 @@ def test_the_student_term_reaches_the_student_alone_and_the_own_loss_the_discrim
 
 
 def test_it_learns_to_tell_blur():
-    network = judge()
+    network, rng = judge(), torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
     losses: list[float] = []
     for _ in range(60):
         sharp, soft = pictures(4)
-        _, own = oppose(network, soft, sharp)
+        _, own = oppose(network, soft, sharp, rng)
         optimizer.zero_grad()
         own.backward()
         optimizer.step()
         losses.append(float(own.detach()))
     assert losses[-1] < losses[0] / 2
+
+
+def test_only_which_of_the_two_looks_more_like_a_photo_counts():
+    sharp, soft = pictures(2)
+    network, rng = judge(), torch.Generator().manual_seed(0)
+    before = oppose(network, soft, sharp, rng.manual_seed(0))
+    with torch.no_grad():
+        network.layers[-1].bias.add_(3)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    for mine, other in zip(before, oppose(network, soft, sharp, rng.manual_seed(0)), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)

@@ -2,7 +2,7 @@
 
 import torch
 
-from rcod.training.losses import draw_share, pixel, weight_of
+from rcod.training.losses import draw_share, pixel, sharpened, weight_of
 
 
 def test_weights_run_straight_between_the_ends():
@@ -17,6 +17,16 @@ def test_pixel_is_nearly_l1_and_apart_for_each_sample():
     distance = pixel(a, b)
     assert float(distance[0]) < 2e-3
     assert abs(float(distance[1]) - 0.5) < 1e-3
+
+
+def test_sharpening_adds_what_a_blur_takes_and_leaves_flat_pictures_and_no_amount_alone():
+    hr = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) / 2 + 0.25
+    none, half, whole = (sharpened(hr, torch.tensor([0.0, k]))[1] for k in (0.0, 0.1, 0.2))
+    torch.testing.assert_close(none, hr[1])
+    torch.testing.assert_close(whole - none, 2 * (half - none), rtol=1e-4, atol=1e-5)
+    assert float((whole - whole.mean()).square().mean()) > float(hr[1].var(correction=0))
+    flat = torch.full((1, 3, 16, 16), 0.3)
+    torch.testing.assert_close(sharpened(flat, torch.ones(1)), flat)
 
 
 def test_a_share_estimates_the_whole_without_bias():

@@ -79,6 +79,7 @@ class LpipsHed(nn.Module):
         metric, tensors = cls(), read_aid(HED, where)
         names = {k: k if k.startswith("head") else f"trunk.{k}" for k in tensors}
         metric.load_state_dict({names[k]: v for k, v in tensors.items()})
+        metric.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return metric.eval()
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:

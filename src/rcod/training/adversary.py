@@ -1,8 +1,9 @@
 """The adversary: could this be told from a sharp photo? (S3Diff's road)
 
 A small convolutional network that learns beside the student and judges every patch of a picture
-on its own (PatchGAN, Isola et al., 2017), its layers held to unit gain (Miyato et al., 2018). What
-tells a result is faint beside the picture, so it is shown the fine detail apart and magnified.
+on its own (PatchGAN, Isola et al., 2017). What tells a result is faint beside the picture, so it
+is shown the fine detail apart and magnified. The tiny model's student and the photo show the same
+place, and all that counts is which of the two looks more like a photo (Jolicoeur-Martineau, 2019).
 
     sharp photos, results -> Discriminator -> logits -> its own loss
                   results -> Discriminator -> logits -> the student's term
@@ -11,12 +12,13 @@ tells a result is faint beside the picture, so it is shown the fine detail apart
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import spectral_norm
 
-WIDTHS = (48, 96, 128, 128)
+WIDTHS = (64, 128, 192, 192)
 STRIDES = (1, 2, 2, 1)
 BLUR = 5  # pixels a side; detail is what this mean takes away
 GAIN = 10.0  # brings detail to the size of the picture
+TREMBLE = 0.01  # of pixels, which should not move a logit
+SMOOTH = 100.0  # weight of its squared move
 
 
 class Discriminator(nn.Module):
@@ -28,18 +30,19 @@ class Discriminator(nn.Module):
         wide = 24
         for width, stride in zip(WIDTHS, STRIDES, strict=True):
             kernel = 3 if stride == 1 else 4
-            layers += [
-                spectral_norm(nn.Conv2d(wide, width, kernel, stride, 1)),
-                nn.LeakyReLU(0.2),
-            ]
+            layers += [nn.Conv2d(wide, width, kernel, stride, 1), nn.LeakyReLU(0.2)]
             wide = width
         self.layers = nn.Sequential(*layers, nn.Conv2d(wide, 1, 1))
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, picture: Tensor) -> Tensor:
         """RGB (B, 3, H, W) in [0, 1] -> logits (B, H/8, W/8)."""
-        coarse = F.avg_pool2d(picture, BLUR, 1, BLUR // 2, count_include_pad=False)
-        seen = torch.cat([picture * 2 - 1, (picture - coarse) * GAIN], dim=1)
-        return self.layers(seen)[:, 0].float()
+        box = picture.new_full((3, 1, BLUR, BLUR), BLUR**-2)
+        with torch.autocast(picture.device.type, enabled=False):  # 8 bits of mantissa would show
+            wide = F.pad(picture, (BLUR // 2,) * 4, mode="replicate")
+            detail = picture - F.conv2d(wide, box, groups=3)
+        seen = torch.cat([picture * 2 - 1, detail * GAIN], dim=1)
+        return self.layers(seen.contiguous(memory_format=torch.channels_last))[:, 0].float()
 
 
 def student_loss(logits: Tensor) -> Tensor:
@@ -52,17 +55,25 @@ def own_loss(photos: Tensor, results: Tensor) -> Tensor:
     return F.softplus(-photos).mean() + F.softplus(results).mean()
 
 
-def oppose(judge: Discriminator, results: Tensor, photos: Tensor) -> tuple[Tensor, Tensor]:
+def oppose(
+    judge: Discriminator, results: Tensor, photos: Tensor, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """The student's term, (K,), and the discriminator's own loss, a scalar.
+
+    Its logits must hardly move when pixels tremble, which stands for a penalty on its gradient.
 
     Args:
         judge: the discriminator; the student's term does not reach its weights.
         results: the student's pictures, (K, 3, H, W).
-        photos: what they should be like, (K, 3, H, W).
+        photos: what they should be like, the same places, (K, 3, H, W).
+        rng: draws the trembling, on the CPU.
     """
-    both = torch.cat([photos, results.detach()]).contiguous(memory_format=torch.channels_last)
-    real, false = judge(both).chunk(2)
+    both = torch.cat([photos, results.detach()])
+    logits = judge(both)  # (2K, h, w)
+    noise = torch.randn(both.shape, generator=rng).to(both.device)
+    moved = (judge(both + TREMBLE * noise) - logits).square().mean()
+    real, false = logits.chunk(2)
     judge.requires_grad_(False)
-    mine = student_loss(judge(results))
+    mine = F.softplus(real.detach() - judge(results)).flatten(1).mean(dim=1)
     judge.requires_grad_(True)
-    return mine, own_loss(real, false)
+    return mine, F.softplus(false - real).mean() + SMOOTH * moved

@@ -26,11 +26,21 @@ class LossSettings(BaseModel, frozen=True, extra="forbid"):
     adversary: Ends = (0.0, 0.05)
     share: float = Field(default=0.25, gt=0, le=1)  # part of a batch that the costly terms look at
     opposed: float = Field(default=0.5, gt=0, le=1)  # part of a batch that the adversary looks at
+    sharpen: float = Field(default=0.5, ge=0)  # how much the realism end sharpens the true pixels
 
 
 def weight_of(ends: Ends, realism: Tensor) -> Tensor:
     """The weight at each sample's place on the dial, (B,)."""
     return ends[0] + (ends[1] - ends[0]) * realism
+
+
+def sharpened(hr: Tensor, amount: Tensor) -> Tensor:
+    """Add `amount` (B,) times what a blur of one pixel takes away, (B, 3, H, W)."""
+    taps = torch.exp(-torch.arange(-3.0, 4.0, device=hr.device).square() / 2)
+    kernel = torch.outer(taps, taps) / taps.sum() ** 2  # (7, 7)
+    wide = F.pad(hr, (3, 3, 3, 3), mode="replicate")
+    soft = F.conv2d(wide, kernel.expand(3, 1, 7, 7), groups=3)  # (B, 3, H, W)
+    return (hr + amount.view(-1, 1, 1, 1) * (hr - soft)).clamp(0, 1)
 
 
 def pixel(sr: Tensor, hr: Tensor) -> Tensor:
@@ -73,7 +83,11 @@ def look(
     """
     scale = min(1.0, 0.5 + float(torch.rand((), generator=rng)))  # half the time at full size
     size = [round(side * scale / 8) * 8 for side in sr.shape[-2:]]
-    seen = [F.interpolate(x, size, mode="bilinear", antialias=True) for x in (sr, target)]
+    last = torch.channels_last  # the layout in which the trunk is fastest
+    seen = [
+        F.interpolate(x, size, mode="bilinear", antialias=True).contiguous(memory_format=last)
+        for x in (sr, target)
+    ]
     with torch.no_grad():
         there = trunk.trunk.features(seen[1])
     return trunk.trunk.features(seen[0]), there

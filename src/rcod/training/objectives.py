@@ -50,6 +50,7 @@ class Cost(NamedTuple):
 class Drawn(NamedTuple):
     """A batch restored at the timesteps drawn for it."""
 
+    goal: Tensor  # (B, 3, H, W) the true pixels, sharpened towards the realism end
     t: Tensor  # (B,)
     realism: Tensor  # (B,) place on the dial
     tokens: Tensor  # (B, N, D)
@@ -101,18 +102,19 @@ def restore_cost(
     settings, encode = recipe.losses, nets.onestep.backbone.encode
     with torch.no_grad():
         up = enlarge(batch.lr)  # (B, 3, H, W)
-        z_hr, z_guide = encode(batch.hr), encode(batch.guide)  # (B, C, h, w)
-        metric = latent_metric(encode(up), z_hr)
-    t = choose_timestep(metric, recipe, rng)
-    realism = torch.tensor([realism_of_timestep(int(x), recipe.groups) for x in t])
+        metric = latent_metric(encode(up), encode(batch.hr))
+        t = choose_timestep(metric, recipe, rng)
+        realism = torch.tensor([realism_of_timestep(int(x), recipe.groups) for x in t])
+        goal = losses.sharpened(batch.hr, settings.sharpen * realism)
+        z_goal, z_guide = encode(goal), encode(batch.guide)  # (B, C, h, w)
     tokens = see(nets, batch, recipe, rng)
     _, z_sr, sr = nets.onestep(up, t, tokens)
-    drawn = Drawn(t, realism, tokens, z_sr, sr)
+    drawn = Drawn(goal, t, realism, tokens, z_sr, sr)
 
     terms = {
-        "pixel": losses.pixel(sr, batch.hr),
+        "pixel": losses.pixel(sr, goal),
         "guide": losses.pixel(sr, batch.guide) * batch.guided,
-        "latent": losses.latent(z_sr, z_hr),
+        "latent": losses.latent(z_sr, z_goal),
         "outline": losses.latent(z_sr, z_guide) * batch.guided,
     }  # (B,) each
     ends: dict[str, losses.Ends] = settings.model_dump(include=set(terms))
@@ -166,7 +168,7 @@ def oppose(
     weights = losses.weight_of(settings.adversary, drawn.realism)
     some, factor = losses.draw_share(weights, settings.opposed, rng)
     target = models(batch, drawn, some, rng)
-    term, own = adversary.oppose(nets.adversary, drawn.sr[some], target)
+    term, own = adversary.oppose(nets.adversary, drawn.sr[some], target, rng)
     paid["student"] = paid["student"] + factor * term.mean()
     paid["adversary"] = own
     return {"adversary": term, "discriminator": own}
@@ -175,10 +177,10 @@ def oppose(
 def models(batch: Batch, drawn: Drawn, some: Tensor, rng: torch.Generator) -> Tensor:
     """What the chosen samples should look like, (K, 3, H, W).
 
-    The truth at the fidelity end of the dial, the guide at the realism end.
+    The truth at the fidelity end of the dial, the guide at the realism end, where there is one.
     """
-    led = torch.rand(len(some), generator=rng) < drawn.realism[some]
-    return torch.where(led.view(-1, 1, 1, 1), batch.guide[some], batch.hr[some])
+    led = torch.rand(len(some), generator=rng) < drawn.realism[some] * batch.guided[some]
+    return torch.where(led.view(-1, 1, 1, 1), batch.guide[some], drawn.goal[some])
 
 
 def distill(

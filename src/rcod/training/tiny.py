@@ -154,6 +154,7 @@ def learners_of(nets: Networks, recipe: Recipe) -> dict[str, Learner]:
     }
 
 
+@torch.no_grad()
 def fit_autoencoder(onestep: OneStep, crops: Tensor) -> float:
     """Set the linear autoencoder in closed form; returns its reconstruction PSNR in dB."""
     backbone = onestep.backbone
@@ -165,6 +166,7 @@ def fit_autoencoder(onestep: OneStep, crops: Tensor) -> float:
     return float(-10 * error.square().mean().log10())
 
 
+@torch.no_grad()
 def fit_gain(onestep: OneStep, batch: Batch) -> None:
     """Set how far each latent channel moves when the UNet finds unit noise there.
 
