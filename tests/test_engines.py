@@ -2,20 +2,25 @@
 
 import subprocess
 import sys
+from importlib.metadata import distribution
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from packaging.requirements import Requirement
 from PIL import Image
 
 from rcod.errors import RcodError
+from rcod.judging import fullsize
 from rcod.networks.backbone import TinySettings
 from rcod.networks.checkpoint import save
 from rcod.networks.engines import precisions
-from rcod.networks.exporting import export
-from rcod.networks.systems import TINY, build
+from rcod.networks.exporting import export, open_graph
+from rcod.networks.framing import frame
+from rcod.networks.graphs import Enlarge
+from rcod.networks.systems import SYSTEMS, TINY, build
 from rcod.pixels.images import read
 from rcod.using.restore import Restorer
 
@@ -52,6 +57,33 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def kept(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RCOD_CACHE", str(tmp_path_factory.getbasetemp() / "graphs"))
+
+
+CLEAN = """import importlib.util, runpy, sys
+sys.path.append(sys.argv[1])
+sys.argv = sys.argv[2:]
+there = {name: bool(importlib.util.find_spec(name)) for name in ("torch", "rcod")}
+print(", ".join(f"{name} {'yes' if found else 'no'}" for name, found in there.items()))
+runpy.run_path(sys.argv[0])
+"""
+
+
+def lay_environment(folder: Path, *packages: str) -> None:
+    """A folder of links to packages and to what they need; nothing else is installed there."""
+    folder.mkdir()
+    waiting, known = list(packages), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in known:
+            continue
+        known.add(name)
+        found = distribution(name)
+        needs = [Requirement(text) for text in found.requires or ()]
+        waiting += [one.name for one in needs if one.marker is None or one.marker.evaluate()]
+        for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+            place = folder / top
+            if not place.exists():
+                place.symlink_to(Path(str(found.locate_file(top))).resolve())
 
 
 def difference(weights: Path, engine: str) -> float:
@@ -91,18 +123,54 @@ def test_what_is_exported_runs_without_pytorch(kind, weights, tmp_path):
     Image.fromarray(np.asarray(Image.radial_gradient("L").convert("RGB").resize((45, 30)))).save(
         tmp_path / "photo.png"
     )
-    blocked = "import sys; sys.modules['torch'] = None; import runpy; runpy.run_path(sys.argv[0])"
-    script = f"import sys; sys.argv = sys.argv[1:]; {blocked}"
-    given = [tmp_path / "out" / "example.py", tmp_path / "out", tmp_path / "photo.png", "0.25",
-             tmp_path / "result.png"]  # fmt: skip
+    lay_environment(tmp_path / "packages", "numpy", "pillow", RUNTIMES[kind])
+    given = [tmp_path / "packages", tmp_path / "out" / "example.py", tmp_path / "out",
+             tmp_path / "photo.png", "0.25", tmp_path / "result.png"]  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, given)], capture_output=True, text=True
+        [sys.executable, "-I", "-S", "-c", CLEAN, *map(str, given)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    assert done.stdout == "torch no, rcod no\n"
     expected = plain(tmp_path / "photo.png", 0.25).photo.pixels
     found = read(tmp_path / "result.png").pixels
     assert found.shape == expected.shape == (3, 120, 180)
     assert 255 * (found - expected).abs().max() <= 1
+
+
+@pytest.mark.skipif(not has["onnx"], reason="pip install 'rcod[onnx]'")
+def test_a_system_whose_adapters_follow_the_photo_is_exported(tmp_path, monkeypatch):
+    pytest.importorskip("diffusers", reason="not checked here: pip install 'rcod[sd]'")
+    small = {"norm_num_groups": 8, "layers_per_block": 1}
+    body = {"block_out_channels": [16, 32], "attention_head_dim": 2}
+    kinds = {"down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+             "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"]}  # fmt: skip
+    monkeypatch.setattr(fullsize, "UNET", fullsize.UNET | small | body | kinds)
+    monkeypatch.setattr(fullsize, "VAE", fullsize.VAE | small | {"block_out_channels": [8] * 4})
+    torch.manual_seed(0)
+    system = SYSTEMS["s3diff"]
+    told = export(system, fullsize.invent(system, torch.float32), "onnx", tmp_path)
+    assert told["graphs"]["clean"] == ["z", "t", "tokens", "scores"]
+    assert told["timesteps"]["realism"] == 999
+    assert "scores" in (tmp_path / "example.py").read_text()
+    run = {name: open_graph(tmp_path / f"{name}.onnx", 2) for name in ("scores", "encode")}
+    photo = np.random.default_rng(0).random((1, 3, 48, 32), np.float32)
+    assert run["scores"]([photo]).shape == (1, 2)
+    up = photo.repeat(4, 2).repeat(4, 3)
+    one, two = (run["encode"]([up, np.full((1, 2), s, np.float32)]) for s in (0.1, 0.9))
+    assert np.abs(one - two).max() > 1e-3  # other scores, another latent
+
+
+@pytest.mark.parametrize(("name", "most"), [("osediff", 1.001), ("s3diff", 1e-3), ("tiny", 1e-3)])
+def test_exported_enlarging_is_the_systems_own(name, most):
+    system = SYSTEMS[name]
+    photo = torch.rand(1, 3, 48, 32, generator=torch.Generator().manual_seed(1))
+    step = (
+        255
+        * (
+            Enlarge(system.framing)(photo) - frame(photo, system.framing, 4, 1).up[..., :192, :128]
+        ).abs()
+    )
+    assert step.max() <= most and (step > 0.5).float().mean() < 0.01
 
 
 def load_plain(weights: Path):

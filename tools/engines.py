@@ -29,14 +29,14 @@ def main() -> None:
         started = time.perf_counter()
         other = Restorer.load("tiny", "cpu", dtype, engine=name)
         loaded = time.perf_counter() - started
-        for level, place in LEVELS.items():
+        for level in (*LEVELS, "auto"):
             apart = torch.stack([
-                (plain(photo, place).photo.pixels - other(photo, place).photo.pixels).abs()
+                (plain(photo, level).photo.pixels - other(photo, level).photo.pixels).abs()
                 for photo in photos
             ])  # fmt: skip
             print(
                 f"{name} {dtype} against torch {given.dtype}, {level}: {len(photos)} photos, at "
-                f"most {255 * float(apart.max()):.3f}/255, mean {255 * float(apart.mean()):.4f}, "
+                f"most {255 * float(apart.max()):.1e}/255, mean {255 * float(apart.mean()):.1e}, "
                 f"further than 1/255: {float((apart > 1 / 255).float().mean()):.2e}; "
                 f"loaded in {loaded:.1f} s"
             )

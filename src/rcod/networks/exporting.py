@@ -24,8 +24,9 @@ from rcod import __version__
 from rcod.device import seeded
 from rcod.diffusion.grouping import LEVELS, timestep_of_realism
 from rcod.errors import RcodError
+from rcod.networks.framing import frame
 from rcod.networks.graphs import Graph, all_graphs
-from rcod.networks.onestep import OneStep, enlarge
+from rcod.networks.onestep import OneStep
 from rcod.networks.systems import System
 from rcod.pixels.color import match_adain, match_wavelet
 
@@ -63,8 +64,8 @@ folder, photo, realism, result = sys.argv[1:]
 
 lr = np.asarray(Image.open(photo).convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 255
 t = np.array([{timestep}])  # the dial: realism 0 keeps, 1 invents
-up = run("enlarge", lr)
-z = run("clean", run("encode", up), t, run("prompt", up))
+up, more = run("enlarge", lr), {more}
+z = run("clean", run("encode", up, *more), t, run("prompt", up), *more)
 sr = run("color", run("decode", z), up)[0].transpose(1, 2, 0)
 Image.fromarray((255 * sr).round().astype(np.uint8)).save(result)
 '''
@@ -98,14 +99,14 @@ def export(system: System, onestep: OneStep, kind: str, folder: Path) -> Exporte
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RcodError(f"{folder} must be a folder to write to, got: {error.strerror}") from None
-    graphs = all_graphs(onestep, system.color)
+    graphs = all_graphs(onestep, system)
     for graph in graphs:
         write_graph(graph, folder, kind)
     unit = next(graph.unit["z"] for graph in graphs if graph.name == "clean")
     multiple = unit * onestep.backbone.factor // system.scale if unit > 1 else 1
     steps = {name: _timestep(system, place) for name, place in LEVELS.items()}
-    found = compare(onestep, folder, kind, steps, multiple, system.color)
-    if (worst := max(found.values())) > 255 * LIMIT:
+    found = compare(system, onestep, folder, kind, steps, multiple)
+    if (worst := max(found.values())) > 255 * LIMIT + 1e-3:
         raise RcodError(
             f"what was exported must give PyTorch's picture within 1/255, and differs by "
             f"{worst:.2f}/255; don't use {folder}, and tell us which versions of {kind} and torch"
@@ -115,7 +116,8 @@ def export(system: System, onestep: OneStep, kind: str, folder: Path) -> Exporte
         graphs={graph.name: list(graph.inputs) for graph in graphs}, difference=found,
     )  # fmt: skip
     (folder / "rcod.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    (folder / "example.py").write_text(_example(kind, steps), encoding="utf-8")
+    example = _example(kind, steps, onestep.estimator is not None)
+    (folder / "example.py").write_text(example, encoding="utf-8")
     return told
 
 
@@ -174,7 +176,7 @@ def open_graph(path: Path, threads: int, precision: str = "f32") -> Runner:
 
 @torch.inference_mode()
 def compare(
-    onestep: OneStep, folder: Path, kind: str, steps: dict[str, int], multiple: int, color: str
+    system: System, onestep: OneStep, folder: Path, kind: str, steps: dict[str, int], multiple: int
 ) -> dict[str, float]:
     """How far pictures of written graphs are from PyTorch's at each level, in 255ths.
 
@@ -183,22 +185,26 @@ def compare(
     """
     run = {path.stem: open_graph(path, torch.get_num_threads())
            for path in sorted(folder.glob(f"*{ENDS[kind]}"))}  # fmt: skip
-    match = match_adain if color == "adain" else match_wavelet
+    match = match_adain if system.color == "adain" else match_wavelet
     found = dict.fromkeys(steps, 0.0)
     sides = ((37, 50), (96, 71)) if multiple == 1 else ((multiple, 2 * multiple),)
     for size in sides:
         coarse = torch.rand(1, 3, 9, 9, generator=seeded(0))
         lr = torch.nn.functional.interpolate(coarse, size, mode="bicubic").clamp(0, 1)
-        up = enlarge(lr)
+        made, more, tuned = run["enlarge"]([lr.numpy()]), [], onestep
+        up = torch.from_numpy(made)  # from here on; Pillow's own may be a step of 8 bits away
+        apart = 255 * float((up - frame(lr, system.framing, system.scale, 1).up).abs().max())
         tokens = onestep.prompt(up)
-        made = run["enlarge"]([lr.numpy()])
-        z, heard = run["encode"]([made]), run["prompt"]([made])
+        if onestep.estimator is not None:
+            tuned = onestep.tuned(onestep.estimator.features(lr))
+            more = [run["scores"]([lr.numpy()])]
+        z, heard = run["encode"]([made, *more]), run["prompt"]([made])
         for name, t in steps.items():
             given = torch.tensor([t])
-            expected = match(onestep(up, given, tokens).sr.clamp(0, 1), up)
-            sr = run["decode"]([run["clean"]([z, given.numpy(), heard])])
+            expected = match(tuned(up, given, tokens).sr.clamp(0, 1), up)
+            sr = run["decode"]([run["clean"]([z, given.numpy(), heard, *more])])
             restored = torch.from_numpy(run["color"]([sr, made]))
-            found[name] = max(found[name], 255 * float((restored - expected).abs().max()))
+            found[name] = max(found[name], 255 * float((restored - expected).abs().max()), apart)
     return found
 
 
@@ -206,11 +212,12 @@ def _timestep(system: System, place: float) -> int:
     return system.timestep or timestep_of_realism(place, system.groups)
 
 
-def _example(kind: str, steps: dict[str, int]) -> str:
+def _example(kind: str, steps: dict[str, int], scored: bool) -> str:
     """The example's text."""
     low, high = steps["fidelity"], steps["realism"]
     timestep = f"{low} + round({high - low} * float(realism))" if high > low else str(low)
-    return EXAMPLE.format(opener=OPENERS[kind], timestep=timestep)
+    more = '[run("scores", lr)]' if scored else "[]"
+    return EXAMPLE.format(opener=OPENERS[kind], timestep=timestep, more=more)
 
 
 @contextlib.contextmanager

@@ -2,10 +2,12 @@
 
 Everything: six small graphs with the sizes left open and the timestep an input, so that the
 dial survives. A program without PyTorch runs them one after the other; an engine takes the
-three in the middle, which are the three calls of a backbone.
+three in the middle, which are the three calls of a backbone. Where adapters follow the photo a
+seventh finds its scores, which encode and clean are given too.
 
     photo -> enlarge -> up -> encode -> z -> clean(t, tokens) -> z_sr -> decode -> sr
-                        up -> prompt -> tokens ---'     sr, up -> color -> the photo, restored
+      '-> scores - -' - - -' - - - - - - - -'  |        sr, up -> color -> the photo, restored
+                        up -> prompt -> tokens '
 """
 
 from dataclasses import dataclass
@@ -15,12 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rcod.diffusion.schedule import CleanLatent, restore_clean
-from rcod.errors import RcodError
 from rcod.networks.backbone import TinyBackbone
+from rcod.networks.estimators import DegradationEstimator
+from rcod.networks.framing import Framing
 from rcod.networks.onestep import OneStep
 from rcod.networks.prompts import SIDE, FixedPrompt, VisualPrompt
 from rcod.networks.stable import StableBackbone
 from rcod.networks.swift import SwiftBackbone, mirrored, returned
+from rcod.networks.systems import System
 from rcod.pixels.color import LEVELS, match_adain
 
 HEIGHT, WIDTH = 32, 24  # latents that a graph is traced with; unlike, so that none stands for both
@@ -49,11 +53,46 @@ class Graph:
 class Enlarge(nn.Module):
     """Photo (1, 3, h, w) in [0, 1] -> enlarged, (1, 3, 4h, 4w)."""
 
+    def __init__(self, framing: Framing) -> None:
+        super().__init__()
+        self.framing = framing
+
     def forward(self, photo: Tensor) -> Tensor:
-        """As `onestep.enlarge`, in one step."""
+        """As `framing.frame`, in one step, of a photo that needs no padding."""
         height, width = photo.shape[-2:]
         size = (4 * height, 4 * width)  # whole numbers stay whole in a graph; factors don't
-        return F.interpolate(photo, size, mode="bicubic", align_corners=False).clamp(0, 1)
+        if self.framing != "pillow":
+            mode = "bicubic" if self.framing == "free" else "bilinear"
+            return F.interpolate(photo, size, mode=mode, align_corners=False).clamp(0, 1)
+        across = _byte(F.linear(_byte(photo), sharp(width, photo))).transpose(2, 3)
+        return _byte(F.linear(across, sharp(height, photo))).transpose(2, 3)
+
+
+def sharp(length: int, like: Tensor) -> Tensor:
+    """Pillow's bicubic resize of a side to four times its length, (4 length, length)."""
+    place = torch.arange(length, device=like.device, dtype=like.dtype) + 0.5
+    centre = (torch.arange(4 * length, device=like.device, dtype=like.dtype) + 0.5) / 4
+    far = (place - centre[:, None]).abs()
+    near, tail = (1.5 * far - 2.5) * far * far + 1, ((2.5 - 0.5 * far) * far - 4) * far + 2
+    weight = torch.where(far < 1, near, torch.where(far < 2, tail, 0.0))
+    return weight / weight.sum(1, keepdim=True)
+
+
+def _byte(x: Tensor) -> Tensor:
+    """In steps of 1 / 255."""
+    return (255 * x.clamp(0, 1)).round() / 255
+
+
+class Scores(nn.Module):
+    """Photo (1, 3, h, w) in [0, 1] -> how blurred and how noisy, (1, 2)."""
+
+    def __init__(self, estimator: DegradationEstimator) -> None:
+        super().__init__()
+        self.estimator = estimator
+
+    def forward(self, photo: Tensor) -> Tensor:
+        """As `OneStep.tuned` asks for them."""
+        return self.estimator.scores(self.estimator.features(photo))
 
 
 class Color(nn.Module):
@@ -150,16 +189,39 @@ class TinyDecode(nn.Module):
 
 
 class Call(nn.Module):
-    """One of the three calls of Stable Diffusion."""
+    """Stable Diffusion, tuned by the scores of a photo where its adapters follow them."""
 
-    def __init__(self, backbone: StableBackbone, name: str) -> None:
+    def __init__(self, backbone: StableBackbone) -> None:
         super().__init__()
         self.backbone = backbone
-        self.name = name
 
-    def forward(self, *given: Tensor) -> Tensor:
-        """As the backbone's."""
-        return getattr(self.backbone, self.name)(*given)
+    def tuned(self, scores: Tensor | None) -> StableBackbone:
+        """The backbone of a photo."""
+        return self.backbone if scores is None else self.backbone.tuned(scores)
+
+
+class StableEncode(Call):
+    """As `StableBackbone.encode`, the posterior's mean."""
+
+    def forward(self, up: Tensor, scores: Tensor | None = None) -> Tensor:
+        """(1, 3, H, W), (1, 2) -> (1, 4, H/8, W/8)."""
+        return self.tuned(scores).encode(up)
+
+
+class StablePredict(Call):
+    """As `StableBackbone.predict`."""
+
+    def forward(self, z: Tensor, t: Tensor, tokens: Tensor, scores: Tensor | None = None) -> Tensor:
+        """(G, 4, h, w), (G,), (G, N, D), (1, 2) -> eps (G, 4, h, w)."""
+        return self.tuned(scores).predict(z, t, tokens)
+
+
+class StableDecode(Call):
+    """As `StableBackbone.decode`, which no adapter touches."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(1, 4, h, w) -> (1, 3, 8h, 8w)."""
+        return self.backbone.decode(z)
 
 
 class Clean(nn.Module):
@@ -172,12 +234,13 @@ class Clean(nn.Module):
         self.formula: CleanLatent = onestep.formula
         self.step, self.guidance = onestep.step, onestep.guidance
 
-    def forward(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        """(1, C, h, w), (1,), (G, N, D) -> (1, C, h, w)."""
+    def forward(self, z: Tensor, t: Tensor, tokens: Tensor, scores: Tensor | None = None) -> Tensor:
+        """(1, C, h, w), (1,), (G, N, D), (1, 2) -> (1, C, h, w)."""
+        more = () if scores is None else (scores,)
         if len(tokens) == 1:
-            eps = self.predict(z, t, tokens)
+            eps = self.predict(z, t, tokens, *more)
         else:
-            both = self.predict(z.repeat(2, 1, 1, 1), t.repeat(2), tokens)
+            both = self.predict(z.repeat(2, 1, 1, 1), t.repeat(2), tokens, *more)
             positive, negative = both.chunk(2)
             eps = negative + self.guidance * (positive - negative)
         eps = eps * self.gain.view(1, -1, 1, 1)
@@ -191,45 +254,47 @@ def backbone_graphs(backbone: nn.Module, tokens: Tensor) -> dict[str, Graph]:
         backbone: frozen, in float32, on the processor.
         tokens: of any photo, (G, N, D), for their shape.
     """
+    scores: dict[str, Tensor] = {}
     if isinstance(backbone, TinyBackbone):
         swift = SwiftBackbone(backbone)
         modules = TinyEncode(swift), TinyPredict(backbone), TinyDecode(swift)
         channels, factor, unit = backbone.settings.latent, backbone.factor, 1
-    elif isinstance(backbone, StableBackbone) and not backbone.guided:
-        modules = Call(backbone, "encode"), Call(backbone, "predict"), Call(backbone, "decode")
-        channels, factor, unit = backbone.channels, backbone.factor, 8
     else:
-        raise RcodError(
-            "a system whose adapters follow the photo can't be exported: its weights are others "
-            "for every photo; take osediff, rcod_o, pisa_sr or tiny"
-        )
+        assert isinstance(backbone, StableBackbone)
+        modules = StableEncode(backbone), StablePredict(backbone), StableDecode(backbone)
+        channels, factor, unit = backbone.channels, backbone.factor, 8
+        if backbone.guided:
+            scores["scores"] = torch.full((1, 2), 0.5)
     z = torch.zeros(1, channels, HEIGHT, WIDTH)
     up = torch.zeros(1, 3, factor * HEIGHT, factor * WIDTH)
     t = torch.tensor([500])
     many = {"z": z.repeat(len(tokens), 1, 1, 1), "t": t.repeat(len(tokens)), "tokens": tokens}
     return {
-        "encode": Graph("encode", modules[0], {"up": up}, {"up": factor * unit}, "z"),
-        "predict": Graph("predict", modules[1], many, {"z": unit}, "eps"),
+        "encode": Graph("encode", modules[0], {"up": up} | scores, {"up": factor * unit}, "z"),
+        "predict": Graph("predict", modules[1], many | scores, {"z": unit}, "eps"),
         "decode": Graph("decode", modules[2], {"z": z}, {"z": unit}, "sr"),
     }
 
 
-def all_graphs(onestep: OneStep, color: str) -> list[Graph]:
+def all_graphs(onestep: OneStep, system: System) -> list[Graph]:
     """Everything between a photo and the restored one; `onestep` in float32 on the processor."""
-    up = torch.zeros(1, 3, 4 * HEIGHT, 4 * WIDTH)
+    photo, up = torch.zeros(1, 3, HEIGHT, WIDTH), torch.zeros(1, 3, 4 * HEIGHT, 4 * WIDTH)
     tokens = onestep.prompt(up).detach()  # (G, N, D)
     three = backbone_graphs(onestep.backbone, tokens)
     z, unit = three["decode"].inputs["z"], three["decode"].unit["z"]
-    given = {"z": z, "t": torch.tensor([500]), "tokens": tokens}
+    more = {name: x for name, x in three["encode"].inputs.items() if name == "scores"}
+    given = {"z": z, "t": torch.tensor([500]), "tokens": tokens} | more
     both = {"sr": torch.zeros_like(up), "up": up}  # one tensor twice would be one input
     clean = Clean(onestep, three["predict"].module)
-    return [
-        Graph(
-            "enlarge", Enlarge(), {"photo": torch.zeros(1, 3, HEIGHT, WIDTH)}, {"photo": 1}, "up"
-        ),
+    found = [
+        Graph("enlarge", Enlarge(system.framing), {"photo": photo}, {"photo": 1}, "up"),
         Graph("prompt", Prompt(onestep.prompt), {"up": up}, {"up": 4}, "tokens"),
         three["encode"],
         Graph("clean", clean, given, {"z": unit}, "z_sr"),
         three["decode"],
-        Graph("color", Color(color), both, {"sr": 1, "up": 1}, "restored"),
+        Graph("color", Color(system.color), both, {"sr": 1, "up": 1}, "restored"),
     ]
+    if onestep.estimator is not None:
+        estimator = Scores(onestep.estimator)
+        found.insert(1, Graph("scores", estimator, {"photo": photo}, {"photo": 1}, "scores"))
+    return found
