@@ -22,6 +22,7 @@ from rcod.using.caravan import DONE, PLAN, Store, Task, plan
 from rcod.using.cluster import Hand
 from rcod.using.orders import Options
 
+MANY = 1_000_000
 SOURCES = str(Path(__file__).parents[1] / "src")
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="pip install 'rcod[ray]'")
 needs_fsspec = pytest.mark.skipif(find_spec("fsspec") is None, reason="pip install 'rcod[ray]'")
@@ -87,22 +88,45 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path):
     assert "done 0, done already 24, failed 1" in said
 
 
+PLANNING = """import resource, sys
+from rcod.using.caravan import plan
+planned = plan([sys.argv[1]], sys.argv[2], "settings", "same", True)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(planned.tasks, planned.done, len(planned.portions), peak)
+"""
+
+
 @needs_fsspec
+@pytest.mark.skipif(sys.platform != "linux", reason="others count memory in other units")
 def test_a_million_photos_are_planned_in_little_memory(tmp_path):
-    count = 100_000  # a tenth of a million, in a tenth of the memory
     listed = tmp_path / "photos.txt"
     with listed.open("w") as file:
-        file.writelines(
-            f"s3://bucket/some/folder/photo{number:07}.jpg\n" for number in range(count)
-        )
-    tracemalloc.start()
-    planned = plan([str(listed)], str(tmp_path / "out"), "settings", "same", True)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert (planned.tasks, planned.done, len(planned.portions)) == (count, 0, 100)
-    assert peak < 500e6 / 10
+        file.writelines(f"s3://bucket/some/folder/photo{number:07}.jpg\n" for number in range(MANY))
+    environment = {**os.environ, "PYTHONPATH": SOURCES}
+    command = [sys.executable, "-c", PLANNING, str(listed), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    tasks, left_out, portions, peak = map(int, done.stdout.split())
+    assert (tasks, left_out, portions) == (MANY, 0, MANY // 1000)
+    assert peak < 500e6  # PyTorch and all else that is imported included
     task = json.loads(next(Store(str(tmp_path / "out")).lines(PLAN)))
     assert task["source"].startswith("s3://bucket/some/folder/photo")
+
+
+@needs_fsspec
+def test_the_files_of_a_folder_are_not_held_with_all_that_is_known_of_them(tmp_path):
+    count = 4000
+    (tmp_path / "photos" / "below").mkdir(parents=True)
+    for number in range(count):
+        (tmp_path / "photos" / ("" if number else "below") / f"photo{number:07}.jpg").touch()
+    out = tmp_path / "photos" / "out"
+    first = plan([str(tmp_path / "photos")], str(out), "", "same", True)  # imports and caches
+    tracemalloc.start()
+    planned = plan([str(tmp_path / "photos")], str(out), "", "same", True)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert first.tasks == planned.tasks == count  # what lies in the output folder is no photo
+    assert peak < 500e6 * count / 1e6 + 1e6  # and a portion of the plan, while it is written
 
 
 @needs_fsspec

@@ -10,8 +10,9 @@ never held in memory as a whole; what earlier calls have recorded as done is lef
 
 import hashlib
 import json
+import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TextIO, TypedDict, cast
@@ -23,6 +24,8 @@ from rcod.using.jobs import suffix_for
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
+
+Listing = tuple[str, Sequence[str], Callable[[str], str]]  # folder, names, stamp of a name
 
 PLAN, DONE = "rcod-plan", "rcod-done"
 PORTION = 1000  # lines of a file of the plan
@@ -173,15 +176,45 @@ def _found(photos: Sequence[str], store: Store) -> Iterator[tuple[str, str, str]
 
 def _inside(fs: "AbstractFileSystem", path: str, out: str) -> Iterator[tuple[str, str, str]]:
     """The photos in a folder and below, folder after folder; the output folder is left out."""
-    for top, folders, files in fs.walk(path, detail=True):
-        for name in [name for name in folders if f"{top}/{name}".rstrip("/") == out.rstrip("/")]:
-            del folders[name]
-        here = str(top).rstrip("/")
-        for name in sorted(files):
+    walk = _walk_here(path, out) if "file" in fs.protocol else _walk_there(fs, path, out)
+    for top, names, stamp in walk:
+        for name in names:
             if PurePosixPath(name).suffix.lower() in SUFFIXES and not name.startswith(".rcod-"):
-                whole = f"{here}/{name}"
+                whole = f"{top.rstrip('/')}/{name}"
                 below = whole.removeprefix(path.rstrip("/") + "/")
-                yield fs.unstrip_protocol(whole), below, _stamp(files[name])
+                yield fs.unstrip_protocol(whole), below, stamp(name)
+
+
+def _walk_here(path: str, out: str) -> Iterator[Listing]:
+    """Folders of this machine; of a million files only the names are held."""
+
+    def refuse(error: OSError) -> None:
+        raise RcodError(f"{error.filename} must be a readable folder, got: {error.strerror}")
+
+    for top, folders, names in os.walk(path, onerror=refuse):
+        folders[:] = sorted(name for name in folders if _is_other(top, name, out))
+
+        def stamp(name: str, top: str = top) -> str:
+            try:
+                now = os.stat(f"{top}/{name}")  # noqa: PTH116
+            except OSError:  # whoever does the photo says why it can't be read
+                return ""
+            return f"{now.st_size} {now.st_mtime}"
+
+        yield top, sorted(names), stamp
+
+
+def _walk_there(fs: "AbstractFileSystem", path: str, out: str) -> Iterator[Listing]:
+    """Folders of a store; fsspec holds the listing of each, about a kilobyte a file."""
+    for top, folders, files in fs.walk(path, detail=True):
+        for name in [name for name in folders if not _is_other(str(top), name, out)]:
+            del folders[name]
+        yield str(top), sorted(files), lambda name, files=files: _stamp(files[name])
+
+
+def _is_other(top: str, name: str, out: str) -> bool:
+    """Whether a folder is another one than the output folder."""
+    return f"{top.rstrip('/')}/{name}" != out.rstrip("/")
 
 
 def _stamp(info: dict[str, object]) -> str:
