@@ -1,7 +1,11 @@
+import json
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
-from rcod.device import pick_device, pick_dtype, seeded
+from rcod.device import PAYS, pick_device, pick_dtype, seeded
 from rcod.errors import RcodError
 
 CPU = torch.device("cpu")
@@ -27,6 +31,33 @@ def test_dtype_by_name_and_by_device():
     assert pick_dtype("auto", CPU) in (torch.float32, torch.bfloat16)
     with pytest.raises(RcodError, match="one of auto, float32, bfloat16, float16, got 'int8'"):
         pick_dtype("int8", CPU)
+
+
+def test_auto_measures_the_precision_once_and_keeps_it(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("RCOD_CACHE", str(tmp_path / "first"))
+    taken = pick_dtype("auto", CPU)
+    (found,) = (tmp_path / "first").iterdir()
+    told = json.loads(found.read_text())
+    assert told["pays"] == (taken == torch.bfloat16)
+    assert told["pays"] == (told["bfloat16"] * PAYS < told["float32"])
+    for pays in (True, False):  # what was measured before is believed
+        place = tmp_path / str(pays)
+        place.mkdir()
+        (place / found.name).write_text(json.dumps({"pays": pays}))
+        monkeypatch.setenv("RCOD_CACHE", str(place))
+        assert pick_dtype("auto", CPU) == (torch.bfloat16 if pays else torch.float32)
+    torn = tmp_path / "torn"
+    torn.mkdir()
+    (torn / found.name).write_text('{"pa')
+    monkeypatch.setenv("RCOD_CACHE", str(torn))
+    assert pick_dtype("auto", CPU) in (torch.float32, torch.bfloat16)
+    assert "pays" in json.loads((torn / found.name).read_text())
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir() or os.name != "posix", reason="no /proc")
+def test_a_cache_that_cannot_be_written_does_not_matter(monkeypatch):
+    monkeypatch.setenv("RCOD_CACHE", "/proc/self/nowhere")
+    assert pick_dtype("auto", CPU) in (torch.float32, torch.bfloat16)
 
 
 def test_the_same_seed_draws_the_same_numbers():

@@ -4,12 +4,21 @@ The user names a device and a precision, or leaves the choice to us. Nothing els
 package names a device: every function follows the tensors it is given.
 
     "auto" -> pick_device -> cuda | mps | cpu
-    "auto" -> pick_dtype  -> the fastest precision that this device computes natively
+    "auto" -> pick_dtype  -> the fastest precision: measured once on a processor, and kept
     seed   -> seeded      -> rng
 """
 
+import copy
 import ctypes
+import hashlib
+import json
+import os
+import platform
 import sys
+import time
+from functools import cache
+from math import inf
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -23,6 +32,10 @@ DTYPES: dict[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+
+PAYS = 1.25  # times as fast as float32, at least, for bfloat16 to be taken
+TURNS = 6  # of the measurement; the first ones warm up
+PROBED = torch.float32, torch.bfloat16
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -49,7 +62,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The precision of that name; `auto` takes the fastest that the device computes natively.
+    """The precision of that name; `auto` takes the fastest, on a processor by a measurement.
 
     Args:
         name: one of auto, float32, bfloat16, float16.
@@ -66,7 +79,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device.type == "mps":
         return torch.float16
-    return torch.bfloat16 if _cpu_multiplies_bfloat16() else torch.float32
+    return torch.bfloat16 if _bfloat16_pays(kept()) else torch.float32
 
 
 def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -105,6 +118,61 @@ def _is_there(device: torch.device) -> bool:
     return True
 
 
-def _cpu_multiplies_bfloat16() -> bool:
-    """Whether the processor has bfloat16 products; emulated ones are slower than float32."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+def kept() -> Path:
+    """Where is kept what would take time to find again: RCOD_CACHE, or the user's own folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("RCOD_CACHE") or Path(home) / "rcod")
+
+
+@cache
+def _bfloat16_pays(folder: Path) -> bool:
+    """Whether this processor convolves clearly faster in bfloat16; measured once, then kept."""
+    path = folder / f"bfloat16-{_processor()}.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["pays"] is True
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # never measured, or torn
+    exact, half = _convolving()
+    told = {"pays": half * PAYS < exact, "float32": exact, "bfloat16": half}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps(told), encoding="utf-8")
+        part.replace(path)
+    except OSError:
+        pass  # a folder that can't be written costs the measurement again
+    return told["pays"] is True
+
+
+@torch.no_grad()
+def _convolving() -> tuple[float, float]:
+    """Seconds of a convolution as the tiny model has them, in float32 and in bfloat16.
+
+    The best of some, by turns, of one thread's own time: what other programs take doesn't count.
+    """
+    layer = torch.nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)
+    x = torch.ones(1, 64, 64, 64).contiguous(memory_format=torch.channels_last)
+    pairs = [(copy.deepcopy(layer).to(dtype), x.to(dtype)) for dtype in PROBED]
+    best = [inf for _ in PROBED]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(TURNS):
+            for i, (way, given) in enumerate(pairs):
+                started = time.thread_time()
+                way(given)
+                best[i] = min(best[i], time.thread_time() - started)
+    finally:
+        torch.set_num_threads(threads)
+    return best[0], best[1]
+
+
+def _processor() -> str:
+    """One word for this processor and PyTorch; another machine may share the folder."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    told = {line for line in lines if line.startswith(("model name", "flags", "CPU part"))}
+    text = f"{torch.__version__} {platform.machine()} {platform.processor()} {sorted(told)}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -8,7 +8,6 @@ the dial know of nothing. What has been traced is kept between calls, by the wei
 """
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rcod import __version__
-from rcod.device import pick_dtype
+from rcod.device import kept, pick_dtype
 from rcod.errors import RcodError
 from rcod.networks.backbone import TinyBackbone
 from rcod.networks.exporting import ENDS, Runner, needed, open_graph, write_graph
@@ -159,12 +158,6 @@ def _traced(onestep: OneStep, kind: str) -> Path:
         if not folder.is_dir():  # somebody else may have been faster
             whole.rename(folder)
     return folder
-
-
-def kept() -> Path:
-    """Where graphs are kept: RCOD_CACHE, or the user's folder for such things."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("RCOD_CACHE") or Path(home) / "rcod")
 
 
 ENGINES: dict[str, Engine] = {
