@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SHARED, golden
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from PIL import Image
 from test_golden_systems import BASES, FILES, GOLDEN, converted, parts
 from typer.testing import CliRunner
@@ -257,3 +258,50 @@ def test_a_sixth_system_is_a_row():
     results = [osediff(lr), early(lr), turned(lr, "fidelity"), turned(lr, 1.0)]
     assert [one.timestep for one in results] == [999, 499, 249, 749]
     assert not torch.equal(results[0].photo.pixels, results[1].photo.pixels)
+
+
+def distilled(folder: Path, **changed: object) -> AutoencoderTiny:
+    """A small distilled autoencoder with random weights, in diffusers' layout."""
+    torch.manual_seed(0)
+    widths = (8, 8, 8, 8)
+    network = AutoencoderTiny(
+        encoder_block_out_channels=widths, decoder_block_out_channels=widths, **changed
+    )
+    network.save_pretrained(folder)
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", ["osediff", "rcod_s"])
+def test_a_distilled_decoder_takes_the_place_of_the_large_one(name: str, tmp_path: Path):
+    network = distilled(tmp_path / "small")
+    plain = load(converted(name), parts(name))[1]
+    other = load(converted(name), parts(name, vae=str(tmp_path / "small")))[1]
+    photo = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    z = plain.encode(photo)
+    assert torch.equal(z, other.encode(photo))  # the encoder stays the system's own
+    bodies = [other.backbone, other.backbone.steadied(lambda body: body.decode(z))]
+    bodies += [other.backbone.tuned(torch.rand(1, 2))] if name == "rcod_s" else []
+    with torch.inference_mode():
+        expected = network.decode(z, return_dict=False)[0] / 2 + 0.5
+        for body in bodies:
+            torch.testing.assert_close(body.decode(z), expected)
+    assert not torch.allclose(plain.backbone.decode(z), expected)
+
+
+def test_the_command_line_takes_a_distilled_decoder(tmp_path: Path):
+    distilled(tmp_path / "small")
+    distilled(tmp_path / "wide", latent_channels=16)
+    Image.effect_noise((16, 16), 50).convert("RGB").save(tmp_path / "a.png")
+    told = ["upscale", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--model"]
+    hosted = [*told, str(converted("osediff")), "--base", str(parts("osediff").base), "--vae"]
+    ran = CliRunner().invoke(app, [*hosted, str(tmp_path / "small")])
+    assert ran.exit_code == 0, ran.output
+    with Image.open(tmp_path / "out" / "a.png") as made:
+        assert made.size == (64, 64)
+    for given, words in (
+        ([*hosted, str(tmp_path / "wide"), "--overwrite"], "with latent_channels 4"),
+        ([*hosted, "no-such-folder"], "--vae must be a folder or a hub id"),
+        ([*told, "tiny", "--vae", "tiny"], "tiny has no use for --vae"),
+    ):
+        ran = CliRunner().invoke(app, given)
+        assert ran.exit_code == 2 and words in ran.output, ran.output

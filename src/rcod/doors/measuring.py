@@ -18,6 +18,7 @@ from rcod.doors.upscaling import (
     DtypeOption,
     EngineOption,
     ModelOption,
+    VaeOption,
     VisionOption,
 )
 from rcod.errors import RcodError
@@ -78,6 +79,7 @@ def export(
     model: ModelOption = "tiny",
     base: BaseOption = None,
     vision: VisionOption = None,
+    vae: VaeOption = None,
 ) -> None:
     """Write a model for programs without PyTorch, hold it against PyTorch, add an example."""
     with plain_errors():
@@ -87,7 +89,7 @@ def export(
         from rcod.networks.checkpoint import ready
         from rcod.networks.exporting import export as write
 
-        parts = Parts(base=base, vision=vision)
+        parts = Parts(base=base, vision=vision, vae=vae)
         system, onestep, _ = ready(model, torch.device("cpu"), torch.float32, parts)
         found = write(system, onestep, to, out)
         worst = max(found["difference"].values())

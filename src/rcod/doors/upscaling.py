@@ -75,6 +75,10 @@ BaseOption = Annotated[
 VisionOption = Annotated[
     str | None, typer.Option(metavar="DIR", help="CLIP's image tower that RCOD's models need.")
 ]
+VaeOption = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="A distilled autoencoder's decoder; tiny is TAESD."),
+]
 PromptOption = Annotated[str | None, typer.Option(help="What models with a text shall hear.")]
 TagsOption = Annotated[str | None, typer.Option(help="Of the image, as OSEDiff's tagger gives.")]
 PixelOption = Annotated[float, typer.Option(help="PiSA-SR's scale of fidelity, 0 to 3.")]
@@ -124,6 +128,7 @@ def upscale(
     overwrite: OverwriteOption = False,
     base: BaseOption = None,
     vision: VisionOption = None,
+    vae: VaeOption = None,
     prompt: PromptOption = None,
     tags: TagsOption = None,
     pixel: PixelOption = 1.0,
@@ -135,7 +140,7 @@ def upscale(
         from rcod.networks.assembly import Parts
         from rcod.using.orders import Options
 
-        parts = Parts(base=base, vision=vision, prompt=prompt, tags=tags, pixel=pixel,
+        parts = Parts(base=base, vision=vision, vae=vae, prompt=prompt, tags=tags, pixel=pixel,
                       semantic=semantic, sample=seed if sample else None)  # fmt: skip
         networks = model, device, dtype, parts, engine
         options = Options(
@@ -145,9 +150,9 @@ def upscale(
             identity=_identity(*networks))  # fmt: skip
         if out == PIPE:
             return _stream(photos, options, networks)
-        if dry_run:
-            return _rehearse(photos, out, options)
-        return _do(photos, out, options, networks, workers)
+        if not dry_run:
+            return _do(photos, out, options, networks, workers)
+        return _rehearse(photos, out, options)
 
 
 def _do(

@@ -30,6 +30,7 @@ from rcod.networks.stable import (
     empty_network,
     fill_network,
     read_config,
+    read_distilled,
 )
 from rcod.networks.storage import widen
 from rcod.networks.systems import System, covers
@@ -46,6 +47,7 @@ class Parts(BaseModel, frozen=True, extra="forbid"):
 
     base: str | None = None  # folder or hub id
     vision: str | None = None  # folder or hub id
+    vae: str | None = None  # distilled, whose decoder is taken: `tiny` is TAESD, or a folder or id
     prompt: str | None = None  # heard as it is
     tags: str | None = None  # of the image; joined with the prompt as OSEDiff does
     pixel: float = 1.0  # PiSA-SR's scales
@@ -60,7 +62,7 @@ def check_parts(system: System, parts: Parts) -> None:
     given = parts.model_fields_set
     useful: set[str] = set()
     if system.base is not None:
-        useful |= {"base", "sample", "merge", "fold"}
+        useful |= {"base", "sample", "merge", "fold", "vae"}
         useful |= {"prompt", "tags"} if system.condition == "text" else {"vision"}
     if system.adapters == "pair":
         useful |= {"pixel", "semantic"}
@@ -100,7 +102,10 @@ def assemble(
             guided[part] = Guided(guide, adapters[f"{part}.guided"], parts.fold)
         estimator = DegradationEstimator(with_metric="estimator.head.weight" in tensors)
         _load(estimator, tensors, "estimator.")
-    backbone = StableBackbone(unets, cast("AutoencoderKL", vae), shares, guided)
+    decoder = None
+    if parts.vae is not None:
+        decoder = read_distilled(find_base("taesd", None if parts.vae == "tiny" else parts.vae))
+    backbone = StableBackbone(unets, cast("AutoencoderKL", vae), shares, guided, decoder)
     width = cast("int", read_config(base, "unet")["cross_attention_dim"])
     prompt = _prompt(system, base, tensors, parts, width)
     onestep = OneStep(

@@ -13,7 +13,7 @@ from typing import Literal
 
 from rcod.errors import RcodError
 
-Base = Literal["sd21-base", "sd-turbo", "clip-l"]
+Base = Literal["sd21-base", "sd-turbo", "clip-l", "taesd"]
 
 MIRRORS: dict[Base, tuple[str, ...]] = {
     "sd21-base": (
@@ -23,13 +23,17 @@ MIRRORS: dict[Base, tuple[str, ...]] = {
     ),
     "sd-turbo": ("stabilityai/sd-turbo",),
     "clip-l": ("openai/clip-vit-large-patch14",),
+    "taesd": ("madebyollin/taesd",),
 }
 NEEDED: dict[Base, tuple[str, ...]] = {
     "sd21-base": ("unet", "vae", "scheduler", "text_encoder", "tokenizer"),
     "sd-turbo": ("unet", "vae", "scheduler", "text_encoder", "tokenizer"),
     "clip-l": (),
+    "taesd": (),
 }
-OPTION: dict[Base, str] = {"sd21-base": "--base", "sd-turbo": "--base", "clip-l": "--vision"}
+OPTION: dict[Base, str] = {
+    "sd21-base": "--base", "sd-turbo": "--base", "clip-l": "--vision", "taesd": "--vae",
+}  # fmt: skip
 
 
 def find_base(kind: Base, given: str | None) -> Path:
@@ -79,6 +83,8 @@ def _patterns(kind: Base) -> Sequence[str]:
     """The files that are read, so that nothing else is fetched."""
     if kind == "clip-l":
         return ("config.json", "model.safetensors")
+    if kind == "taesd":
+        return ("config.json", "diffusion_pytorch_model.safetensors")
     names = ("config.json", "scheduler_config.json", "diffusion_pytorch_model.safetensors")
     texts = ("text_encoder/model.safetensors", "tokenizer/*")
     return (*(f"*/{name}" for name in names), *texts)
@@ -86,7 +92,9 @@ def _patterns(kind: Base) -> Sequence[str]:
 
 def _is_whole(folder: Path, kind: Base) -> bool:
     """Whether the cache holds a network and not only somebody's scheduler."""
-    wanted = ("model.safetensors",) if kind == "clip-l" else ("unet/config.json", "vae/config.json")
+    wanted = ("unet/config.json", "vae/config.json")
+    if not NEEDED[kind]:
+        wanted = tuple(_patterns(kind))
     return all((folder / name).is_file() for name in wanted)
 
 
@@ -96,6 +104,11 @@ def _what_to_put(kind: Base) -> str:
         return (
             "offline, put config.json and model.safetensors of CLIP ViT-L/14 into a folder and "
             "name it with --vision"
+        )
+    if kind == "taesd":
+        return (
+            "offline, put config.json and diffusion_pytorch_model.safetensors of TAESD into a "
+            "folder and name it with --vae"
         )
     folders = ", ".join(f"{name}/" for name in NEEDED[kind])
     return (

@@ -61,6 +61,7 @@ class StableBackbone(nn.Module):
         vae: "AutoencoderKL",
         shares: Sequence[float] = (1.0,),
         guided: Mapping[Part, Guided] | None = None,
+        decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
         assert len(unets) == len(shares)
@@ -68,6 +69,7 @@ class StableBackbone(nn.Module):
         self.vae = vae
         self.shares = tuple(shares)  # of each UNet in the noise; PiSA-SR mixes two
         self.guided = dict(guided or {})
+        self.decoder = decoder  # a distilled one, which takes latents as they are
         self.guides = nn.ModuleList(one.guide for one in self.guided.values())  # follow .to()
 
     def encode(self, image: Tensor, rng: torch.Generator | None = None) -> Tensor:
@@ -98,6 +100,8 @@ class StableBackbone(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Latent (B, 4, h, w) -> image (B, 3, 8 h, 8 w) float32, not clamped."""
+        if self.decoder is not None:
+            return self.decoder(z.float()) / 2 + 0.5
         scaled = (z / self.vae.config["scaling_factor"]).to(self.vae.dtype)
         return self.vae.decode(scaled, return_dict=False)[0].float() / 2 + 0.5
 
@@ -108,8 +112,8 @@ class StableBackbone(nn.Module):
             show: lets the backbone that it is given see probes of the picture.
         """
         unets = [cast("UNet2DConditionModel", unet) for unet in self.unets]
-        vae = settle(self.vae, lambda vae: show(type(self)([], vae, ())))
-        return type(self)(unets, vae, self.shares)
+        vae = settle(self.vae, lambda vae: show(type(self)([], vae, (), None, self.decoder)))
+        return type(self)(unets, vae, self.shares, None, self.decoder)
 
     def tuned(self, scores: Tensor) -> Self:
         """The backbone of one batch of photos, by its degradation scores (B, 2).
@@ -124,7 +128,7 @@ class StableBackbone(nn.Module):
                 vae = tune(vae, guided, scores)
             else:
                 unets = [tune(unet, guided, scores) for unet in unets]
-        return type(self)(unets, vae, self.shares)
+        return type(self)(unets, vae, self.shares, None, self.decoder)
 
 
 def tune(network: Network, guided: Guided, scores: Tensor) -> Network:
@@ -183,24 +187,39 @@ def fill_network(
     return network.eval().requires_grad_(False)
 
 
-def empty_network(config: dict[str, object], part: Part) -> nn.Module:
+def read_distilled(folder: Path) -> nn.Module:
+    """The decoder of a distilled autoencoder (diffusers' AutoencoderTiny), float32, frozen."""
+    config = read_config(folder, None)
+    config.pop("block_out_channels", None)  # diffusers writes it, and warns of it when it reads it
+    must = {"_class_name": "AutoencoderTiny", "latent_channels": 4, "scaling_factor": 1.0}
+    for key, value in must.items():
+        if (came := config.get(key, value)) != value:
+            raise RcodError(
+                f"--vae must be an autoencoder with {key} {value}, got {came} in {folder}"
+            )
+    network = fill_network(empty_network(config, "distilled"), folder, torch.float32)
+    return network.get_submodule("decoder")
+
+
+def empty_network(config: dict[str, object], part: Part | Literal["distilled"]) -> nn.Module:
     """A network without memory for its weights, to be filled."""
     try:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+        from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     except ImportError as error:
         raise RcodError(
             f"systems on Stable Diffusion need diffusers and transformers, got: {error}; "
             "pip install 'rcod[sd]'"
         ) from None
-    kind = UNet2DConditionModel if part == "unet" else AutoencoderKL
+    kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "distilled": AutoencoderTiny}
     with torch.device("meta"):
-        return cast("nn.Module", kind.from_config(config))
+        return cast("nn.Module", kinds[part].from_config(config))
 
 
-def read_config(base: Path, part: Part | Literal["scheduler"]) -> dict[str, object]:
-    """The settings of one part of a base."""
-    path = base / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
+def read_config(base: Path, part: Part | Literal["scheduler"] | None) -> dict[str, object]:
+    """The settings of one part of a base, or of a folder that is one network."""
+    path = base / (part or "") / ("scheduler_config.json" if part == "scheduler" else "config.json")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
