@@ -148,17 +148,17 @@ def upscale(
             overwrite, width, height, max_side, quality, "all" if strip else "gps" if strip_gps
             else "nothing", realism_map, skip_existing, memory_of(memory),
             identity=_identity(*networks))  # fmt: skip
-        if out == PIPE:
-            return _stream(photos, options, networks)
-        if not dry_run:
-            return _do(photos, out, options, networks, workers)
-        return _rehearse(photos, out, options)
+        if dry_run and out != PIPE:
+            return _rehearse(photos, out, options)
+        return _do(photos, out, options, networks, workers)
 
 
 def _do(
     photos: list[Path], out: Path, options: "Options", networks: "Networks", workers: int | None
 ) -> None:
-    """Enlarge into a folder; exit 1 if a picture was not done, 130 if somebody stopped it."""
+    """Enlarge into a folder or a pipe; exit 1 if a picture was not done, 130 if stopped."""
+    if out == PIPE:
+        return _stream(photos, options, networks)
     if networks[-1] == "ray":
         return upscale_on_ray(photos, out, options, networks[:-1], workers)
     from rcod.using.batch import run
