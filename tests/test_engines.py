@@ -16,7 +16,7 @@ from rcod.errors import RcodError
 from rcod.judging import fullsize
 from rcod.networks.backbone import TinySettings
 from rcod.networks.checkpoint import save
-from rcod.networks.engines import precisions
+from rcod.networks.engines import harness, precisions
 from rcod.networks.exporting import export, open_graph
 from rcod.networks.framing import frame
 from rcod.networks.graphs import Enlarge
@@ -158,6 +158,21 @@ def test_a_system_whose_adapters_follow_the_photo_is_exported(tmp_path, monkeypa
     up = photo.repeat(4, 2).repeat(4, 3)
     one, two = (run["encode"]([up, np.full((1, 2), s, np.float32)]) for s in (0.1, 0.9))
     assert np.abs(one - two).max() > 1e-3  # other scores, another latent
+
+
+@pytest.mark.parametrize("name", ["osediff", "s3diff"])
+def test_the_compiler_takes_one_region_or_says_why_not(name):
+    pytest.importorskip("diffusers", reason="not checked here: pip install 'rcod[sd]'")
+    with torch.device("meta"):
+        onestep = fullsize.invent(SYSTEMS[name], torch.float32)
+    if name == "s3diff":
+        with pytest.raises(RcodError, match="whose adapters follow the photo"):
+            harness(onestep, "compile", torch.float32)
+        return
+    harness(onestep, "compile", torch.float32)
+    (unet,) = onestep.backbone.unets
+    assert unet._compiled_call_impl is not None
+    assert onestep.backbone.vae._compiled_call_impl is None
 
 
 @pytest.mark.parametrize(("name", "most"), [("osediff", 1.001), ("s3diff", 1e-3), ("tiny", 1e-3)])

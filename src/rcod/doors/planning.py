@@ -23,6 +23,7 @@ from rcod.doors.upscaling import (
     PhotosArgument,
     RealismOption,
     ScaleOption,
+    VaeOption,
     VisionOption,
     WidthOption,
     dial_of,
@@ -53,6 +54,7 @@ def plan(
     dtype: DtypeOption = "auto",
     base: BaseOption = None,
     vision: VisionOption = None,
+    vae: VaeOption = None,
 ) -> None:
     """Say what photos will take: tiles, passes of the network, peak memory, seconds."""
     with plain_errors():
@@ -65,7 +67,7 @@ def plan(
             dial_of(realism), scale_of(scale, width, height), "wavelet", 0, format, False, width,
             height, max_side, memory=memory_of(memory),
         )  # fmt: skip
-        restorer = Restorer.load(model, device, dtype, Parts(base=base, vision=vision))
+        restorer = Restorer.load(model, device, dtype, Parts(base=base, vision=vision, vae=vae))
         told: list[Forecast] = []
         failed = 0
         for source in (found for given in photos for found in gather(given, None)):

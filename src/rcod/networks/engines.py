@@ -117,6 +117,10 @@ def _compiled(onestep: OneStep, dtype: torch.dtype) -> nn.Module:
     if isinstance(backbone, TinyBackbone):
         return CompiledBackbone(backbone)
     assert isinstance(backbone, StableBackbone)
+    if backbone.guided:  # every photo has a UNet of its own, and would be compiled for anew
+        raise RcodError(
+            "compile can't serve a system whose adapters follow the photo; take the engine torch"
+        )
     for unet in backbone.unets:
         unet.compile(dynamic=True)
     return backbone
