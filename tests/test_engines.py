@@ -160,6 +160,7 @@ def test_a_system_whose_adapters_follow_the_photo_is_exported(tmp_path, monkeypa
     assert np.abs(one - two).max() > 1e-3  # other scores, another latent
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # PyTorch of itself
 @pytest.mark.parametrize("name", ["osediff", "s3diff"])
 def test_the_compiler_takes_one_region_or_says_why_not(name):
     pytest.importorskip("diffusers", reason="not checked here: pip install 'rcod[sd]'")
@@ -211,6 +212,7 @@ def test_a_missing_runtime_is_named(weights, monkeypatch):
         Restorer.load(str(weights), "cpu", engine="onnx")
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # PyTorch of itself
 @pytest.mark.skipif(not any(Path(p, "c++").exists() for p in ("/usr/bin",)), reason="no compiler")
 def test_the_compiler_gives_pytorchs_picture(weights):
     assert difference(weights, "compile") < 0.1
