@@ -117,6 +117,13 @@ def test_page_fits_a_phone_in_the_dark(page: Path, tmp_path: Path):
         browser.get(page.as_uri())
         wait_for(browser, "document.querySelectorAll('#pictures figure').length === 4")
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        labels = "[...document.querySelectorAll('#plane text.halo:not(.faint)')]"
+        ends = f"return {labels}.map(one => one.getBBox()).map(box => [box.x, box.x + box.width])"
+        places = browser.execute_script(ends)
+        svg = "return document.querySelector('#plane svg').viewBox.baseVal.width"
+        wide = browser.execute_script(svg)
+        assert len(places) == len(LABELS)
+        assert all(left >= 0 and right <= wide for left, right in places), places
         ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert ground == "rgb(23, 24, 26)"
 

@@ -137,12 +137,16 @@ function showPlane() {
   const taken = [];
   for (const one of points) taken.push([x.at(one.x[0]) - 7, y.at(one.y[0]) - 7, 14, 14]);
   const free = (box) => !taken.some((one) => box[0] < one[0] + one[2] && one[0] < box[0] + box[2] && box[1] < one[1] + one[3] && one[1] < box[1] + box[3]);
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.font = `12px ${getComputedStyle(document.body).fontFamily}`;
   const write = (px, py, text, kind) => {
-    const wide = text.length * 6.7 + 4;
-    const tries = [[px + 9, py + 4], [px - wide - 5, py + 4], [px - wide / 2, py - 10], [px - wide / 2, py + 20], [px + 9, py - 9], [px + 9, py + 17], [px - wide - 5, py - 9], [px - wide - 5, py + 17]];
-    const place = tries.find(([left, base]) => left > 56 && left + wide < width - 4 && base > 14 && base < height - 44 && free([left, base - 11, wide, 14]));
+    const wide = pen.measureText(text).width + 2;
+    const tries = [[px + 9, py + 4], [px - wide - 9, py + 4], [px - wide / 2, py - 10], [px - wide / 2, py + 20], [px + 9, py - 9], [px + 9, py + 17], [px - wide - 9, py - 9], [px - wide - 9, py + 17]];
+    if (kind !== "faint") for (const far of [-24, 32, -38, 46]) tries.push([Math.min(px - wide / 2, width - wide - 5), py + far]);
+    const inside = ([left, base]) => left > 56 && left + wide < width - 4 && base > 14 && base < height - 44;
+    const place = tries.find((one) => inside(one) && free([one[0], one[1] - 11, wide, 14]));
     if (!place && kind === "faint") return;
-    const [left, base] = place ?? tries[0];
+    const [left, base] = place ?? tries.find(inside) ?? [width - wide - 5, py + 4];
     taken.push([left, base - 11, wide, 14]);
     svg.append(draw("text", { x: left, y: base, class: `halo ${kind}` }, text));
   };
