@@ -1,6 +1,7 @@
 """Published systems in training, on the golden tiny bases."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ from rcod.training.adapting import AdapterTask
 from rcod.training.catalog import recipe_named
 from rcod.training.student import TARGETS, open_student
 from rcod.training.task import Sources
-from rcod.training.team import Team
+from rcod.training.team import Team, is_split
 
 pytest.importorskip("diffusers", reason="not checked here: pip install 'rcod[sd]'")
 if not GOLDEN.is_dir():
@@ -228,46 +229,77 @@ torch.set_num_threads(1)
 from rcod.training import adapting, train
 from rcod.training.adaptation import Adaptation
 from rcod.training.task import Sources
-recipe, photos, base, vision, folder = sys.argv[1:]
+recipe, photos, base, vision, start, folder = sys.argv[1:]
+start = None if start == "None" else Path(start)
 adapting.perception = lambda recipe, aids, device: None
-given = Sources(photos, base=base, vision=vision, cache=Path(folder).parent, device="cpu")
+given = Sources(photos, start, base=base, vision=vision, cache=Path(folder).parent, device="cpu")
 train.run(Adaptation.model_validate_json(recipe), given, Path(folder))
 """
 
 
-def test_two_processes_equal_one_with_twice_the_batch(photos: Path, tmp_path: Path):
-    """Through `accelerate launch`, over gloo."""
-    pytest.importorskip("accelerate", reason="not checked here: pip install 'rcod[train]'")
-    script = tmp_path / "child.py"
+LAUNCH = (
+    "-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1",
+    "--dynamo_backend", "no", "--mixed_precision", "no", "--num_cpu_threads_per_process", "1",
+)  # fmt: skip
+
+
+def launched(
+    folder: Path, name: str, photos: Path, how: tuple[str, ...], **changes: str
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The weights that 20 steps in processes of their own end with, and what the run noted."""
+    script = folder.parent / "child.py"
     script.write_text(CHILD)
-    changes = {"steps": "20", "save_every": "100", "optim__lr": "1e-3", "lpips": "0"}
-    for folder, batch, start in (
-        ("one", "2", [sys.executable]),
-        ("two", "1", [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu",
-                      "--num_processes", "2", "--num_machines", "1", "--dynamo_backend", "no",
-                      "--mixed_precision", "no", "--num_cpu_threads_per_process", "1"]),
-    ):  # fmt: skip
-        setting = recipe("rcod_o", **changes, batch=batch)
-        given = sources(setting, photos)
-        values = [setting.model_dump_json(), str(photos), given.base, given.vision]
-        command = [*start, str(script), *map(str, values), str(tmp_path / folder)]
-        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
-    gap = max(float((one[key] - two[key]).abs().max()) for key in one)
+    setting = recipe(name, steps="20", save_every="100", optim__lr="1e-3", lpips="0", **changes)
+    given = sources(setting, photos)
+    told = (setting.model_dump_json(), photos, given.base, given.vision, given.start, folder)
+    command = [str(word) for word in (sys.executable, *how, script, *told)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [json.loads(row) for row in (folder / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 21))
+    notes = [row["note"] for row in rows if "note" in row]
+    return load_file(folder / "model.safetensors"), notes
+
+
+def check_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    gap = max(float((one[key] - other[key]).abs().max()) for key in one)
     print(f"\ntwo processes against one: largest difference of a weight {gap:.1e}")
     assert gap <= 1e-5
-    rows = (tmp_path / "two" / "log.jsonl").read_text().splitlines()
-    assert [json.loads(row)["step"] for row in rows] == list(range(1, 21))
 
 
-def test_sharding_is_refused_with_a_reason(monkeypatch: pytest.MonkeyPatch):
-    from rcod.training.team import gather
+def test_two_processes_equal_one_that_takes_their_batches_in_turn(photos: Path, tmp_path: Path):
+    """Through `accelerate launch`, over gloo; then with the frozen networks split by FSDP.
 
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(RcodError, match="FSDP splits weights between processes"):
-        gather("cpu")
+    In turn, so that every sum is the same to its last bit: these random networks multiply one
+    until, twenty steps on, weights have nothing in common.
+    """
+    pytest.importorskip("accelerate", reason="not checked here: pip install 'rcod[train]'")
+    one, _ = launched(tmp_path / "one", "rcod_o", photos, (), batch="1", accumulate="2")
+    for flag, split in (("--multi_gpu", False), ("--use_fsdp", True)):
+        run = tmp_path / flag
+        two, notes = launched(run, "rcod_o", photos, (*LAUNCH, flag), batch="1")
+        check_equal(one, two)
+        assert len(notes) == split
+        if split:
+            now, before = map(float, re.findall(r"\d+\.\d+", notes[0]))
+            assert now < 0.75 * before, notes[0]  # what learns stays whole; here it is much
+
+
+def test_two_processes_equal_one_with_twice_the_batch(photos: Path, tmp_path: Path):
+    """With guided adapters, too, whose networks change from photo to photo."""
+    pytest.importorskip("accelerate", reason="not checked here: pip install 'rcod[train]'")
+    one, _ = launched(tmp_path / "one", "mem", photos, (), batch="2")
+    for flag in ("--multi_gpu", "--use_fsdp"):
+        two, _ = launched(tmp_path / flag, "mem", photos, (*LAUNCH, flag), batch="1")
+        check_equal(one, two)
+
+
+def test_deepspeeds_third_stage_splits_and_its_others_do_not():
+    assert is_split({"ACCELERATE_USE_FSDP": "true"})
+    deepspeed = {"ACCELERATE_USE_DEEPSPEED": "true"}
+    assert is_split(deepspeed | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"})
+    assert not is_split(deepspeed | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"})
+    assert not is_split({})
 
 
 @pytest.mark.parametrize("name", [one.name for one in PUBLISHED])

@@ -185,11 +185,17 @@ def attach_factors(
 
 
 def twin(network: Network, changed: Mapping[str, Tensor]) -> Network:
-    """A second network that shares every tensor of the first but the named ones."""
+    """A second network that shares the first one's layers, all but those of the named tensors."""
     own = dict((*network.named_parameters(), *network.named_buffers()))
+    homes = {name.rpartition(".")[0] for name in changed}
+    layers = {
+        id(layer): layer
+        for name, layer in network.named_modules()
+        if name and name not in homes and not list(layer.children())
+    }
     shared = {id(tensor): tensor for tensor in own.values()}
     others = {id(own[name]): tensor for name, tensor in changed.items()}
-    return copy.deepcopy(network, {**shared, **others})
+    return copy.deepcopy(network, {**layers, **shared, **others})
 
 
 def _replace(network: nn.Module, name: str, module: nn.Module) -> None:

@@ -56,7 +56,7 @@ class AdapterTask:
         self.learners = learners_of(recipe, class_)
         self.images = recipe.batch
         self.done = 0  # samples that all processes have seen
-        self.notes: list[str] = []
+        self.notes: list[str] = [self._split()] if team.splits else []
         self._lost: set[str] = set()  # photos that could not be used
         self._lots: Iterator[Lot] | None = None
 
@@ -139,6 +139,15 @@ class AdapterTask:
         return self.class_.student.system.model_copy(
             update={"groups": self.groups or self.recipe.groups}
         )
+
+    def _split(self) -> str:
+        """Leave each process a part of what is frozen; says how much."""
+        student = self.class_.student
+        body, tower = student.onestep.backbone, getattr(student.onestep.prompt, "tower", None)
+        networks = [body.unets, body.vae, *([] if tower is None else [tower])]
+        whole = (*student.handles.values(), *student.critic)
+        before, now = (size / 1e6 for size in self.team.split(networks, whole))
+        return f"each process holds {now:.2f} MB of networks that take {before:.2f}"
 
     def _next(self) -> Lot:
         recipe, team = self.recipe, self.team

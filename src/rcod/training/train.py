@@ -58,7 +58,7 @@ def run(recipe: Course, sources: Sources, folder: Path, resume: bool = False) ->
         with torch.no_grad():  # in closed form
             return Outcome(tiny.fit(recipe, sources, rundir), 1, None)
     task = prepare(recipe, sources, folder, team)
-    watch = Watch.open(sources, recipe) if team.leads else None
+    watch = Watch.open(sources, recipe) if team.leads or team.splits else None
     return Loop(task, recipe, team, rundir, watch).go()
 
 
@@ -181,6 +181,8 @@ class Loop:
             seen = self.watch.look(restorer)
             self.rundir.log(self.n, seen.scores)
             best = self.watch.is_best(seen.scores)
+            if not self.rundir.leads:  # it looks along, since its parts of the layers are needed
+                return
             try:
                 self.rundir.show(self.n, seen.sheet)
                 if best:
