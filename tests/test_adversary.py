@@ -70,6 +70,6 @@ def test_only_which_of_the_two_looks_more_like_a_photo_counts():
     network, rng = judge(), torch.Generator().manual_seed(0)
     before = oppose(network, soft, sharp, rng.manual_seed(0))
     with torch.no_grad():
-        network.layers[-1].bias.add_(3)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        network.layers[-1].bias.add_(3)  # pyright: ignore[reportCallIssue]
     for mine, other in zip(before, oppose(network, soft, sharp, rng.manual_seed(0)), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)

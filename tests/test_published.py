@@ -260,12 +260,14 @@ def test_a_sixth_system_is_a_row():
     assert not torch.equal(results[0].photo.pixels, results[1].photo.pixels)
 
 
-def distilled(folder: Path, **changed: object) -> AutoencoderTiny:
+def distilled(folder: Path, latent: int = 4) -> AutoencoderTiny:
     """A small distilled autoencoder with random weights, in diffusers' layout."""
     torch.manual_seed(0)
     widths = (8, 8, 8, 8)
     network = AutoencoderTiny(
-        encoder_block_out_channels=widths, decoder_block_out_channels=widths, **changed
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+        latent_channels=latent,
     )
     network.save_pretrained(folder)
     return network.eval()
@@ -290,7 +292,7 @@ def test_a_distilled_decoder_takes_the_place_of_the_large_one(name: str, tmp_pat
 
 def test_the_command_line_takes_a_distilled_decoder(tmp_path: Path):
     distilled(tmp_path / "small")
-    distilled(tmp_path / "wide", latent_channels=16)
+    distilled(tmp_path / "wide", latent=16)
     Image.effect_noise((16, 16), 50).convert("RGB").save(tmp_path / "a.png")
     told = ["upscale", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--model"]
     hosted = [*told, str(converted("osediff")), "--base", str(parts("osediff").base), "--vae"]

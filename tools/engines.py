@@ -11,7 +11,7 @@ import torch
 
 from rcod.diffusion.grouping import LEVELS
 from rcod.pixels.images import read
-from rcod.using.restore import Restorer
+from rcod.using.restore import Dial, Restorer
 
 
 def main() -> None:
@@ -29,7 +29,8 @@ def main() -> None:
         started = time.perf_counter()
         other = Restorer.load("tiny", "cpu", dtype, engine=name)
         loaded = time.perf_counter() - started
-        for level in (*LEVELS, "auto"):
+        levels: list[Dial] = [*LEVELS.values(), "auto"]
+        for level in levels:
             apart = torch.stack([
                 (plain(photo, level).photo.pixels - other(photo, level).photo.pixels).abs()
                 for photo in photos

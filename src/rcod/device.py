@@ -150,7 +150,8 @@ def _convolving() -> tuple[float, float]:
 
     The best of some, by turns, of one thread's own time: what other programs take doesn't count.
     """
-    layer = torch.nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)
+    layer = torch.nn.Conv2d(64, 64, 3, padding=1)
+    layer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     x = torch.ones(1, 64, 64, 64).contiguous(memory_format=torch.channels_last)
     pairs = [(copy.deepcopy(layer).to(dtype), x.to(dtype)) for dtype in PROBED]
     best = [inf for _ in PROBED]

@@ -26,7 +26,7 @@ class LossSettings(BaseModel, frozen=True, extra="forbid"):
     adversary: Ends = (0.0, 0.05)
     share: float = Field(default=0.25, gt=0, le=1)  # part of a batch that the costly terms look at
     opposed: float = Field(default=0.5, gt=0, le=1)  # part of a batch that the adversary looks at
-    sharpen: float = Field(default=0.5, ge=0)  # how much the realism end sharpens the true pixels
+    sharpen: float = Field(default=0.0, ge=0)  # how much the realism end sharpens the true pixels
 
 
 def weight_of(ends: Ends, realism: Tensor) -> Tensor:

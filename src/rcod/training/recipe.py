@@ -3,7 +3,7 @@
 `TINY` names the runs that make the model inside; each continues from the model file of the one
 before:
 
-    tiny-autoencoder -> tiny-prior -> tiny-rcod -> tiny-metric
+    tiny-autoencoder -> tiny-prior -> tiny-rcod -> tiny-detail -> tiny-metric
 """
 
 from typing import Literal
@@ -75,6 +75,22 @@ TINY = {
                 share=0.1875,
             ),
             guides=1472,
+        ),
+        Recipe(
+            name="tiny-detail",
+            goal="restore",
+            summary="the restorer goes on: an adversary and sharper goals at the realism end",
+            steps=6000,
+            optim=OptimSettings(lr=2e-4, clip=0.3, warmup=100, decay=0.4),
+            losses=LossSettings(
+                pixel=(1.0, 0.3),
+                guide=(0.0, 0.0),
+                outline=(0.0, 0.0),
+                perceptual=(1.0, 1.0),
+                distill=(0.0, 0.0),
+                adversary=(0.0, 0.025),
+                sharpen=0.5,
+            ),
         ),
         Recipe(
             name="tiny-metric",

@@ -107,6 +107,7 @@ def gather(device: str = "auto") -> Team:
             "several processes need accelerate, which is not installed; pip install 'rcod[train]'"
         ) from None
     state = PartialState(cpu=device == "cpu")
+    assert state.device is not None, "accelerate names one where processes are launched"
     return Team(state.device, state, is_split(os.environ))
 
 

@@ -55,8 +55,7 @@ def run(recipe: Course, sources: Sources, folder: Path, resume: bool = False) ->
     team = gather(sources.device)
     rundir = RunDir(folder, recipe, resume, team.leads)
     if isinstance(recipe, Recipe) and recipe.goal == "autoencoder":
-        with torch.no_grad():  # in closed form
-            return Outcome(tiny.fit(recipe, sources, rundir), 1, None)
+        return Outcome(tiny.fit(recipe, sources, rundir), 1, None)
     task = prepare(recipe, sources, folder, team)
     watch = Watch.open(sources, recipe) if team.leads or team.splits else None
     return Loop(task, recipe, team, rundir, watch).go()

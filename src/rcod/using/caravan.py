@@ -209,7 +209,8 @@ def _walk_there(fs: "AbstractFileSystem", path: str, out: str) -> Iterator[Listi
     for top, folders, files in fs.walk(path, detail=True):
         for name in [name for name in folders if not _is_other(str(top), name, out)]:
             del folders[name]
-        yield str(top), sorted(files), lambda name, files=files: _stamp(files[name])
+        listed = cast("dict[str, dict[str, object]]", files)
+        yield str(top), sorted(listed), lambda name, listed=listed: _stamp(listed[name])
 
 
 def _is_other(top: str, name: str, out: str) -> bool:
