@@ -171,7 +171,7 @@ def test_shares_of_levels_add_up_and_hit_the_levels():
     groups = GroupSettings()
     places = torch.linspace(0, 1, 11).view(1, 11)
     found = shares(places, groups)
-    assert [t for t, _ in found] == [249, 399, 549]
+    assert [t for t, _ in found] == [249, 499, 749]
     torch.testing.assert_close(sum(weight for _, weight in found), torch.ones(1, 11))
     assert [t for t, _ in shares(torch.zeros(2, 2), groups)] == [249]
     metrics = torch.tensor([0.2, 0.4, 0.6, 0.8, 1.0])
