@@ -134,6 +134,8 @@ def released(system: System, lr: Tensor) -> Frame:
 def check_steps(ledger: Ledger, name: str, onestep: OneStep, framed: Frame) -> dict[str, Tensor]:
     """Latent, tokens, noise and clean latents; the results by their name's ending."""
     numbers, system = ledger.numbers, SYSTEMS[name]
+    # in random guided networks, other processors' order of sums moves the noise by up to 7e-4
+    loose = 10 if system.adapters == "guided" else 1
     z = onestep.encode(framed.up)
     ledger.check("z_L", z)
     ledger.check("vae_mean", z / 0.18215)
@@ -142,20 +144,20 @@ def check_steps(ledger: Ledger, name: str, onestep: OneStep, framed: Frame) -> d
         for text, heard in zip(("pos", "neg"), tokens.split(1), strict=True):
             ledger.check(f"{text}_embeds", heard)
             t = torch.tensor([system.timestep])
-            ledger.check(f"eps_{text}", onestep.backbone.predict(z, t, heard))
+            ledger.check(f"eps_{text}", onestep.backbone.predict(z, t, heard), loose=loose)
     ledger.check("cond", tokens)
     ledger.check("prompt_embeds", tokens)
     ends = {f"_t{t}": t for t in (249, 499, 749, 999) if f"eps_t{t}" in numbers}
     pictures: dict[str, Tensor] = {}
     for end, t in (ends or {"": system.timestep, "_default": system.timestep}).items():
         timestep = torch.tensor([t])
-        ledger.check(f"eps{end}", onestep.noise(z, timestep, tokens))
+        ledger.check(f"eps{end}", onestep.noise(z, timestep, tokens), loose=loose)
         z_sr = onestep.clean(z, timestep, tokens)
         ledger.check(f"z_H{end}", z_sr, CLEAN)
         ledger.check(f"decoder_in{end}", z_sr / 0.18215, CLEAN)
         if any(ledger.has(f"{kind}{end}") for kind in ("image_raw", "final_uint8")):
             sr = onestep.backbone.decode(z_sr)
-            ledger.check(f"image_raw{end}", 2 * sr - 1)
+            ledger.check(f"image_raw{end}", 2 * sr - 1, loose=loose)
             pictures[end] = sr
     return pictures
 

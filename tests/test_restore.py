@@ -107,7 +107,7 @@ def test_what_is_flat_stays_flat_across_tiles(
     flat = torch.tensor(colour).view(3, 1, 1).expand(3, 150, 210)
     tiled = restorer.with_tile(128)(flat, realism).photo.pixels
     error = (tiled - torch.tensor(colour).view(3, 1, 1)).abs() * 255
-    assert float(error[:, 48:-48, 48:-48].max()) < 1 and float(error.max()) < 4
+    assert float(error[:, 48:-48, 48:-48].max()) < 1 and float(error.max()) < 5
     whole = restorer(flat, realism).photo.pixels
     assert float((tiled - whole).abs().max()) * 255 < 0.1
 
