@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import tracemalloc
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -88,12 +87,31 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path):
     assert "done 0, done already 24, failed 1" in said
 
 
-PLANNING = """import resource, sys
+PLANNING = """import sys
 from rcod.using.caravan import plan
 planned = plan([sys.argv[1]], sys.argv[2], "settings", "same", True)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+status = open("/proc/self/status").read()  # rusage would count who started this process
+peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
 print(planned.tasks, planned.done, len(planned.portions), peak)
 """
+
+
+TRACING = """import sys, tracemalloc
+from rcod.using.caravan import plan
+first = plan([sys.argv[1]], sys.argv[2], "", "same", True)  # imports and caches
+tracemalloc.start()
+planned = plan([sys.argv[1]], sys.argv[2], "", "same", True)
+print(first.tasks, planned.tasks, tracemalloc.get_traced_memory()[1])
+"""
+
+
+def told_by(program: str, *given: str) -> list[int]:
+    """What a program prints that runs in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": SOURCES}
+    command = [sys.executable, "-c", program, *given]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return [int(word) for word in done.stdout.split()]
 
 
 @needs_fsspec
@@ -102,11 +120,7 @@ def test_a_million_photos_are_planned_in_little_memory(tmp_path):
     listed = tmp_path / "photos.txt"
     with listed.open("w") as file:
         file.writelines(f"s3://bucket/some/folder/photo{number:07}.jpg\n" for number in range(MANY))
-    environment = {**os.environ, "PYTHONPATH": SOURCES}
-    command = [sys.executable, "-c", PLANNING, str(listed), str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    tasks, left_out, portions, peak = map(int, done.stdout.split())
+    tasks, left_out, portions, peak = told_by(PLANNING, str(listed), str(tmp_path / "out"))
     assert (tasks, left_out, portions) == (MANY, 0, MANY // 1000)
     assert peak < 500e6  # PyTorch and all else that is imported included
     task = json.loads(next(Store(str(tmp_path / "out")).lines(PLAN)))
@@ -120,12 +134,8 @@ def test_the_files_of_a_folder_are_not_held_with_all_that_is_known_of_them(tmp_p
     for number in range(count):
         (tmp_path / "photos" / ("" if number else "below") / f"photo{number:07}.jpg").touch()
     out = tmp_path / "photos" / "out"
-    first = plan([str(tmp_path / "photos")], str(out), "", "same", True)  # imports and caches
-    tracemalloc.start()
-    planned = plan([str(tmp_path / "photos")], str(out), "", "same", True)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert first.tasks == planned.tasks == count  # what lies in the output folder is no photo
+    first, planned, peak = told_by(TRACING, str(tmp_path / "photos"), str(out))
+    assert first == planned == count  # what lies in the output folder is no photo
     assert peak < 500e6 * count / 1e6 + 1e6  # and a portion of the plan, while it is written
 
 

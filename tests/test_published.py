@@ -217,7 +217,7 @@ def test_plan_and_serve_stand_on_a_base_as_well(tmp_path: Path, monkeypatch: pyt
     told += ["--base", str(where.base), "--vision", str(where.vision)]
     ran = CliRunner().invoke(app, ["plan", str(source), *told])
     assert ran.exit_code == 0, ran.output
-    assert "96 x 64 to 384 x 256, 1 tile of at most 512 x 512, 1 passes" in ran.output
+    assert "96 x 64 to 384 x 256, 1 tile of at most 512 x 512, 1 pass, " in ran.output
     begun: list[Restorer] = []
     monkeypatch.setattr("rcod.doors.web.listen_and_serve", lambda load, *rest: begun.append(load()))
     ran = CliRunner().invoke(app, ["serve", *told])
@@ -242,7 +242,8 @@ def test_a_published_system_competes_with_and_without_a_dial(tmp_path: Path):
         both[0], [("a", str(tmp_path / "lr.png"), {"osediff": str(out)})], "cpu", "float32"
     )
     assert work["label"] == "osediff" and work["timestep"] == 999
-    assert Image.open(out).size == (64, 64)
+    with Image.open(out) as made:
+        assert made.size == (64, 64)
 
 
 def test_a_sixth_system_is_a_row():
