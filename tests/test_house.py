@@ -1,8 +1,10 @@
 """What the files around the package promise holds."""
 
+import importlib
 import re
 import subprocess
 import tomllib
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,19 @@ def test_links_in_the_papers_lead_somewhere():
     for paper in ("README.md", "CONTRIBUTING.md"):
         links = re.findall(r"\]\((?!https?:|#)([^)#]+)", read(paper))
         assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_function_that_the_method_names_is_there():
+    text = read("docs/method.md")
+    modules = {path.stem: path for path in (ROOT / "src/rcod").rglob("*.py")}
+    dotted = re.findall(r"`([a-z_]+)\.([\w.]+)`", text)
+    for module, name in (found := [one for one in dotted if one[0] in modules]):
+        home = modules[module].relative_to(ROOT / "src").with_suffix("")
+        attrgetter(name)(importlib.import_module(".".join(home.parts)))  # raises where it is not
+    assert len(found) > 60
+    for table in re.findall(r"\| computed by \|\n\|[-|]+\n((?:\|.*\n)+)", text):
+        for row in table.splitlines():
+            assert re.search(r"`[a-z]+\.\w", row.split("|")[-2]), f"no function computes {row}"
 
 
 def test_no_file_names_a_machine():
