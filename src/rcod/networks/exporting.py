@@ -19,12 +19,14 @@ from typing import Literal, TypedDict, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rcod import __version__
 from rcod.device import seeded
 from rcod.diffusion.grouping import LEVELS, timestep_of_realism
 from rcod.errors import RcodError
-from rcod.networks.framing import frame
+from rcod.networks.backbone import TinyBackbone
+from rcod.networks.framing import BORDER, continued, cut, frame
 from rcod.networks.graphs import Graph, all_graphs
 from rcod.networks.onestep import OneStep
 from rcod.networks.systems import System
@@ -201,11 +203,18 @@ def compare(
         z, heard = run["encode"]([made, *more]), run["prompt"]([made])
         for name, t in steps.items():
             given = torch.tensor([t])
-            expected = match(tuned(up, given, tokens).sr.clamp(0, 1), up)
+            expected = match(_restored(tuned, up, given, tokens).clamp(0, 1), up)
             sr = run["decode"]([run["clean"]([z, given.numpy(), heard, *more])])
             restored = torch.from_numpy(run["color"]([sr, made]))
             found[name] = max(found[name], 255 * float((restored - expected).abs().max()), apart)
     return found
+
+
+def _restored(onestep: OneStep, up: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+    """PyTorch's own picture of an enlarged photo, (1, 3, H, W), not clamped."""
+    sides = 4 * [BORDER * isinstance(onestep.backbone, TinyBackbone)]
+    z = onestep.clean(continued(onestep.backbone.encode(up), sides), t, tokens)
+    return cut(onestep.backbone.decode(z), [onestep.backbone.factor * side for side in sides])
 
 
 def _timestep(system: System, place: float) -> int:

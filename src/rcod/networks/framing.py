@@ -9,6 +9,7 @@ a result always has the size that was asked for.
     padded  bilinear, float, sides multiples of 64             S3Diff, RCOD_S
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -20,6 +21,9 @@ from torch.nn import functional as F
 from rcod.networks.onestep import enlarge
 
 Framing = Literal["free", "pillow", "padded", "shrunk"]
+Sides = Sequence[int]  # four: how much at the left, the right, above and below
+
+BORDER = 6  # latents by which tiny's photo goes on beyond its borders: zeros would show inside
 
 
 class Frame(NamedTuple):
@@ -48,6 +52,18 @@ def frame(lr: Tensor, framing: Framing, scale: int, least: int) -> Frame:
         return Frame(pad(up, 64), truncate(up))
     look = _enlarge_bytes(lr, scale, least, squeeze=framing == "shrunk")
     return Frame(pad(look, 8), look)
+
+
+def continued(z: Tensor, sides: Sides) -> Tensor:
+    """A latent (B, C, h, w) that goes on beyond its borders as it ends there."""
+    return F.pad(z, sides, mode="replicate")
+
+
+def cut(image: Tensor, sides: Sides) -> Tensor:
+    """An image (B, C, h, w) without what was added at its sides."""
+    left, right, top, bottom = sides
+    height, width = image.shape[-2:]
+    return image[..., top : height - bottom, left : width - right]
 
 
 def pad(image: Tensor, unit: int) -> Tensor:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from rcod.diffusion.schedule import CleanLatent, restore_clean
 from rcod.networks.backbone import TinyBackbone
 from rcod.networks.estimators import DegradationEstimator
-from rcod.networks.framing import Framing
+from rcod.networks.framing import BORDER, Framing, continued, cut
 from rcod.networks.onestep import OneStep
 from rcod.networks.prompts import SIDE, FixedPrompt, VisualPrompt
 from rcod.networks.stable import StableBackbone
@@ -147,15 +147,16 @@ def view(length: int, like: Tensor) -> Tensor:
 
 
 class TinyEncode(nn.Module):
-    """As `SwiftBackbone.encode`, in one band."""
+    """As `SwiftBackbone.encode`, in one band, and continued beyond the borders."""
 
-    def __init__(self, swift: SwiftBackbone) -> None:
+    def __init__(self, swift: SwiftBackbone, border: int) -> None:
         super().__init__()
-        self.swift = swift
+        self.swift, self.border = swift, border
 
     def forward(self, up: Tensor) -> Tensor:
-        """(1, 3, 4h, 4w) -> (1, C, h, w)."""
-        return F.conv2d(mirrored(up), self.swift.analysis, self.swift.offset, stride=4)
+        """(1, 3, 4h, 4w) -> (1, C, h + 2 border, w + 2 border)."""
+        z = F.conv2d(mirrored(up), self.swift.analysis, self.swift.offset, stride=4)
+        return continued(z, 4 * [self.border])
 
 
 class TinyPredict(nn.Module):
@@ -175,17 +176,18 @@ class TinyPredict(nn.Module):
 
 
 class TinyDecode(nn.Module):
-    """As `SwiftBackbone.decode`, in one band."""
+    """As `SwiftBackbone.decode`, in one band, without what lies beyond the borders."""
 
-    def __init__(self, swift: SwiftBackbone) -> None:
+    def __init__(self, swift: SwiftBackbone, border: int) -> None:
         super().__init__()
-        self.swift = swift
+        self.swift, self.border = swift, border
 
     def forward(self, z: Tensor) -> Tensor:
-        """(1, C, h, w) -> (1, 3, 4h, 4w)."""
+        """(1, C, h + 2 border, w + 2 border) -> (1, 3, 4h, 4w)."""
         blocks = F.conv2d(F.pad(z, (2, 2, 2, 2)), self.swift.synthesis)
         image = returned(F.pixel_shuffle(blocks, 4)) + self.swift.mean.view(1, 3, 1, 1)
-        return image if self.swift.touch is None else self.swift.touch(image)
+        touched = image if self.swift.touch is None else self.swift.touch(image)
+        return cut(touched, 4 * [4 * self.border])
 
 
 class Call(nn.Module):
@@ -247,17 +249,18 @@ class Clean(nn.Module):
         return restore_clean(z, eps, t, self.alphas, self.formula, self.step)
 
 
-def backbone_graphs(backbone: nn.Module, tokens: Tensor) -> dict[str, Graph]:
+def backbone_graphs(backbone: nn.Module, tokens: Tensor, border: int = 0) -> dict[str, Graph]:
     """The three calls of a backbone as graphs.
 
     Args:
         backbone: frozen, in float32, on the processor.
         tokens: of any photo, (G, N, D), for their shape.
+        border: latents by which tiny's encoder continues a photo and its decoder cuts it again.
     """
     scores: dict[str, Tensor] = {}
     if isinstance(backbone, TinyBackbone):
         swift = SwiftBackbone(backbone)
-        modules = TinyEncode(swift), TinyPredict(backbone), TinyDecode(swift)
+        modules = TinyEncode(swift, border), TinyPredict(backbone), TinyDecode(swift, border)
         channels, factor, unit = backbone.settings.latent, backbone.factor, 1
     else:
         assert isinstance(backbone, StableBackbone)
@@ -265,9 +268,8 @@ def backbone_graphs(backbone: nn.Module, tokens: Tensor) -> dict[str, Graph]:
         channels, factor, unit = backbone.channels, backbone.factor, 8
         if backbone.guided:
             scores["scores"] = torch.full((1, 2), 0.5)
-    z = torch.zeros(1, channels, HEIGHT, WIDTH)
+    z, t = torch.zeros(1, channels, HEIGHT, WIDTH), torch.tensor([500])
     up = torch.zeros(1, 3, factor * HEIGHT, factor * WIDTH)
-    t = torch.tensor([500])
     many = {"z": z.repeat(len(tokens), 1, 1, 1), "t": t.repeat(len(tokens)), "tokens": tokens}
     return {
         "encode": Graph("encode", modules[0], {"up": up} | scores, {"up": factor * unit}, "z"),
@@ -279,22 +281,20 @@ def backbone_graphs(backbone: nn.Module, tokens: Tensor) -> dict[str, Graph]:
 def all_graphs(onestep: OneStep, system: System) -> list[Graph]:
     """Everything between a photo and the restored one; `onestep` in float32 on the processor."""
     photo, up = torch.zeros(1, 3, HEIGHT, WIDTH), torch.zeros(1, 3, 4 * HEIGHT, 4 * WIDTH)
-    tokens = onestep.prompt(up).detach()  # (G, N, D)
-    three = backbone_graphs(onestep.backbone, tokens)
+    three = backbone_graphs(onestep.backbone, tokens := onestep.prompt(up).detach(), BORDER)
     z, unit = three["decode"].inputs["z"], three["decode"].unit["z"]
     more = {name: x for name, x in three["encode"].inputs.items() if name == "scores"}
     given = {"z": z, "t": torch.tensor([500]), "tokens": tokens} | more
     both = {"sr": torch.zeros_like(up), "up": up}  # one tensor twice would be one input
-    clean = Clean(onestep, three["predict"].module)
     found = [
         Graph("enlarge", Enlarge(system.framing), {"photo": photo}, {"photo": 1}, "up"),
         Graph("prompt", Prompt(onestep.prompt), {"up": up}, {"up": 4}, "tokens"),
         three["encode"],
-        Graph("clean", clean, given, {"z": unit}, "z_sr"),
+        Graph("clean", Clean(onestep, three["predict"].module), given, {"z": unit}, "z_sr"),
         three["decode"],
         Graph("color", Color(system.color), both, {"sr": 1, "up": 1}, "restored"),
     ]
     if onestep.estimator is not None:
-        estimator = Scores(onestep.estimator)
-        found.insert(1, Graph("scores", estimator, {"photo": photo}, {"photo": 1}, "scores"))
+        scores = Scores(onestep.estimator)
+        found.insert(1, Graph("scores", scores, {"photo": photo}, {"photo": 1}, "scores"))
     return found

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from rcod.device import release
 from rcod.diffusion.dial import shares
+from rcod.networks.framing import BORDER, continued, cut
 from rcod.networks.onestep import OneStep, enlarge
 from rcod.networks.systems import System
 from rcod.pixels.color import Tally, match_adain, match_wavelet
@@ -167,26 +168,30 @@ class Pass(Order):
                 z_up = self.onestep.backbone.encode(up)
                 self._rest()
         if not isinstance(self.place, Tensor):
-            return self._level(z_up, self.place), up
+            return self._level(z_up, self.place, row, column), up
         places = self.place[:, row.start : row.stop, column.start : column.stop]
         places = F.interpolate(  # (1, 1, 4h, 4w)
             places[None].to(up.device), up.shape[-2:], mode="bilinear", align_corners=False
         )
         sr = torch.zeros_like(up)
         for t, weight in shares(places, self.system.groups):
-            sr += weight * self._level(z_up, t).clamp(0, 1)
+            sr += weight * self._level(z_up, t, row, column).clamp(0, 1)
         return sr, up
 
-    def _level(self, z_up: Tensor, t: int) -> Tensor:
-        """The picture of one timestep, (1, 3, 4h, 4w)."""
+    def _level(self, z_up: Tensor, t: int, row: Span, column: Span) -> Tensor:
+        """A tile's picture of one timestep, (1, C, h, w) -> (1, 3, 4h, 4w)."""
+        height, width = self._lr_size
+        borders = (column.start == 0, column.stop == width, row.start == 0, row.stop == height)
+        sides = [BORDER * ends for ends in borders]
+        factor = self.onestep.backbone.factor
         with clock(self.seconds, "predict"):
             timestep = torch.tensor([t], device=z_up.device)
-            z_sr = self.onestep.clean(z_up, timestep, self.seen.tokens)
+            z_sr = self.onestep.clean(continued(z_up, sides), timestep, self.seen.tokens)
             self._rest()
         with clock(self.seconds, "decode"):
             sr = self.onestep.backbone.decode(z_sr)
             self._rest()
-            return sr
+            return cut(sr, [factor * side for side in sides])
 
     def _rest(self) -> None:
         """Between stages of one tile of several: what one has freed is not the next one's."""
