@@ -1,10 +1,14 @@
 """An evaluation is whole, repeats to the byte, and never does finished work again."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from running import ENVIRONMENT
 
 from rcod.errors import RcodError
 from rcod.judging import evaluate as evaluating
@@ -167,6 +171,32 @@ def test_a_process_of_its_own_makes_the_levels(dataset: Dataset, tmp_path: Path)
     steps = [row.made.timestep for row in found.rows if row.made]
     assert steps[0] == 249 and len(steps) == 2
     assert all(row.file.is_file() and row.values["psnr"] > 10 for row in found.rows)
+
+
+@needs_tiny
+def test_a_killed_evaluation_goes_on_and_ends_as_an_unbroken_one(dataset: Dataset, tmp_path: Path):
+    given = dataset.pairs[0].lr.parents[1]
+
+    def begin(out: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "rcod", "evaluate", f"set={given}", "-o", str(out)]
+        options = ["--system", "tiny@0,0.5,1,auto", "--system", "bicubic", "--metrics", "psnr,ssim"]
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen([*command, *options], stdout=quiet, env=ENVIRONMENT)
+
+    journal = tmp_path / "killed" / "work.jsonl"
+    process = begin(journal.parent)
+    while process.poll() is None and len(read_lines(journal, Made)) < 2:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    before = len(read_lines(journal, Made))
+    assert 2 <= before < 15, "killed too late to show anything"
+    for folder in ("killed", "unbroken"):
+        assert begin(tmp_path / folder).wait() == 0
+    made = [(row.label, row.picture) for row in read_lines(journal, Made)]
+    assert len(made) == len(set(made)) == 3 * 5
+    csvs = [(tmp_path / folder / "scores.csv").read_bytes() for folder in ("killed", "unbroken")]
+    assert csvs[0] == csvs[1]
 
 
 def test_journal_goes_on_after_a_torn_line(tmp_path: Path):
