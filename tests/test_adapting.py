@@ -228,7 +228,6 @@ def test_what_lacks_is_said(photos: Path, tmp_path: Path, monkeypatch: pytest.Mo
     refused("osediff", "text=captions needs --captions FILE", lpips="0", text="captions")
     refused("s3diff", "stands on S3Diff's trained degradation estimator", False, lpips="0")
     refused("osediff", "processors can't train in float16", precision="float16")
-    refused("osediff", "degradation must be one of osediff, seesr", lpips="0", degradation="x")
 
 
 CHILD = """

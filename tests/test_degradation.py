@@ -11,7 +11,6 @@ from torch import Tensor
 
 from rcod.errors import RcodError
 from rcod.training.degradation import (
-    SETTINGS,
     DegradeSettings,
     Mode,
     Round,
@@ -22,6 +21,7 @@ from rcod.training.degradation import (
     resize,
 )
 from rcod.training.kernels import KernelSettings, blur
+from rcod.training.presets import SETTINGS
 
 MODES: tuple[Mode, ...] = ("area", "bilinear", "bicubic")
 

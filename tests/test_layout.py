@@ -81,6 +81,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
     "training": (
         "kernels",
         "degradation",
+        "presets",
         "photos",
         "data",
         "stream",

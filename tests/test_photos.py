@@ -17,7 +17,8 @@ from PIL import Image
 
 from rcod.errors import RcodError
 from rcod.training.photos import Source, check, photos_in, read_rgb
-from rcod.training.stream import Dice, Numbers, Samples, degradation_named, lots
+from rcod.training.presets import settings_named
+from rcod.training.stream import Dice, Numbers, Samples, lots
 
 SIDE = 64
 
@@ -141,7 +142,7 @@ def test_check_finds_what_training_should_do_without(
 
 
 def stream(folder: Path, first: int, batch: int, workers: int, rank: int = 0, size: int = 1):
-    samples = Samples(photos_in(folder), SIDE, degradation_named("seesr"), seed=4)
+    samples = Samples(photos_in(folder), SIDE, settings_named("seesr"), seed=4)
     return lots(samples, Numbers(first, batch, rank, size), workers)
 
 
@@ -174,14 +175,3 @@ def test_a_corrupt_picture_is_passed_over_and_named(folder: Path, tmp_path: Path
         path.write_bytes(b"no")
     with pytest.raises(RcodError, match="20 photos in a row were unfit"):
         next(stream(folder, 0, 3, 0))
-
-
-def test_a_degradation_may_be_a_yaml_file(tmp_path: Path):
-    pytest.importorskip("yaml", reason="not checked here: pip install 'rcod[train]'")
-    path = tmp_path / "own.yaml"
-    path.write_text("first: {jpeg: 0.0}\nsecond: null\nfinal_sinc: 0.0\n")
-    settings = degradation_named(str(path))
-    assert settings.second is None and settings.first.jpeg == 0
-    path.write_text("frist: {}\n")
-    with pytest.raises(RcodError, match="must hold degradation settings"):
-        degradation_named(str(path))

@@ -5,7 +5,7 @@ import torch
 
 from rcod.pixels.images import Photo
 from rcod.using.restore import Result
-from rcod.using.sheet import ALL, Centre, draw_sheet, lay_out
+from rcod.using.sheet import ALL, Centre, draw_rows, draw_sheet, lay_out
 
 
 def result(height: int, width: int, shade: float) -> Result:
@@ -34,3 +34,13 @@ def test_panels_show_what_is_see_through_on_grey():
                    False, {})  # fmt: skip
     sheet = draw_sheet(photo, [clear] * len(ALL), "a" * 60)
     assert sheet.getpixel((40, 80)) == (128, 128, 128)
+
+
+def test_rows_show_what_they_are_given_and_how_it_is_called():
+    grey = torch.full((3, 96, 96), 0.5)
+    sheet = np.asarray(draw_rows([[grey, grey]] * 2, ["input", "truth"]))
+    assert sheet.shape == (22 + 192, 192, 3)
+    assert (sheet[22:] == 128).all()
+    named = np.asarray(draw_rows([[grey, grey]] * 2, ["input", "truth"], ["", "heron"]))
+    other = (named != sheet).any(axis=-1)
+    assert other[22 + 96 :, :96].any() and not other[: 22 + 96].any() and not other[:, 96:].any()

@@ -30,7 +30,7 @@ def test_same_seed_same_bytes_and_another_seed_others(tmp_path: Path, photo: Pat
 
 
 def test_wrong_wishes_are_named(tmp_path: Path, photo: Path):
-    with pytest.raises(RcodError, match="settings must be one of osediff"):
+    with pytest.raises(RcodError, match="degradation must be one of osediff"):
         make_synthetic([photo], tmp_path / "x", "heavy", 0, 64, 1)
     with pytest.raises(RcodError, match="multiple of 4, 32 or more, got 30"):
         make_synthetic([photo], tmp_path / "x", "osediff", 0, 30, 1)

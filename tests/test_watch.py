@@ -3,9 +3,7 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image
 from test_train import photos, recipe, sources  # noqa: F401  (fixtures)
 
@@ -45,12 +43,3 @@ def test_errors_say_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("RCOD_AIDS", str(tmp_path))
     with pytest.raises(RcodError, match=r"needs .*hed_vgg16\.safetensors; fetch it"):
         Watch([], "neutral/lpips-hed", None)
-
-
-def test_a_sheet_shows_what_it_is_given():
-    from rcod.training.watch import draw
-
-    grey = torch.full((3, 96, 96), 0.5)
-    sheet = np.asarray(draw([[grey, grey]], ["input", "truth"]))
-    assert sheet.shape == (118, 192, 3)
-    assert (sheet[22:] == 128).all()

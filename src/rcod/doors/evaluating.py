@@ -2,7 +2,7 @@
 
 rcod score SR_DIR HR_DIR [--json FILE]
 rcod evaluate realsr --data SETS --system tiny --system bicubic --system dir:NAME=PATH -o DIR
-rcod degrade PHOTO... -o DIR [--settings osediff] [--seed 0]
+rcod degrade PHOTO... -o DIR [--settings osediff|FILE.yaml] [--seed 0]
 rcod study ldg|dial|mem SET
 """
 
@@ -106,7 +106,7 @@ def degrade(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", help="Files and folders.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="LR/ and HR/ go here.")],
     settings: Annotated[
-        str, typer.Option(help="osediff (heavy), seesr, s3diff or optical.")
+        str, typer.Option(help="osediff (heavy), seesr, s3diff, new, optical, or a YAML file.")
     ] = "osediff",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
     side: Annotated[int, typer.Option(help="Of a true picture, pixels.")] = 512,
@@ -118,7 +118,7 @@ def degrade(
         from rcod.pixels.images import find
 
         count = make_synthetic(find(photos), out, settings, seed, side, crops)
-        say(f"{out}: {count} pairs, {settings}, seed {seed}")
+        say(f"{out}: {count} pairs, {settings}, seed {seed}; sheet.png shows some")
 
 
 def study(

@@ -12,6 +12,7 @@ from rcod.diffusion.grouping import Distill, GroupSettings
 from rcod.diffusion.schedule import CleanLatent
 from rcod.networks.systems import SYSTEMS, System
 from rcod.training.course import Course, OptimSettings
+from rcod.training.presets import Degradation
 
 NEGATIVE = (
     "painting, oil painting, illustration, drawing, art, sketch, cartoon, CG Style, 3D render, "
@@ -31,7 +32,7 @@ class Adaptation(Course, frozen=True, extra="forbid"):
     optim: OptimSettings = OptimSettings(
         lr=5e-5, beta2=0.999, warmup=500, decay=0, weight_decay=1e-2, clip=1.0, ema=0
     )
-    degradation: str = "osediff"  # a name of `degradation.SETTINGS`, or a YAML file
+    degradation: Degradation = "osediff"  # a name of `presets.SETTINGS`, or a YAML file's settings
     workers: int = Field(default=2, ge=0)  # processes that make pairs; the result is the same
     overfit: bool = False  # the first batch again and again: can it learn at all?
     checkpointing: bool = True  # compute activations twice instead of keeping them

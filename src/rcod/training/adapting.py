@@ -32,8 +32,9 @@ from rcod.training.course import Precision
 from rcod.training.learner import Learner
 from rcod.training.lessons import Class, Heard, Perceive
 from rcod.training.photos import Source, fingerprint, photos_in
+from rcod.training.presets import settings_named
 from rcod.training.projected import dino_heads
-from rcod.training.stream import Dice, Lot, Numbers, Samples, collate, degradation_named, lots
+from rcod.training.stream import Dice, Lot, Numbers, Samples, collate, lots
 from rcod.training.student import open_student
 from rcod.training.task import Part, Place, Sources
 from rcod.training.team import Team
@@ -187,7 +188,7 @@ def prepare(recipe: Adaptation, sources: Sources, folder: Path, team: Team) -> A
     if recipe.precision == "float16" and team.device.type == "cpu":
         raise RcodError("processors can't train in float16; set precision=bfloat16 or float32")
     photos = photos_in(sources.photos, sources.cache or folder / "cache")
-    settings = degradation_named(recipe.degradation)
+    settings = settings_named(recipe.degradation)
     perceive = perception(recipe, sources.aids, team.device)
     judge = adversary(recipe, sources.aids, team.device)
     hear = teacher_texts(recipe, sources, photos, team.device)

@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from rcod.errors import RcodError
+from rcod.errors import RcodError, explain
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -69,15 +69,11 @@ def changed(course: Kind, changes: dict[str, str]) -> Kind:
             raise RcodError(f"no setting of a recipe is called {key}; there are {', '.join(place)}")
         if key in ("name", "summary", "goal", "system"):
             raise RcodError(f"{key} belongs to the recipe; choose another recipe instead")
-        place[last] = [float(x) for x in value.split(",")] if "," in value else value
+        place[last] = value.split(",") if isinstance(place[last], tuple) else value
     try:
         return type(course).model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or course.name
-        said = first["msg"].removeprefix("Value error, ")
-        came = "" if first["type"] == "value_error" else f", got {first['input']}"
-        raise RcodError(f"{where}: {said}{came}") from None
+        raise RcodError(explain(error, course.name)) from None
 
 
 def differences(one: Course, other: Course) -> list[str]:

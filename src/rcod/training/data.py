@@ -13,19 +13,28 @@ import math
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 from PIL import Image
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from torch import Tensor
 
-from rcod.training.degradation import SETTINGS, degrade
+from rcod.training.degradation import DegradeSettings, degrade
 from rcod.training.photos import Source, area, read_rgb, softness
+from rcod.training.presets import SETTINGS, kept, settings_named
 
 SCALE = 4  # LR to HR
+
+
+def shares(given: object) -> object:
+    """`name:share,name:share` as a table."""
+    if not isinstance(given, str):
+        return given
+    pairs = [part.partition(":") for part in given.split(",")]
+    return {name.strip(): share or 1 for name, _, share in pairs}
 
 
 class DataSettings(BaseModel, frozen=True, extra="forbid"):
@@ -35,8 +44,28 @@ class DataSettings(BaseModel, frozen=True, extra="forbid"):
     crops: int = Field(default=16000, ge=1)  # how many crops the cache holds
     soft: float = 42.0  # dB; a photo that survives /2 x2 better than this is halved first
     flat: float = 2.5  # mean |gradient| (of 255) under which a crop is mostly passed over
-    mix: dict[str, float] = {"optical": 0.6, "s3diff": 0.25, "osediff": 0.15}  # degradations
+    mix: Annotated[dict[str, Annotated[float, Field(ge=0)]], BeforeValidator(shares)] = {
+        "optical": 0.6, "s3diff": 0.25, "osediff": 0.15,
+    }  # fmt: skip  # degradations
+    own: Annotated[str | DegradeSettings | None, BeforeValidator(kept)] = None  # `own` of the mix
     seed: int = 0
+
+    @model_validator(mode="after")
+    def every_degradation_is_known(self) -> Self:
+        """Refuse a mix of what nobody has described."""
+        known = {*SETTINGS, *(["own"] if self.own else [])}
+        if wrong := [name for name in self.mix if name not in known]:
+            raise ValueError(
+                f"mix must be of {', '.join(sorted(known))}, got {wrong[0]}; describe one of your "
+                "own by own=FILE.yaml"
+            )
+        if not sum(self.mix.values()):
+            raise ValueError(f"mix must give something a share, got {self.mix}")
+        return self
+
+    def damage(self, name: str) -> DegradeSettings:
+        """A part of the mix."""
+        return settings_named(self.own if name == "own" and self.own is not None else name)
 
 
 class Batch(NamedTuple):
@@ -53,7 +82,7 @@ def build_crops(
     photos: Sequence[Source], folder: Path, settings: DataSettings, workers: int = 2
 ) -> Path:
     """Cut the photos into `folder/crops-KEY.npy`, (N, 3, S, S) uint8; large ones give more."""
-    key = digest(settings.model_dump_json(exclude={"mix"}), *map(str, photos))
+    key = digest(settings.model_dump_json(exclude={"mix", "own"}), *map(str, photos))
     target = folder / f"crops-{key}.npy"
     if target.exists():
         return target
@@ -83,7 +112,9 @@ def build_pairs(crops: Path, settings: DataSettings, workers: int = 2) -> Path:
 
     Sample i depends on `settings.seed` and i alone, so any number of workers writes the same bytes.
     """
-    target = crops.with_name(f"pairs-{digest(crops.name, settings.model_dump_json())}.npy")
+    target = crops.with_name(
+        f"pairs-{digest(crops.name, settings.model_dump_json(exclude_none=True))}.npy"
+    )
     if target.exists():
         return target
     source = np.load(crops, mmap_mode="r")
@@ -221,5 +252,5 @@ def _degrade(job: tuple[Path, int, int, DataSettings]) -> np.ndarray:
         rng = torch.Generator().manual_seed(settings.seed * 1_000_003 + i)
         name = names[int(torch.multinomial(weights, 1, generator=rng))]
         hr = torch.from_numpy(source[i].astype(np.float32) / 255)
-        block.append(degrade(hr, SETTINGS[name], rng).mul(255).round().byte().numpy())
+        block.append(degrade(hr, settings.damage(name), rng).mul(255).round().byte().numpy())
     return np.stack(block)

@@ -86,55 +86,12 @@ class DegradeSettings(BaseModel, frozen=True, extra="forbid"):
     factor: Annotated[int, Field(ge=1)] = 4  # hr is so many times larger than lr
 
 
-_SECOND = Round(  # heavy
-    blur=0.8,
-    kernel=KernelSettings(sigma=(0.2, 1.5)),
-    resize=(0.3, 0.4, 0.3),
-    scale=(0.3, 1.2),
-    sigma=(1, 25),
-    poisson=(0.05, 2.5),
-)
-
-
-def _mild(kernel: KernelSettings, second_kernel: KernelSettings) -> DegradeSettings:
-    """What SeeSR and S3Diff share: less of everything than the heavy one."""
-    first = {"scale": (0.3, 1.5), "sigma": (1, 15), "poisson": (0.05, 2), "quality": (60, 95)}
-    second = {"scale": (0.6, 1.2), "sigma": (1, 12), "poisson": (0.05, 1), "quality": (60, 100)}
-    return DegradeSettings(
-        first=Round().model_copy(update={"kernel": kernel, **first}),
-        second=_SECOND.model_copy(update={"kernel": second_kernel, "blur": 0.5, **second}),
-    )
-
-
-_NARROW = KernelSettings(sigma=(0.2, 1.5), generalized_beta=(0.5, 2), plateau_beta=(1, 1.5))
-_LENS = KernelSettings(shares={"iso": 1, "aniso": 1}, sinc=0, sizes=(21, 21), sigma=(0.4, 3))
-SETTINGS: dict[str, DegradeSettings] = {
-    "osediff": DegradeSettings(first=Round(), second=_SECOND),  # heavy
-    "seesr": _mild(KernelSettings(), KernelSettings(sigma=(0.2, 1.5))),  # PiSA-SR's too
-    "s3diff": _mild(_NARROW, _NARROW.model_copy(update={"sigma": (0.2, 1.0)})),  # RCOD_S's too
-    "optical": DegradeSettings(  # ours: a clean photo through a soft lens
-        first=Round(
-            kernel=_LENS,
-            resize=(0, 0, 1),
-            modes=("area",),
-            noise=0.3,
-            gaussian=1,
-            sigma=(0.5, 3),
-            jpeg=0.4,
-            quality=(75, 98),
-        ),
-        second=None,
-        final_sinc=0,
-    ),
-}
-
-
 def degrade(hr: Tensor, settings: DegradeSettings, rng: torch.Generator) -> Tensor:
     """Damage a good photo.
 
     Args:
         hr: the photo, (3, H, W) in [0, 1]; sides multiples of `settings.factor`, 32 at least.
-        settings: what may happen to it; `SETTINGS` holds the known ones.
+        settings: what may happen to it; `presets.SETTINGS` holds the known ones.
         rng: where all chance comes from, on the CPU.
 
     Returns:

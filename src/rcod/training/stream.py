@@ -11,17 +11,15 @@ in its data is one number.
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rcod.errors import RcodError
-from rcod.training.degradation import SETTINGS, DegradeSettings, degrade
+from rcod.training.degradation import DegradeSettings, degrade
 from rcod.training.photos import Source, read_rgb
 
 TRIES = 20  # photos in a row that may be unfit, before the collection is
@@ -156,24 +154,3 @@ def collate(samples: list[Sample]) -> Lot:
     hr, lr = (torch.stack([s[i] for s in samples]).float() / 255 for i in (1, 2))  # pyright: ignore
     lost = tuple(words for sample in samples for words in sample.lost)
     return Lot(tuple(s.number for s in samples), hr, lr, tuple(s.photo for s in samples), lost)
-
-
-def degradation_named(name: str) -> DegradeSettings:
-    """Settings by the name of a published system's, or from a YAML file."""
-    if name in SETTINGS:
-        return SETTINGS[name]
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml", ".json") or not path.is_file():
-        raise RcodError(
-            f"degradation must be one of {', '.join(SETTINGS)} or a YAML file, got {name}"
-        )
-    try:
-        import yaml
-    except ImportError:
-        raise RcodError(
-            f"{path} needs PyYAML, which is not installed; pip install 'rcod[train]'"
-        ) from None
-    try:
-        return DegradeSettings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValidationError) as error:
-        raise RcodError(f"{path} must hold degradation settings, got: {error}") from None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,15 +24,15 @@ from rcod.pixels.metrics import psnr_y, ssim_y
 from rcod.pixels.perceptual import HED, LpipsHed
 from rcod.training.adaptation import Adaptation
 from rcod.training.course import Course
-from rcod.training.data import DataSettings
 from rcod.training.photos import photos_in
+from rcod.training.presets import SETTINGS, settings_named
 from rcod.training.recipe import Recipe
-from rcod.training.stream import Samples, degradation_named
+from rcod.training.stream import Samples
 from rcod.training.task import Sources
 from rcod.using.restore import Restorer
+from rcod.using.sheet import draw_rows
 
 MOST = 8  # photos on a sheet
-LABEL = 22  # pixels of a panel's title
 HIGHER = ("psnr", "ssim")  # is better; of the others lower is
 LEVELS: tuple[Dial, ...] = ("fidelity", "neutral", "realism")
 
@@ -66,13 +66,14 @@ class Watch:
         """The photos to watch, if the run was given some."""
         if sources.watch is None:
             return None
-        side, name = recipe.window, "osediff"
+        side, damage = recipe.window, SETTINGS["osediff"]
         if isinstance(recipe, Adaptation):
-            name = recipe.degradation
+            damage = settings_named(recipe.degradation)
         elif isinstance(recipe, Recipe):
-            side, name = recipe.data.crop, _commonest(recipe.data)
+            side, mix = recipe.data.crop, recipe.data.mix
+            damage = recipe.data.damage(max(mix, key=lambda name: mix[name]))
         photos = photos_in(sources.watch, sources.cache)[:MOST]
-        samples = Samples(photos, side, degradation_named(name), seed=0)
+        samples = Samples(photos, side, damage, seed=0)
         made = [samples[number] for number in range(len(photos))]
         known = aid(HED, sources.aids).is_file()
         far = LpipsHed.load(sources.aids) if known else None
@@ -101,7 +102,7 @@ class Watch:
             up = F.interpolate(lr[None], hr.shape[-2:], mode="bicubic")[0].clamp(0, 1)
             rows.append([up, *pictures, hr])
         titles = ["input", *map(str, levels), "truth"]
-        return Seen({k: float(np.mean(v)) for k, v in sums.items()}, draw(rows, titles))
+        return Seen({k: float(np.mean(v)) for k, v in sums.items()}, draw_rows(rows, titles))
 
     def is_best(self, scores: dict[str, float]) -> bool:
         """Whether these scores are the best so far; if so, they are from now on."""
@@ -119,21 +120,3 @@ class Watch:
         if self.far is not None:
             scores["lpips-hed"] = float(self.far(sr, hr))
         return scores
-
-
-def draw(rows: Sequence[Sequence[Tensor]], titles: Sequence[str]) -> Image.Image:
-    """Pictures (3, S, S) in rows, a title over each column."""
-    side = max(rows[0][0].shape[-1], 96)
-    sheet = Image.new("RGB", (len(titles) * side, LABEL + len(rows) * side), (22, 22, 26))
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
-    for x, title in enumerate(titles):
-        pen.text((x * side + 4, LABEL - 5), title, (240, 240, 240), font, anchor="ls")
-        for y, row in enumerate(rows):
-            pixels = row[x].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
-            sheet.paste(Image.fromarray(pixels), (x * side, LABEL + y * side))
-    return sheet
-
-
-def _commonest(data: DataSettings) -> str:
-    """The degradation that most of the data have."""
-    return max(data.mix, key=lambda name: data.mix[name])

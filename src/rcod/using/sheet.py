@@ -1,6 +1,7 @@
 """What do the levels of one photo look like, side by side?
 
-The contact sheet: the enlarged input and every level, each labelled with its timestep.
+The contact sheet: the enlarged input and every level, each labelled with its timestep. Rows
+of pictures serve whoever watches a run or makes pairs.
 """
 
 import math
@@ -9,6 +10,7 @@ from typing import Literal
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from rcod.pixels.images import Photo, to_pil
 from rcod.using.passes import Flow, part_of
@@ -18,6 +20,7 @@ ALL: tuple[Literal["fidelity", "neutral", "realism", "auto"], ...] = (
     "fidelity", "neutral", "realism", "auto",
 )  # fmt: skip
 PANEL, LABEL, MARGIN, COLUMNS = 768, 40, 12, 3  # of the contact sheet; pixels, and panels a row
+TITLE = 22  # over a column of rows, pixels
 DARK, LIGHT, DIM = (22, 22, 26), (240, 240, 240), (160, 160, 168)
 
 
@@ -104,6 +107,24 @@ def _draw(
         sheet.paste(_panel(photo), (x, y + LABEL))
     x, y = MARGIN + (COLUMNS - 1) * cell[0] + 2, MARGIN + (rows - 1) * cell[1] + LABEL
     draw.multiline_text((x, y), "\n".join(lines), DIM, small, spacing=8)
+    return sheet
+
+
+def draw_rows(
+    rows: Sequence[Sequence[Tensor]], titles: Sequence[str], names: Sequence[str] = ()
+) -> Image.Image:
+    """Pictures (3, S, S) in rows, a title over each column, a name in each row's first picture."""
+    side = max(rows[0][0].shape[-1], 96)
+    sheet = Image.new("RGB", (len(titles) * side, TITLE + len(rows) * side), DARK)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    for x, title in enumerate(titles):
+        pen.text((x * side + 4, TITLE - 5), title, LIGHT, font, anchor="ls")
+        for y, row in enumerate(rows):
+            sheet.paste(to_pil(Photo(row[x].clamp(0, 1).cpu())), (x * side, TITLE + y * side))
+    for y, name in enumerate(names):
+        place = (6, TITLE + (y + 1) * side - 8)
+        told = name.encode(errors="replace").decode()  # names need not be valid text
+        pen.text(place, told, LIGHT, font, anchor="ls", stroke_width=2, stroke_fill=DARK)
     return sheet
 
 
