@@ -56,6 +56,18 @@ def test_jpeg_equals_the_original():
     np.testing.assert_allclose(jpeg(wide, torch.tensor([75.0])), known["jpeg_q75_80x96"], atol=1e-5)
 
 
+def test_jpegs_steps_follow_the_quality_as_the_originals():
+    known = golden("degradation/ops.npz")
+    gray = torch.arange(0.3719, 255)  # flat pictures: the first coefficient alone, steps of 16
+    flat = (gray / 255).view(-1, 1, 1, 1).expand(-1, 3, 16, 16)
+    both = zip(known["quality_to_factor_q"], known["quality_to_factor"], strict=True)
+    for quality, factor in both:
+        step = 2 * max(float(factor), 1e-6)
+        wanted = (((gray - 128) / step).round() * step + 128).clamp(0, 255)
+        found = 255 * jpeg(flat, torch.full((len(flat),), float(quality)))[:, 0, 0, 0]
+        np.testing.assert_allclose(found, wanted, atol=1e-2)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_resize_equals_the_original(mode: Mode):
     known = golden("degradation/ops.npz")
@@ -68,6 +80,8 @@ def test_resize_equals_the_original(mode: Mode):
 def test_gaussian_noise_equals_the_original():
     known = golden("degradation/noise.npz")
     x, sigma = torch.from_numpy(known["x"]), known["gauss_sigma"]
+    first = gaussian_noise(x[0], 255, True, seeded(int(known["torch_seed_gauss"])))
+    np.testing.assert_array_equal(first[0], known["torch_randn_first"])
     rng = seeded(int(known["torch_seed_gauss"]))
     gray = gaussian_noise(x[1], sigma[1], True, rng)  # drawn first, and for the whole batch
     colour = [gaussian_noise(image, s, False, rng) for image, s in zip(x, sigma, strict=True)]
@@ -75,6 +89,21 @@ def test_gaussian_noise_equals_the_original():
         np.testing.assert_allclose(ours, known["gauss_noise"][i], atol=1e-7)
         noised = (x[i] + ours).clamp(0, 1)
         np.testing.assert_allclose(noised, known["gauss_noised"][i], atol=1e-6)
+
+
+def test_gaussian_noise_of_drawn_strength_equals_the_original():
+    known = golden("degradation/noise.npz")
+    x, sigma = torch.from_numpy(known["x"]), known["random_gauss_sigma_draw"]
+    first = int(known["torch_seed_gauss"])  # this seed is not stored; it is one of the next
+    dice = [seeded(seed) for seed in range(first, first + 9)]
+    drawn = [1 + 29 * torch.rand(3, generator=rng) for rng in dice]
+    rng = dice[[np.allclose(one, sigma, rtol=1e-6) for one in drawn].index(True)]
+    torch.rand(3, generator=rng)  # which are gray
+    plain = gaussian_noise(x[0], 255, True, rng)
+    for i, gray in enumerate(known["random_gauss_gray_draw"]):
+        colour = gaussian_noise(x[i], sigma[i], False, rng)
+        noised = x[i] + (plain * sigma[i] / 255 if gray else colour)
+        np.testing.assert_allclose(noised.clamp(0, 1), known["random_gauss_noised"][i], atol=1e-6)
 
 
 def test_poisson_noise_equals_the_original():
@@ -94,7 +123,9 @@ def test_poisson_noise_equals_the_original():
 @pytest.mark.parametrize("run", [1, 2, 3, 4])
 def test_every_stage_of_a_run_equals_the_original(run: int):
     known = golden(f"degradation/pipeline_{run}.npz")
-    x = torch.from_numpy(known["hr_augmented"])[0]
+    x, hr = torch.from_numpy(known["hr_augmented"])[0], torch.from_numpy(known["hr_uint8"])
+    plain = hr.movedim(-1, 0) / 255
+    assert any(torch.allclose(x, one) for one in (plain, plain.flip(-1)))
     for i, (name, given) in enumerate(json.loads(str(known["stages"]))):
         arrays = {
             key: torch.from_numpy(known[value.removeprefix("array ")])

@@ -1,5 +1,6 @@
 """Five published systems against the numbers of their original programs."""
 
+import re
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SHARED, golden
+from test_golden_every import home
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,7 +20,7 @@ from rcod.networks.checkpoint import convert, load
 from rcod.networks.framing import Frame, frame
 from rcod.networks.guide import embed_scores
 from rcod.networks.onestep import OneStep
-from rcod.networks.prompts import SIDE, VisualPrompt
+from rcod.networks.prompts import SIDE, TextTower, VisualPrompt, tagged
 from rcod.networks.stable import StableBackbone
 from rcod.networks.systems import SYSTEMS, System
 from rcod.pixels.resample import resize
@@ -35,6 +37,7 @@ FILES = {
     "rcod_s": ["rcod_s.pkl", "de_net.pth", "rcod_s_mem.pkl"],
 }
 BASES = {"sd21-base": "sd21base-tiny", "sd-turbo": "sdturbo-tiny"}
+EVERY = "test_every_number_of_the_original_comes_out"
 TENSOR, CLEAN, BYTES, RESIZED = (
     "tensor",
     "clean",
@@ -139,6 +142,9 @@ def check_steps(ledger: Ledger, name: str, onestep: OneStep, framed: Frame) -> d
     z = onestep.encode(framed.up)
     ledger.check("z_L", z)
     ledger.check("vae_mean", z / 0.18215)
+    if ledger.has("vae_logvar"):
+        posterior = onestep.backbone.vae.encode(2 * framed.up - 1).latent_dist  # pyright: ignore[reportAttributeAccessIssue]
+        ledger.check("vae_logvar", posterior.logvar)
     tokens = onestep.prompt(framed.up)
     if "eps_pos" in numbers:  # of a guided system, both halves of its one call
         for text, heard in zip(("pos", "neg"), tokens.split(1), strict=True):
@@ -179,6 +185,27 @@ def check_guides(ledger: Ledger, onestep: OneStep[StableBackbone], scores: Tenso
         ledger.check(f"{part}_mod", guide(scores))
 
 
+@cache
+def text_tower(name: str) -> TextTower:
+    return TextTower(Path(str(parts(name).base)))
+
+
+def check_words(ledger: Ledger, name: str) -> None:
+    """Texts and the numbers of their tokens."""
+    numbers, texts = ledger.numbers, SYSTEMS[name].texts
+    if "tags" in numbers:
+        tags, prompt = str(numbers["tags"]), str(numbers["prompt"])
+        assert tagged(tags, prompt.removeprefix(f"{tags}, ").removesuffix(",")) == prompt
+    for key, text, own in (("token_ids", "prompt", None), ("pos_ids", "pos_prompt", 0),
+                           ("neg_ids", "neg_prompt", 1)):  # fmt: skip
+        if key in numbers:
+            assert own is None or str(numbers[text]) == texts[own]
+            ids = text_tower(name).ids([str(numbers[text])])
+            ledger.check(key, ids)
+            assert float(ledger.seen[key]) == 0
+            ledger.seen |= {text: 0, "tags": 0}
+
+
 def check_merged(ledger: Ledger, name: str, asked: dict[str, object], up: Tensor) -> None:
     """The original's numbers with its adapters folded in, which moved them as far as ours do."""
     if not ledger.has("merged_z_L"):
@@ -196,8 +223,12 @@ def check_merged(ledger: Ledger, name: str, asked: dict[str, object], up: Tensor
         ledger.check("merged_image_raw", 2 * onestep.backbone.decode(z_sr) - 1, CLEAN)
 
 
-def check_settings(numbers: dict[str, np.ndarray], system: System) -> None:
+def check_settings(ledger: Ledger, system: System) -> None:
     """Timestep and alphas, exactly as stored."""
+    numbers = ledger.numbers
+    ledger.seen |= dict.fromkeys(
+        ("timestep", "alpha_cumprod_t", "alpha_bar_const", "guidance_scale"), 0.0
+    )
     if "timestep" in numbers:
         assert numbers["timestep"].reshape(-1).tolist() == [system.timestep]
     if "alpha_cumprod_t" in numbers:
@@ -240,6 +271,7 @@ def test_every_number_of_the_original_comes_out(name: str, picture: str):
     framed = released(system, lr)
     ledger.check("cond_uint8", to_bytes(framed.look), BYTES)
     ledger.check("cond_padded", 2 * framed.up - 1)
+    ledger.check("lq", 2 * framed.look - 1)
     with torch.inference_mode():
         onestep = loaded(name, tuple(asked.items()))
         if onestep.estimator is not None:
@@ -251,16 +283,19 @@ def test_every_number_of_the_original_comes_out(name: str, picture: str):
             if (metric := onestep.estimator.metric(features)) is not None:
                 ledger.check("mem_out", metric)
                 t = timestep_of_metric(metric, system.groups)
-                assert t.tolist() == numbers["adaptive_timestep"].reshape(-1).tolist()
+                ledger.check("adaptive_timestep", t)
+                assert ledger.seen["adaptive_timestep"] == 0
             onestep = onestep.tuned(features)
         if isinstance(onestep.prompt, VisualPrompt):
             check_sight(ledger, onestep.prompt, framed.up)
-        check_settings(numbers, system)
+        check_words(ledger, name)
+        check_settings(ledger, system)
         check_merged(ledger, name, asked, framed.up)
         pictures = check_steps(ledger, name, onestep, framed)
         check_pictures(ledger, name, framed, pictures, lr)
     ledger.say(f"{name} {picture}")
-    assert len(ledger.seen) >= 6
+    mine = [key for key in numbers if home(f"{name}/{picture}", key) == EVERY]
+    assert [key for key in mine if key not in ledger.seen] == []
 
 
 @pytest.mark.parametrize(
@@ -271,8 +306,9 @@ def test_every_scale_of_the_two_adapters_comes_out(picture: str):
     ledger, system = Ledger(numbers), SYSTEMS["pisa_sr"]
     framed, t = released(system, photo_of(numbers)), torch.tensor([1])
     with torch.inference_mode():
-        for pixel, semantic, eps in (("1", "1", "eps_full"), ("1", "0", "eps_pix"),
-                                     ("0.6", "1.4", "")):  # fmt: skip
+        scales = [re.fullmatch(r"decoder_in_p([\d.]+)_s([\d.]+)", key) for key in numbers]
+        for pixel, semantic in (found.groups() for found in scales if found):
+            eps = {("1", "1"): "eps_full", ("1", "0"): "eps_pix"}.get((pixel, semantic), "")
             asked = (("pixel", float(pixel)), ("semantic", float(semantic)))
             onestep = loaded("pisa_sr", asked)
             z, tokens = onestep.encode(framed.up), onestep.prompt(framed.up)

@@ -1,22 +1,39 @@
 """Losses and training forwards of the original programs, number by number."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
 from conftest import SHARED, golden
 from safetensors.torch import load_file
-from test_golden_systems import GOLDEN, loaded, released, to_bytes
+from test_golden_systems import (
+    BYTES,
+    GOLDEN,
+    Ledger,
+    check_words,
+    loaded,
+    released,
+    to_bytes,
+)
 from torch import Tensor
 
-from rcod.diffusion.grouping import GroupSettings, latent_metric, timestep_of_metric
+from rcod.diffusion.grouping import (
+    GroupSettings,
+    distill_range,
+    latent_metric,
+    timestep_of_metric,
+)
 from rcod.diffusion.schedule import add_noise, alphas, predict_clean, restore_clean
+from rcod.networks.framing import Frame
 from rcod.networks.lora import Factors, attach_factors
 from rcod.networks.onestep import OneStep
+from rcod.networks.prompts import VisualPrompt
 from rcod.networks.stable import StableBackbone, empty_network, fill_network, read_config
 from rcod.networks.systems import SYSTEMS
 from rcod.pixels.images import read
+from rcod.training.adaptation import PUBLISHED
 from rcod.training.vsd import critic_loss, distill
 from rcod.using.hosted import keep_colors
 
@@ -24,6 +41,7 @@ pytest.importorskip("diffusers", reason="not checked here: pip install 'rcod[sd]
 
 LOSSES = sorted(path.name for path in (GOLDEN / "losses").glob("*.npz")) or ["none.npz"]
 GUIDANCE = 7.5
+RECIPES = {recipe.name: recipe for recipe in PUBLISHED}
 FOUR = GroupSettings(edges=(0.3, 0.5, 0.7), timesteps=(999, 749, 499, 249))
 
 
@@ -92,6 +110,11 @@ def test_distillation_has_the_original_gradient(name: str):
             gap = float((clean - x[key]).abs().max())
             print(f"\n{name} {key}: largest difference {gap:.1e} of {limit / 2e-3:.0f}")
             assert gap <= limit
+    low, high = (torch.full_like(t, end) for end in RECIPES["pisa_sr"].distill_range)
+    if "vsd" in name:
+        low, high = distill_range(x.get("model_gen_timesteps", t.new_zeros(len(t))), "released")
+    assert bool(((low <= t) & (t < high)).all())
+    assert float(golden(f"losses/{name}").get("cfg", GUIDANCE)) == RECIPES["pisa_sr"].guidance
     latents = x["latents"].clone().requires_grad_()
     nets = (guided(teacher, text, negative), student)
     each = distill(latents, text, t, nets, x["noise"], alphas())
@@ -247,7 +270,7 @@ def test_groups_and_metric_heads_decide_as_the_original():
 
 
 def check_blend(
-    numbers: dict[str, np.ndarray], system: str, onestep: OneStep[StableBackbone]
+    numbers: dict[str, np.ndarray], system: str, onestep: OneStep[StableBackbone], framed: Frame
 ) -> None:
     """The original's weights, half a pixel off centre in y but for PiSA-SR, to its picture."""
     x, row = tensors(numbers), SYSTEMS[system]
@@ -275,15 +298,30 @@ def check_blend(
     assert float((z_sr - wanted).abs().max()) <= 2e-3 * float(wanted.abs().max())
     if "final_uint8__s3" not in x:
         return
-    lr = read(GOLDEN / "inputs/chelsea_80x112.png").pixels[None]
-    if len(numbers["final_uint8__s3"]) == 128:
-        lr = read(GOLDEN / "inputs/astronaut_96x96.png").pixels[None]
-    framed = released(row, lr)
     height, width = framed.look.shape[-2:]
     sr = onestep.backbone.decode(wanted)[..., :height, :width].clamp(0, 1)
     final = to_bytes(keep_colors(sr, framed.look, row.color, True))[::3, ::3]
     gap = (final - x["final_uint8__s3"].double()).abs()
     assert float((gap > 1).double().mean()) < 0.01, float(gap.max())
+
+
+def check_start(
+    numbers: dict[str, np.ndarray], system: str, onestep: OneStep[StableBackbone], name: str
+) -> Frame:
+    """What the tiles are cut from, and what is heard."""
+    ledger, stem = Ledger(numbers), re.sub(r".*_latent_|_t\d+_o\d+$", "", name)
+    lr = read(GOLDEN / f"inputs/{stem}.png").pixels[None]
+    framed = released(SYSTEMS[system], lr)
+    ledger.check("cond_uint8", to_bytes(framed.look), BYTES)
+    ledger.check("z_L", onestep.encode(framed.up))
+    check_words(ledger, system)
+    if "deg_score" in numbers:
+        estimator = loaded(system).estimator
+        assert estimator is not None
+        ledger.check("deg_score", estimator.scores(estimator.features(lr)))
+    if isinstance(onestep.prompt, VisualPrompt):
+        ledger.check("cond", onestep.prompt(framed.up))
+    return framed
 
 
 @pytest.mark.parametrize(
@@ -307,7 +345,9 @@ def test_tiles_of_the_latent_are_predicted_as_the_original_does(name: str):
         tokens = x["cond"] if system == "rcod_o" else onestep.prompt(torch.zeros(1, 3, 8, 8))
         if system == "s3diff":
             backbone = backbone.tuned(x["deg_score"])
+        framed = check_start(numbers, system, replace(onestep, backbone), name)
         t = torch.tensor([{"pisa_sr": 1, "rcod_o": 499}.get(system, 999)])
+        assert x.get("timestep", t).tolist() == t.tolist()
         for i, (top, left) in enumerate(x["tile_offsets_yx"].tolist()):
             cut = x["z_L"][..., top : top + side, left : left + side]
             for key, heard in (("tile_eps", 0), ("tile_eps_pos", 0), ("tile_eps_neg", 1)):
@@ -315,7 +355,7 @@ def test_tiles_of_the_latent_are_predicted_as_the_original_does(name: str):
                     eps = backbone.predict(cut, t, tokens[heard : heard + 1])[0]
                     gap = float((eps - x[key][i]).abs().max())
                     assert gap <= 3e-4, (key, i, gap)
-        check_blend(numbers, system, replace(onestep, backbone))
+        check_blend(numbers, system, replace(onestep, backbone), framed)
         if "eps_untiled" in x:
             gap = float((backbone.predict(x["z_L"], t, tokens) - x["eps_untiled"]).abs().max())
             assert gap <= 3e-4

@@ -16,6 +16,7 @@ from rcod.diffusion.grouping import (
     timestep_of_realism,
 )
 from rcod.errors import RcodError
+from rcod.training.adaptation import RCOD_O
 
 RELEASED = GroupSettings()
 
@@ -49,6 +50,12 @@ def test_distill_range_holds_what_the_released_program_drew():
     low, high = distill_range(torch.tensor([249, 499, 749, 999]), "released")
     assert (torch.from_numpy(data["observed_min"]) - low).abs().max() <= 1
     assert (high - 1 - torch.from_numpy(data["observed_max"])).abs().max() <= 2
+    asked = torch.from_numpy(data["model_gen_timesteps"])
+    spans = torch.stack(distill_range(asked, "released"), dim=1).tolist()
+    rng = torch.Generator().manual_seed(int(data["torch_seed"]))
+    drawn = [int(torch.randint(*span, (1,), generator=rng)) for span in spans]
+    assert drawn == data["timesteps"].tolist()
+    assert set(data["cfg"].tolist()) == {RCOD_O.guidance}
 
 
 def test_paper_groups_are_equation_5():

@@ -1,6 +1,7 @@
 """Facts about blur kernels."""
 
 import random
+import re
 from math import pi
 
 import numpy as np
@@ -85,6 +86,10 @@ def test_blur_equals_the_original():
             blur(x[i], kernels[i]), known["filter2D_per_sample"][i], atol=2e-6
         )
         np.testing.assert_allclose(blur(x[i], kernels[0]), known["filter2D_shared"][i], atol=2e-6)
+    rings = golden("degradation/kernels.npz")  # the low-pass is one of these, which is not stored
+    low = [torch.from_numpy(rings[key]).float() for key in rings if re.fullmatch(r"sinc\d+", key)]
+    wanted = torch.from_numpy(known["filter2D_sinc"])[0]
+    assert min(float((blur(x[0], one) - wanted).abs().max()) for one in low) < 2e-6
 
 
 @pytest.mark.parametrize("size", [1, 7, 21])

@@ -154,15 +154,15 @@ class TextTower:
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Texts as the tower hears them, last norm included: (G, 77, D) float32.
+        """Texts as the tower hears them, last norm included: (G, 77, D) float32."""
+        return self.tower(self.ids(texts)).last_hidden_state.float()
 
-        Shorter texts are filled up with the tokenizer's own padding, which is not masked.
-        """
-        told = self.tokenizer(
+    def ids(self, texts: Sequence[str]) -> Tensor:
+        """Texts in the tokenizer's numbers, (G, 77) int64; its padding is not masked."""
+        return self.tokenizer(
             list(texts), padding="max_length", max_length=self.tokenizer.model_max_length,
             truncation=True, return_tensors="pt",
-        )  # fmt: skip
-        return self.tower(told.input_ids).last_hidden_state.float()
+        ).input_ids  # fmt: skip
 
 
 def embed_texts(base: Path, texts: Sequence[str]) -> Tensor:
