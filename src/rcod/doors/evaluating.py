@@ -3,7 +3,7 @@
 rcod score SR_DIR HR_DIR [--json FILE]
 rcod evaluate realsr --data SETS --system tiny --system bicubic --system dir:NAME=PATH -o DIR
 rcod degrade PHOTO... -o DIR [--settings osediff|FILE.yaml] [--seed 0]
-rcod study ldg|dial|mem SET
+rcod study dial|blend|ldg|mem SET
 """
 
 import json
@@ -122,7 +122,9 @@ def degrade(
 
 
 def study(
-    name: Annotated[Literal["dial", "ldg", "mem"], typer.Argument(help="What to look into.")],
+    name: Annotated[
+        Literal["dial", "blend", "ldg", "mem"], typer.Argument(help="What to look into.")
+    ],
     set_: Annotated[str, typer.Argument(metavar="SET", help="realsr, ..., NAME=DIR, or DIR.")],
     model: ModelOption = "tiny",
     data: DataOption = Path(),
@@ -133,7 +135,7 @@ def study(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
 ) -> None:
-    """Measure the dial (dial), the latent metrics (ldg), or their estimator (mem)."""
+    """Measure the dial (dial), ways between its ends (blend), latent metrics (ldg, mem)."""
     with plain_errors():
         from rcod.judging.datasets import open_dataset, spread
         from rcod.judging.judge import Judge

@@ -1,6 +1,7 @@
 """What do a model's dial, its latent metric and its estimator of it know?
 
 dial: every level beside bicubic, ten even steps -> is the dial what it promises?
+blend: a timestep, a latent or a picture between the dial's ends -> which one is worth more?
 ldg:  z_up, z_hr -> cosine, L1, MSE  -.
       up, hr -> psnr, ssim, ... ------+-> |Spearman|: which latent metric sees damage?
 mem:  lr -> estimate; z_up, z_hr -> metric -> how far apart, and how often another group?
@@ -13,13 +14,15 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from rcod.diffusion.grouping import latent_metric, timestep_of_metric
+from rcod.diffusion.grouping import latent_metric, timestep_of_metric, timestep_of_realism
 from rcod.errors import RcodError
 from rcod.judging.datasets import Pair, pixels, truth_of
 from rcod.judging.intervals import spearman
 from rcod.judging.judge import MEASURES, Judge
 from rcod.judging.peers import bicubic
 from rcod.judging.promises import BICUBIC, study_dial
+from rcod.networks.framing import BORDER, continued, cut
+from rcod.pixels.color import match_wavelet
 from rcod.pixels.images import Photo
 from rcod.using.restore import Restorer
 
@@ -109,8 +112,43 @@ def mem(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
     return Studied(lines, numbers)
 
 
+def blend(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
+    """How should the dial stand between its ends? Three ways, at three places each."""
+    if restorer.system.base is not None or restorer.system.timestep is not None:
+        raise RcodError(f"ways between are studied on tiny, got {restorer.system.name}")
+    scores: dict[str, dict[str, list[float]]] = {}
+    for pair in pairs:
+        for place in (0.25, 0.5, 0.75):
+            between = _between(restorer, pixels(pair.lr), place)
+            values = judge.values(list(between.values()), pixels(truth_of(pair)))
+            for way, found in zip(between, values, strict=True):
+                row = scores.setdefault(f"{way} {place}", {})
+                for name, value in found.items():
+                    row.setdefault(name, []).append(value)
+    means = {row: {name: fmean(of) for name, of in found.items()} for row, found in scores.items()}
+    names = list(next(iter(means.values())))
+    lines = [" " * 14 + "".join(f"{MEASURES[name].label:>11}" for name in names)]
+    for row, found in sorted(means.items(), key=lambda item: item[0].split()[::-1]):
+        cells = (f"{found[name]:11.{MEASURES[name].digits + 1}f}" for name in names)
+        lines.append(f"{row:14}{''.join(cells)}")
+    return Studied(tuple(lines), {"pictures": len(pairs), "means": means})
+
+
 STUDIES: dict[str, Callable[[Restorer, Sequence[Pair], Judge], Studied]]
-STUDIES = {"dial": dial, "ldg": ldg, "mem": mem}
+STUDIES = {"dial": dial, "blend": blend, "ldg": ldg, "mem": mem}
+
+
+@torch.inference_mode()
+def _between(restorer: Restorer, lr: Tensor, place: float) -> dict[str, Tensor]:
+    """A photo (3, h, w) restored between the ends of the dial in three ways, (3, 4h, 4w) each."""
+    low, at, high = (one.photo.pixels for one in restorer.levels(Photo(lr), [0.0, place, 1.0]))
+    onestep, seen = restorer.onestep, restorer.look(Photo(lr), False)
+    steps = (timestep_of_realism(end, restorer.system.groups) for end in (0.0, 1.0))
+    z_up, sides = continued(seen.z_up, 4 * [BORDER]), 4 * [BORDER * onestep.backbone.factor]
+    ends = [onestep.clean(z_up, torch.tensor([t], device=z_up.device), seen.tokens) for t in steps]
+    sr = cut(onestep.backbone.decode(torch.lerp(ends[0], ends[1], place)), sides).clamp(0, 1)
+    latent = match_wavelet(sr, seen.up)[0].clamp(0, 1).cpu()
+    return {"timestep": at, "latent": latent, "picture": torch.lerp(low, high, place)}
 
 
 @torch.inference_mode()
