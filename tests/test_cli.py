@@ -72,7 +72,7 @@ def test_wrong_use_is_exit_code_two(tmp_path: Path):
         ("--realism", "nan", "realism must lie in [0, 1], got nan"),
         ("--scale", "-2", "scale must lie in [1, 8], got -2"),
         ("--scale", "nan", "scale must lie in [1, 8], got nan"),
-        ("--color", "red", "color must be one of wavelet, adain, none, got 'red'"),
+        ("--color", "red", "color must be one of auto, wavelet, adain, none, got 'red'"),
         ("--format", "gif", "format must be one of same, png, jpg, webp, tif, avif, got 'gif'"),
         ("--quality", "0", "quality must lie in [1, 100], got 0"),
         ("--width", "0", "width must be at least 1 pixel, got 0"),

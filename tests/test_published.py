@@ -160,8 +160,6 @@ def test_the_command_line_gives_the_original_picture(
     told += ["--base", str(where.base)]
     told += ["--vision", where.vision] if where.vision is not None else []
     told += ["--prompt", str(numbers["prompt"])] if name == "osediff" else []
-    if "--color" not in told:
-        told += ["--color", SYSTEMS[name].color]
     ran = CliRunner().invoke(app, ["upscale", str(source), "-o", str(tmp_path / "out"), *told])
     assert ran.exit_code == 0, ran.output
     (result,) = [path for path in (tmp_path / "out").iterdir() if path.suffix == ".png"]
@@ -180,7 +178,7 @@ def test_bfloat16_stays_close_to_float32(name: str):
         lr = torch.from_numpy(numbers["lr_uint8"]).movedim(-1, 0) / 255
         told = parts(name, prompt=str(numbers["prompt"])) if name == "osediff" else parts(name)
         both = [
-            Restorer.load(str(converted(name)), "cpu", dtype, told)(lr, color=SYSTEMS[name].color)
+            Restorer.load(str(converted(name)), "cpu", dtype, told)(lr)
             for dtype in ("float32", "bfloat16")
         ]
         error = (both[0].photo.pixels - both[1].photo.pixels).square().mean().item()

@@ -154,7 +154,7 @@ def test_bfloat16_is_close_to_float32(picture: Image.Image):
         ({"realism": 1.1}, r"realism must lie in \[0, 1\], got 1.1"),
         ({"scale": -1.0}, r"scale must lie in \[1, 8\], got -1.0"),
         ({"scale": float("inf")}, r"scale must lie in \[1, 8\], got inf"),
-        ({"color": "sepia"}, "color must be wavelet, adain or none, got sepia"),
+        ({"color": "sepia"}, "color must be one of auto, wavelet, adain, none, got sepia"),
     ],
 )
 def test_errors_say_what_must_hold(call: dict, words: str):

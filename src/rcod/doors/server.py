@@ -33,7 +33,9 @@ RealismField = Annotated[
 ScaleField = Annotated[float, Form(ge=1, le=8, description="enlargement; the result measures "
                                    "round(scale * side)")]  # fmt: skip
 FormatField = Annotated[Format, Form(description="of the result's file")]
-ColorField = Annotated[ColorFix, Form(description="how the photo's colours are kept")]
+ColorField = Annotated[
+    ColorFix, Form(description="how the photo's colours are kept; auto as the model does")
+]
 PICTURE = {
     "description": "The picture. X-Rcod-Level, -Realism, -Timestep, -Metric and -Auto tell how it "
     "came about, Server-Timing what took how long.",
@@ -111,7 +113,7 @@ def _add_upscale(app: FastAPI, service: Service) -> None:
         realism: RealismField = "auto",
         scale: ScaleField = 4.0,
         format: FormatField = "png",
-        color: ColorField = "wavelet",
+        color: ColorField = "auto",
     ) -> Response:
         place = Place(read_dial(realism), scale, color)
         content = await image.read()
@@ -141,7 +143,7 @@ def _add_levels(app: FastAPI, service: Service) -> None:
         image: ImageField,
         scale: ScaleField = 4.0,
         format: FormatField = "png",
-        color: ColorField = "wavelet",
+        color: ColorField = "auto",
     ) -> Response:
         Place("auto", scale, color)
         content = await image.read()

@@ -67,7 +67,8 @@ MapOption = Annotated[
     Path | None, typer.Option(metavar="MASK", help="Black is fidelity, white realism.")
 ]
 ColorOption = Annotated[
-    str, typer.Option(help="Keep the input's colours by: wavelet, adain or none.")
+    str,
+    typer.Option(help="Keep the input's colours: auto (as the model does), wavelet, adain, none."),
 ]
 BaseOption = Annotated[
     str | None, typer.Option(metavar="DIR", help="Stable Diffusion that a published model needs.")
@@ -116,7 +117,7 @@ def upscale(
     dtype: DtypeOption = "auto",
     engine: EngineOption = "auto",
     workers: WorkersOption = None,
-    color: ColorOption = "wavelet",
+    color: ColorOption = "auto",
     seed: SeedOption = 0,
     format: FormatOption = "same",
     quality: QualityOption = None,

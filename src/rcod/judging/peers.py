@@ -148,8 +148,7 @@ def _levels_of(
     for picture, source, targets in jobs:
         asked = {label: dial for label, dial in contender.dials.items() if label in targets}
         dials: list[Dial] = [_dial(level) for level in asked.values()]
-        color = restorer.system.color
-        results = restorer.levels(pixels(Path(source)), dials, float(SCALE), color)
+        results = restorer.levels(pixels(Path(source)), dials, float(SCALE))
         for label, result in zip(asked, results, strict=True):
             _keep(Path(targets[label]), result.photo.pixels)
             yield Work(

@@ -59,6 +59,7 @@ def passing(
     watch: Watch,
 ) -> "Pass | HostedPass":
     """The way a photo takes through a system: tile after tile, or stage after stage."""
+    color = system.color if color == "auto" else color
     if system.base is None:
         return Pass(system, onestep, photo, seen, place, size, color, tile, seconds, watch)
     tuned = seen.onestep or onestep

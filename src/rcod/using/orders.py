@@ -29,7 +29,7 @@ class Options:
 
     realism: Dial | Literal["all"] = "auto"
     scale: float = 4.0
-    color: str = "wavelet"  # wavelet, adain or none
+    color: str = "auto"  # the system's own, or wavelet, adain or none
     seed: int = 0
     format: str = "same"  # as the photo, or png, jpg, webp, tif, avif
     overwrite: bool = False  # replace files that rcod did not write, too

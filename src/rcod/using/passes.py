@@ -30,7 +30,7 @@ from rcod.pixels.tiling import PHASE, Span, merged, spans
 from rcod.using.spool import levelled
 
 Watch = Callable[[float], None]  # told the share that is done; may raise to end the work
-ColorFix = Literal["wavelet", "adain", "none"]
+ColorFix = Literal["auto", "wavelet", "adain", "none"]  # auto is the system's own
 
 TILE = 512  # LR pixels a side that the network looks at; a result of 2048 x 2048 is one tile
 MARGIN, SEAM = 16, 8  # LR pixels that a tile looks further than it answers for; and are blended

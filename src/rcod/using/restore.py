@@ -11,7 +11,7 @@ a result leaves in pieces, so that it may be larger than memory. Levels share a 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self, TypeVar, get_args
 
 import torch
 from PIL.Image import Image
@@ -102,7 +102,7 @@ class Restorer:
         image: Photo | Image | Path | str | Tensor,
         realism: Dial = "auto",
         scale: Scale = 4.0,
-        color: ColorFix = "wavelet",
+        color: ColorFix = "auto",
         seed: int = 0,
     ) -> Result:
         """Enlarge and restore one photo.
@@ -112,7 +112,7 @@ class Restorer:
             realism: a level's name, a place on the dial, 0 (keep) to 1 (invent), a map of such
                 places (h, w), or `auto-local`, which estimates one.
             scale: enlargement, 1 to 8, or the result's height and width.
-            color: how the result is tied to the input's colours.
+            color: how the result is tied to the input's colours; auto is the system's own way.
             seed: for systems that draw random numbers; tiny draws none.
 
         Returns:
@@ -126,7 +126,7 @@ class Restorer:
         image: Photo | Image | Path | str | Tensor,
         realisms: Sequence[Dial],
         scale: Scale = 4.0,
-        color: ColorFix = "wavelet",
+        color: ColorFix = "auto",
     ) -> list[Result]:
         """Restore one photo at several places of the dial, looking at it once.
 
@@ -135,8 +135,8 @@ class Restorer:
         for realism in realisms:
             check_dial(realism)
         check_scale(scale)
-        if color not in ("wavelet", "adain", "none"):
-            raise RcodError(f"color must be wavelet, adain or none, got {color}")
+        if color not in (known := get_args(ColorFix)):
+            raise RcodError(f"color must be one of {', '.join(known)}, got {color}")
         photo = as_photo(image)
         photo = reduced(photo, target_size(photo, scale))
 

@@ -17,7 +17,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from PIL import Image
@@ -66,13 +66,13 @@ class Place:
 
     realism: Realism = "auto"
     scale: float = 4.0
-    color: ColorFix = "wavelet"
+    color: ColorFix = "auto"
 
     def __post_init__(self) -> None:
         check_realism(self.realism)
         check_scale(self.scale)
-        if self.color not in ("wavelet", "adain", "none"):
-            raise RcodError(f"color must be wavelet, adain or none, got {self.color}")
+        if self.color not in (known := get_args(ColorFix)):
+            raise RcodError(f"color must be one of {', '.join(known)}, got {self.color}")
 
 
 class Sitting:
@@ -160,7 +160,7 @@ class Sitting:
         kept = self.result(replace(place, realism="fidelity")).photo.pixels
         return measure_invention(self.view(place).result.photo.pixels, kept)
 
-    def sheet(self, name: str, scale: float = 4.0, color: ColorFix = "wavelet") -> Image.Image:
+    def sheet(self, name: str, scale: float = 4.0, color: ColorFix = "auto") -> Image.Image:
         """The contact sheet of all levels."""
         results = [self.result(Place(level, scale, color)) for level in ALL]
         return draw_sheet(self.photo, results, name)
