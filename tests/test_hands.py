@@ -1,6 +1,8 @@
 """Several processes share a folder and lose nothing of it."""
 
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,20 @@ def test_several_processes_do_what_one_does(tmp_path: Path):
         assert one.read_bytes() == many.read_bytes()
     again = run(lambda: pytest.fail("all is done"), [tmp_path / "in"], tmp_path / "many", options)
     assert again.summary["skipped"] == 5
+
+
+@needs_tiny
+@pytest.mark.skipif(sys.platform != "linux", reason="not checked here: processes aren't copied")
+def test_processes_of_one_core_are_copies_that_have_loaded_everything(tmp_path: Path):
+    weights = Path(shutil.copy(find_weights("tiny"), tmp_path / "tiny.safetensors"))
+    write(tmp_path / "photo.png", Photo(torch.rand(3, 16, 16)))
+    networks = (str(weights), "cpu", "float32", Parts(), "auto")
+    with hands(networks, Options("neutral"), os.cpu_count() or 1) as elsewhere:
+        weights.unlink()
+        out = tmp_path / "out"
+        report = run(lambda: pytest.fail("nothing is done here"), [tmp_path / "photo.png"], out,
+                     Options("neutral"), elsewhere=elsewhere)  # fmt: skip
+    assert not report.errors and (out / "photo.png").is_file()
 
 
 def test_no_processes_are_too_few():

@@ -124,6 +124,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "studies",
         "machine",
         "workload",
+        "folder",
         "benchmark",
         "fullsize",
         "ancestor",

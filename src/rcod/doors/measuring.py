@@ -2,6 +2,7 @@
 
 rcod benchmark [--size 512] [--against ncnn:PATH --against bicubic] [--json FILE]
 rcod benchmark --systems osediff,rcod_o --size sd
+rcod benchmark --folder photos/ --repeats 3
 rcod export --to onnx -o DIR [--model tiny]
 """
 
@@ -34,8 +35,12 @@ def benchmark(
         list[str] | None,
         typer.Option("--against", metavar="PEER", help="ncnn:PATH, spandrel:PATH or bicubic."),
     ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Of photos: one core against all cores.")
+    ] = None,
     repeats: Annotated[
-        int | None, typer.Option(min=1, help="Timed calls: 5 after a first, with --systems 1.")
+        int | None,
+        typer.Option(min=1, help="Timed calls: 5 after a first; of --systems and --folder 1."),
     ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -55,8 +60,9 @@ def benchmark(
         from rcod.judging.benchmark import benchmark as measure
 
         if systems is not None:
-            _systems(systems, size, dtype, repeats or 1, out)
-            return
+            return _systems(systems, size, dtype, repeats or 1, out)
+        if folder is not None:
+            return _folder(folder, (model, device, dtype, engine), repeats or 1, out)
         times = repeats or 5
         found = measure(model, _side(size), times, device, dtype, engine)
         numbers: dict[str, object] = {**found}
@@ -68,9 +74,7 @@ def benchmark(
             numbers["cold"] = seconds
             say(f"from a standing start: upscale {seconds['upscale']:.2f} s, "
                 f"--help {seconds['help']:.2f} s")  # fmt: skip
-        if out is not None:
-            told = json.dumps({**numbers, "against": peers}, indent=1)
-            out.write_text(told + "\n", encoding="utf-8")
+        _keep(out, {**numbers, "against": peers})
 
 
 def export(
@@ -111,10 +115,26 @@ def _systems(systems: str, size: str, dtype: str, repeats: int, out: Path | None
         costs.append(measure_ancestor(side, precision, repeats))
     for line in table(costs):
         say_aside(line)
-    told = json.dumps(costs, indent=2)
-    say(told)
+    say(json.dumps(costs, indent=2))
+    _keep(out, costs)
+
+
+def _folder(
+    photos: Path, networks: tuple[str, str, str, str], repeats: int, out: Path | None
+) -> None:
+    """A folder on one core and on all."""
+    from rcod.judging.folder import measure_folder, told
+
+    found = measure_folder(photos, networks, repeats)
+    for line in told(found):
+        say(line)
+    _keep(out, found)
+
+
+def _keep(out: Path | None, found: object) -> None:
+    """Write down what was measured, where somebody asked for it."""
     if out is not None:
-        out.write_text(told + "\n", encoding="utf-8")
+        out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def _side(text: str) -> int:

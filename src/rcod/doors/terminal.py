@@ -4,6 +4,7 @@ Results go to standard output, one line each; what went wrong goes to standard e
 sentence each. Exit codes: 0 all done, 1 some pictures were not, 2 wrong use, 130 stopped.
 """
 
+import gc
 import signal
 import sys
 import time
@@ -36,6 +37,23 @@ def plain_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo(STOPPED, err=True)
         raise typer.Exit(130) from None
+
+
+@contextmanager
+def lasting() -> Iterator[None]:
+    """Import what stays to the end: nothing of it is searched for garbage, then or ever.
+
+    PyTorch is a million objects, and Python would search them while they come and when it ends.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextmanager

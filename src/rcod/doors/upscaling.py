@@ -15,6 +15,7 @@ from rcod.doors.clustering import upscale_on_ray
 from rcod.doors.terminal import (
     STOPPED,
     closing_line,
+    lasting,
     patience,
     plain_errors,
     progress,
@@ -138,8 +139,9 @@ def upscale(
 ) -> None:
     """Enlarge photos into DIR; with `--realism all` at every level, and a sheet of them."""
     with plain_errors():
-        from rcod.networks.assembly import Parts
-        from rcod.using.orders import Options
+        with lasting():
+            from rcod.networks.assembly import Parts
+            from rcod.using.orders import Options
 
         parts = Parts(base=base, vision=vision, vae=vae, prompt=prompt, tags=tags, pixel=pixel,
                       semantic=semantic, sample=seed if sample else None)  # fmt: skip
@@ -167,8 +169,10 @@ def _do(
     from rcod.using.jobs import is_several
     from rcod.using.restore import Restorer
 
+    if workers is not None and not is_several(photos):
+        workers = min(workers, 1)  # with all cores
     several = nullcontext() if workers is None else hands(networks, options, workers)
-    with patience() as stop, progress(say) as (watch, step), several as others:
+    with patience() as stop, several as others, progress(say) as (watch, step):
         report = run(
             lambda: Restorer.load(*networks), photos, out, options, watch, stop, step, others
         )

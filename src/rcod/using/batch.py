@@ -144,6 +144,13 @@ def _outcomes(
         yield done.result(), print
 
 
+def take(load: Callable[[], Restorer], job: Job, options: Options) -> Outcome:
+    """Do one picture of a call that was planned elsewhere; its folder is there."""
+    hall = _Hall(load, options, "", options.mask(), lambda share: None)
+    with ThreadPoolExecutor(1) as pool:
+        return hall.take(job, pool, ())
+
+
 def rehearse(
     photos: Sequence[Path], out: Path, options: Options
 ) -> tuple[list[tuple[Job, bool]], list[Lost]]:
@@ -172,8 +179,7 @@ def pipe(
             flow = _flows(restorer, photo, mask, options, lambda share: None)[0]
             return _pour(flow, cast(BinaryIO, file), job.targets[0], photo, options)[0]
 
-        restorer = _fitting(load(), photo, job, options)
-        written = restorer.within_memory(work)
+        written = _fitting(load(), photo, job, options).within_memory(work)
         file.seek(0)
         while block := file.read(2**20):
             into.write(block)
@@ -257,8 +263,7 @@ def _fitting(restorer: Restorer, photo: Photo, job: Job, options: Options) -> Re
     """The restorer in tiles that keep to the budget of memory, where there is one."""
     if options.memory is None:
         return restorer
-    size, suffix = options.size(photo), job.targets[0].suffix
-    return keep_to(options.memory, restorer, photo, size, suffix)
+    return keep_to(options.memory, restorer, photo, options.size(photo), job.targets[0].suffix)
 
 
 def _flows(
@@ -290,7 +295,6 @@ def _pour(
             if options.realism == "all":
                 centre.take(piece, top, left)
     height, width = flow.size
-    seconds = sum(flow.seconds.values())
     done = Written(target, flow.level, flow.auto, flow.timestep, flow.metric, (width, height),
-                   seconds)  # fmt: skip
+                   sum(flow.seconds.values()))  # fmt: skip
     return done, centre

@@ -3,12 +3,15 @@
 One photo can't keep many cores busy: every convolution waits for its slowest thread, and files
 are read and written by one. So each of several processes does photos of its own with its share
 of the cores. Names, the report and what is done already stay with the process that was called.
+Where every process has one core they are copies of it, which have loaded everything already.
 
     run -> job -> a process with a restorer of its own -> outcome -> report
 """
 
 import os
 import signal
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -18,9 +21,10 @@ from multiprocessing import get_context
 
 import torch
 
+from rcod.device import pick_device
 from rcod.errors import RcodError
 from rcod.networks.assembly import Parts
-from rcod.using.batch import run
+from rcod.using.batch import take
 from rcod.using.jobs import Job
 from rcod.using.orders import Options, Outcome
 from rcod.using.restore import Restorer
@@ -45,8 +49,15 @@ def hands(
     if workers < 1:
         raise RcodError(f"--workers must be at least 1, got {workers}")
     threads = max((os.cpu_count() or 1) // workers, 1)
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (threads,))
+    copied = threads == 1 and _may_be_copied(networks)
+    context = get_context("fork" if copied else "spawn")
+    pool = ProcessPoolExecutor(workers, context, _begin, (threads,))
     try:
+        if copied:
+            _restorer(networks)
+            with warnings.catch_warnings():  # threads are missing in copies: theirs is one
+                warnings.simplefilter("ignore", DeprecationWarning)
+                pool.submit(os.getpid)  # the first task makes all copies
         yield lambda job: pool.submit(_take, job, networks, options)
     except BrokenProcessPool:
         raise RcodError(
@@ -55,6 +66,14 @@ def hands(
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+        _restorer.cache_clear()
+
+
+def _may_be_copied(networks: Networks) -> bool:
+    """Whether a process that holds these networks can be copied: other engines have threads."""
+    _, device, _, _, engine = networks
+    on_processor = pick_device(device).type == "cpu"
+    return sys.platform == "linux" and on_processor and engine in ("auto", "torch")
 
 
 def _begin(threads: int) -> None:
@@ -65,11 +84,10 @@ def _begin(threads: int) -> None:
 
 def _take(job: Job, networks: Networks, options: Options) -> Outcome:
     """Do one photo in this process."""
-    report = run(lambda: _restorer(networks), [job.source], job.targets[0].parent, options)
-    return report.outcomes[0]
+    return take(lambda: _restorer(networks), job, options)
 
 
 @cache
 def _restorer(networks: Networks) -> Restorer:
-    """This process's restorer, loaded once."""
+    """This process's restorer, loaded once, or by the process that it is a copy of."""
     return Restorer.load(*networks)
