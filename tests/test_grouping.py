@@ -6,9 +6,12 @@ import pytest
 import torch
 from conftest import golden
 
+from rcod.device import seeded
 from rcod.diffusion.grouping import (
     GroupSettings,
+    LatentMetric,
     distill_range,
+    equal_groups,
     latent_metric,
     paper_groups,
     realism_of_timestep,
@@ -16,6 +19,7 @@ from rcod.diffusion.grouping import (
     timestep_of_realism,
 )
 from rcod.errors import RcodError
+from rcod.judging.intervals import spearman
 from rcod.training.adaptation import RCOD_O
 
 RELEASED = GroupSettings()
@@ -96,3 +100,20 @@ def test_errors_say_what_to_do():
         GroupSettings(edges=(0.5,), timesteps=(1, 2, 3))
     with pytest.raises(ValueError, match="edges must rise"):
         GroupSettings(edges=(0.7, 0.5))
+
+
+def test_a_single_timestep_is_a_dial_that_does_not_turn():
+    groups = GroupSettings(edges=(), timesteps=(999,))
+    assert {timestep_of_realism(place, groups) for place in (0.0, 0.3, 1.0)} == {999}
+    assert realism_of_timestep(999, groups) == 0
+    assert timestep_of_metric(torch.tensor([0.1, 0.9]), groups).tolist() == [999, 999]
+
+
+@pytest.mark.parametrize("kind", ["cosine", "l1", "mse"])
+def test_every_latent_metric_falls_with_damage_and_parts_it_evenly(kind: LatentMetric):
+    z = torch.randn(60, 4, 8, 8, generator=seeded(0))
+    damage = torch.linspace(0.1, 3, 60).view(-1, 1, 1, 1)
+    metric = latent_metric(z + damage * torch.randn(z.shape, generator=seeded(1)), z, kind)
+    assert spearman(metric.tolist(), damage.flatten().tolist()) < -0.95
+    timesteps = timestep_of_metric(metric, equal_groups(metric, 4)).tolist()
+    assert [timesteps.count(t) for t in (999, 750, 500, 250)] == [15, 15, 15, 15]

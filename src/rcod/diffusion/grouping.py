@@ -22,6 +22,7 @@ from rcod.errors import RcodError
 LEVELS = {"fidelity": 0.0, "neutral": 0.5, "realism": 1.0}
 
 Distill = Literal["paper", "released", "off"]
+LatentMetric = Literal["cosine", "l1", "mse"]
 
 
 class GroupSettings(BaseModel, frozen=True, extra="forbid"):
@@ -59,17 +60,34 @@ def paper_groups(lowest: float, highest: float, n: int = 3, k: int = 250) -> Gro
     return GroupSettings(edges=edges, timesteps=tuple(min(k * (n - i), 999) for i in range(n)))
 
 
-def latent_metric(z_up: Tensor, z_hr: Tensor) -> Tensor:
+def equal_groups(metrics: Tensor, n: int = 3) -> GroupSettings:
+    """Groups of equally many of the samples that were measured, (K,)."""
+    places = torch.arange(1, n, device=metrics.device) / n
+    edges = tuple(torch.quantile(metrics.float(), places).tolist())
+    if len(set(edges)) < len(edges):
+        raise RcodError(
+            f"the data's metric must differ from sample to sample, and {n} groups would all "
+            f"begin at {edges[0]:.3f}; give more photos, or take group_by=edges"
+        )
+    return GroupSettings(edges=edges, timesteps=paper_groups(0, 1, n).timesteps)
+
+
+def latent_metric(z_up: Tensor, z_hr: Tensor, kind: LatentMetric = "cosine") -> Tensor:
     """How close the degraded latent is to the true one (RCOD, Eq. 6).
 
     Args:
         z_up: latent of the degraded image, (B, C, h, w).
         z_hr: latent of the true image, (B, C, h, w).
+        kind: the paper's cosine, or one of the distances it was chosen over, with its sign turned.
 
     Returns:
-        Cosine of the flattened latents, (B,) float32 in [-1, 1]; 1 is undamaged.
+        Cosine of the flattened latents, (B,) float32 in [-1, 1]; 1 is undamaged. Of distances 0 is.
     """
-    return cosine_similarity(z_up.flatten(1).float(), z_hr.flatten(1).float(), dim=1)
+    z_up, z_hr = z_up.flatten(1).float(), z_hr.flatten(1).float()
+    if kind == "cosine":
+        return cosine_similarity(z_up, z_hr, dim=1)
+    gap = z_up - z_hr
+    return -(gap.abs() if kind == "l1" else gap.square()).mean(dim=1)
 
 
 def timestep_of_metric(metric: Tensor, groups: GroupSettings) -> Tensor:
@@ -109,6 +127,8 @@ def timestep_of_realism(realism: float, groups: GroupSettings) -> int:
 def realism_of_timestep(t: int, groups: GroupSettings) -> float:
     """The dial position of a timestep: the inverse of `timestep_of_realism` at the groups."""
     stops = groups.timesteps[::-1]
+    if len(stops) == 1:
+        return 0.0  # there is nowhere to turn to
     i = next((i for i in range(len(stops) - 2) if t <= stops[i + 1]), len(stops) - 2)
     return (i + (t - stops[i]) / (stops[i + 1] - stops[i])) / (len(stops) - 1)
 

@@ -14,7 +14,12 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from rcod.diffusion.grouping import latent_metric, timestep_of_metric, timestep_of_realism
+from rcod.diffusion.grouping import (
+    LatentMetric,
+    latent_metric,
+    timestep_of_metric,
+    timestep_of_realism,
+)
 from rcod.errors import RcodError
 from rcod.judging.datasets import Pair, pixels, truth_of
 from rcod.judging.intervals import spearman
@@ -62,13 +67,12 @@ def ldg(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
 
     The paper chose the cosine over L1 and MSE in the same way (RCOD, section 3.2).
     """
-    latent: dict[str, list[float]] = {"cosine": [], "l1": [], "mse": []}
+    latent: dict[LatentMetric, list[float]] = {"cosine": [], "l1": [], "mse": []}
     scores: dict[str, list[float]] = {}
     for pair in pairs:
         z_up, z_hr = _latents(restorer, pair)
-        latent["cosine"].append(float(latent_metric(z_up, z_hr)))
-        latent["l1"].append(float((z_up - z_hr).abs().mean()))
-        latent["mse"].append(float((z_up - z_hr).square().mean()))
+        for kind, found in latent.items():
+            found.append(float(latent_metric(z_up, z_hr, kind)))
         (values,) = judge.values([bicubic(pixels(pair.lr))], pixels(truth_of(pair)))
         for name, value in values.items():
             scores.setdefault(name, []).append(value)

@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from rcod.diffusion.grouping import Distill, GroupSettings
+from rcod.diffusion.grouping import Distill, GroupSettings, LatentMetric
 from rcod.diffusion.schedule import CleanLatent
 from rcod.networks.systems import SYSTEMS, System
 from rcod.training.course import Course, OptimSettings
@@ -42,7 +42,7 @@ class Adaptation(Course, frozen=True, extra="forbid"):
     groups: GroupSettings = GroupSettings()
     group_by: Literal["edges", "paper", "quantiles"] = "edges"  # as given, Eq. 5, equal shares
     group_count: int = Field(default=3, ge=2, le=4)  # of `paper` and `quantiles`
-    group_metric: Literal["cosine", "l1", "mse"] = "cosine"
+    group_metric: LatentMetric = "cosine"
     group_encoder: Literal["adapted", "frozen"] = "adapted"  # whose latents are measured
     formula: CleanLatent | None = None  # of the clean latent; nothing is the system's own
     # what the student pays

@@ -17,12 +17,12 @@ from torch.nn import functional as F
 from rcod.diffusion.grouping import (
     GroupSettings,
     distill_range,
+    equal_groups,
     latent_metric,
     paper_groups,
     timestep_of_metric,
 )
 from rcod.diffusion.schedule import STEPS
-from rcod.errors import RcodError
 from rcod.networks.onestep import OneStep, enlarge
 from rcod.networks.prompts import FixedPrompt
 from rcod.networks.stable import StableBackbone
@@ -84,10 +84,7 @@ def measure(
     own = student.own if recipe.group_encoder == "adapted" else ()
     with torch.no_grad(), student.choir.only(*own):
         z_up, z_hr = onestep.backbone.encode(up), onestep.backbone.encode(hr)
-    if recipe.group_metric == "cosine":
-        return latent_metric(z_up, z_hr)
-    gap = (z_up - z_hr).flatten(1)
-    return -(gap.abs() if recipe.group_metric == "l1" else gap.square()).mean(dim=1)
+    return latent_metric(z_up, z_hr, recipe.group_metric)
 
 
 def groups_of(metrics: Tensor, recipe: Adaptation) -> GroupSettings:
@@ -95,14 +92,7 @@ def groups_of(metrics: Tensor, recipe: Adaptation) -> GroupSettings:
     count = recipe.group_count
     if recipe.group_by == "paper":
         return paper_groups(float(metrics.min()), float(metrics.max()), count)
-    places = torch.arange(1, count, device=metrics.device) / count
-    edges = tuple(torch.quantile(metrics.float(), places).tolist())
-    if len(set(edges)) < len(edges):
-        raise RcodError(
-            f"the data's metric must differ from sample to sample, and {count} groups would all "
-            f"begin at {edges[0]:.3f}; give more photos, or take group_by=edges"
-        )
-    return GroupSettings(edges=edges, timesteps=paper_groups(0, 1, count).timesteps)
+    return equal_groups(metrics, count)
 
 
 def restore(

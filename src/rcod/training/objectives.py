@@ -102,7 +102,7 @@ def restore_cost(
     settings, encode = recipe.losses, nets.onestep.backbone.encode
     with torch.no_grad():
         up = enlarge(batch.lr)  # (B, 3, H, W)
-        metric = latent_metric(encode(up), encode(batch.hr))
+        metric = latent_metric(encode(up), encode(batch.hr), recipe.group_metric)
         t = choose_timestep(metric, recipe, rng)
         realism = torch.tensor([realism_of_timestep(int(x), recipe.groups) for x in t])
         goal = losses.sharpened(batch.hr, settings.sharpen * realism)

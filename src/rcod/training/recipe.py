@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from rcod.diffusion.grouping import Distill, GroupSettings
+from rcod.diffusion.grouping import Distill, GroupSettings, LatentMetric
 from rcod.diffusion.schedule import CleanLatent
 from rcod.networks.backbone import TinySettings
 from rcod.training.course import Course, OptimSettings
@@ -26,6 +26,7 @@ class Recipe(Course, frozen=True, extra="forbid"):
     model: TinySettings = TinySettings()
     formula: CleanLatent = "residual"
     groups: GroupSettings = GroupSettings()
+    group_metric: LatentMetric = "cosine"
     explore: float = Field(
         default=0.5, ge=0, le=1
     )  # samples placed anywhere on the dial, not by group
