@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from rcod.training.budget import Meter
+from rcod.training.meter import Meter
 
 pytest.importorskip("diffusers", reason="not checked here: pip install 'rcod[sd]'")
 
@@ -27,13 +27,39 @@ def test_the_meter_counts_what_is_alive():
     assert meter.alive >= 4000 + 4 * (110 + 110)
 
 
-def test_a_dry_run_tells_recipe_parameters_and_memory(
-    here: Callable[..., CompletedProcess[str]],
+@pytest.mark.parametrize(
+    ("name", "learns", "frozen"),
+    [
+        ("tiny-autoencoder", [], ["UNet", "prompt", "metric"]),
+        ("tiny-prior", ["UNet", "prompt", "last touch"], ["teacher", "critic"]),
+        ("tiny-detail", ["UNet", "prompt", "adversary"], ["metric", "teacher", "LPIPS"]),
+        ("tiny-metric", ["metric"], ["UNet", "prompt"]),
+    ],
+)
+def test_a_dry_run_of_the_tiny_model_tells_who_learns_and_what_it_takes(
+    name: str, learns: list[str], frozen: list[str], here: Callable[..., CompletedProcess[str]]
 ):
-    done = here("train", "tiny-rcod", "steps=7", "--dry-run")
-    assert done.returncode == 0
-    assert '"steps": 7' in done.stdout and "M parameters" in done.stdout
+    small = ("batch=2", "window=64", "data.crop=64", "data.crops=70", "model.touch=8")
+    done = here("train", name, *small, "--dry-run")
+    assert done.returncode == 0 and '"window": 64' in done.stdout
+    assert ("70 crops, 35 steps an epoch" in done.stdout) == (name != "tiny-autoencoder")
+    for part in learns:
+        assert number(rf"{part} +(\S+) M learn", done.stdout) > 0
+    for part in frozen:
+        assert number(rf"{part} +0.000 M learn +(\S+) M frozen", done.stdout) > 0
+    rest, step = (number(rf"{part} +(\S+) GB", done.stdout) for part in ("at rest", "step"))
+    assert step >= rest
+    assert 10 > number(r"on a card, (\S+) GB on a processor", done.stdout) > 0
+
+
+def test_a_dry_run_refuses_what_the_run_would(here: Callable[..., CompletedProcess[str]]):
     assert here("train", "osediff", "das=paper", "--dry-run").returncode == 2
+
+
+def number(pattern: str, told: str) -> float:
+    found = re.search(pattern, told)
+    assert found is not None, pattern
+    return float(found[1])
 
 
 def test_the_true_size_is_weighed_without_taking_memory(here: Callable[..., CompletedProcess[str]]):
@@ -41,11 +67,6 @@ def test_the_true_size_is_weighed_without_taking_memory(here: Callable[..., Comp
         done = here("train", "rcod_o", "batch=1", "window=256", *changes, "--dry-run")
         assert done.returncode == 0
         return done.stdout
-
-    def number(pattern: str, told: str) -> float:
-        found = re.search(pattern, told)
-        assert found is not None, pattern
-        return float(found[1])
 
     told = dry()
     assert number(r"UNet .* M learn +(\S+) M frozen", told) > 860
@@ -55,5 +76,5 @@ def test_the_true_size_is_weighed_without_taking_memory(here: Callable[..., Comp
     assert gigabytes["student"] > gigabytes["at rest"] > 1.5
     peak = number(r"peak (\S+) GB on a card", told)
     assert number(r"on a card, (\S+) GB on a processor", told) > peak > 3
-    kept = dry("checkpointing=false")
+    kept = dry("checkpointing=false", "das=off", "distill=off")  # and less to compute
     assert number(r"student +(\S+) GB", kept) > 1.2 * gigabytes["student"]

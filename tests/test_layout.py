@@ -105,6 +105,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "lessons",
         "adapting",
         "watch",
+        "meter",
         "budget",
         "train",
     ),

@@ -17,9 +17,10 @@ from torch import Tensor
 from rcod.device import release
 from rcod.training.adaptation import Adaptation
 from rcod.training.adapting import learners_of
-from rcod.training.budget import invent, on_processor, settle, steps, weigh
+from rcod.training.budget import invent, settle, steps, weigh
 from rcod.training.catalog import recipe_named
 from rcod.training.lessons import Class
+from rcod.training.meter import on_processor
 from rcod.training.team import Team
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")

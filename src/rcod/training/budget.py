@@ -1,24 +1,22 @@
 """What would a run compute, and in how much memory?
 
 The step itself is run, on tensors that have a shape and no memory; what an allocator would have
-been asked for is added up as it comes and goes. So the estimate knows of checkpoints, adapters
-and precisions whatever the code knows, and nothing has to be kept up to date beside it.
+been asked for is added up as it comes and goes. So the estimate knows of checkpoints, adapters and
+precisions whatever the code knows, and nothing has to be kept up to date beside it. The tiny
+model's step is run in earnest.
 
     recipe -> hollow networks -> losses, backwards -> bytes alive: now, at most
 """
 
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import NamedTuple, cast
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from rcod.device import DTYPES
+from rcod.device import DTYPES, seeded
 from rcod.diffusion.schedule import alphas
 from rcod.networks.assembly import factors_of
 from rcod.networks.estimators import DegradationEstimator
@@ -29,89 +27,37 @@ from rcod.networks.prompts import FixedPrompt, VisualPrompt
 from rcod.networks.shapes import WIDTH, WORDS, hollow, hollow_tower, lay
 from rcod.networks.stable import Guided, Part, StableBackbone
 from rcod.networks.storage import widen
-from rcod.networks.systems import System, build
+from rcod.networks.systems import System
 from rcod.pixels.perceptual import LpipsHed
-from rcod.training import lessons
+from rcod.training import lessons, tiny
 from rcod.training.adaptation import Adaptation
 from rcod.training.adapting import cast_to, learners_of
 from rcod.training.adversary import Discriminator
+from rcod.training.data import Batch
+from rcod.training.learner import Learner
 from rcod.training.lessons import Class, Heard
+from rcod.training.meter import MB, Meter, Need, on_processor
+from rcod.training.objectives import Networks, cost
 from rcod.training.photos import photos_in
 from rcod.training.recipe import Recipe
 from rcod.training.stream import Dice, Lot
 from rcod.training.student import TARGETS, enrol, fresh
 from rcod.training.task import Sources
 
-MB = 1e6
-PROGRAM = 450.0  # MB: Python and PyTorch themselves, on a processor
-KEPT = 1.1  # what a process holds for each byte alive: the C library keeps some of what was freed
-
-
-class Need(NamedTuple):
-    """What a run takes."""
-
-    learning: dict[str, int]  # parameters that learn, by part
-    frozen: dict[str, int]  # and that don't
-    megabytes: dict[str, float]  # at rest, and at most in each part of a step
-
-
-class Meter(TorchDispatchMode):
-    """Adds up the bytes of all tensors that are alive."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive = 0
-        self.most = 0
-        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
-
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., object],
-        types: object,
-        args: tuple[object, ...] = (),
-        kwargs: dict[str, object] | None = None,
-    ) -> object:
-        found = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(found):
-            if isinstance(leaf, Tensor):
-                self.see(leaf)
-        return found
-
-    def see(self, tensor: Tensor) -> None:
-        """Count a tensor's memory until it is gone."""
-        storage = tensor.untyped_storage()
-        if storage not in self._known:
-            self._known.add(storage)
-            size = storage.nbytes()
-            self.alive += size
-            self.most = max(self.most, self.alive)
-            weakref.finalize(storage, self._forget, size)
-
-    def _forget(self, size: int) -> None:
-        self.alive -= size
-
-    @contextmanager
-    def stage(self, name: str, into: dict[str, float]) -> Iterator[None]:
-        """Write down the most that is alive within."""
-        self.most = self.alive
-        yield
-        into[name] = self.most / MB
+SEEN = 16  # samples of a batch that are run at the most; the rest is in proportion
 
 
 def foresee(recipe: Recipe | Adaptation, sources: Sources) -> list[str]:
     """The resolved recipe, its parameters, its memory and its epochs, as lines."""
     lines = recipe.model_dump_json(indent=1).splitlines()
-    if sources.photos:
+    if isinstance(recipe, Adaptation) and sources.photos:
         photos, seen = len(photos_in(sources.photos, sources.cache)), recipe.batch
         steps = photos / (seen * recipe.accumulate)
         lines.append(f"{photos} photos, {steps:.0f} steps an epoch in one process")
-    if isinstance(recipe, Recipe):
-        onestep, metric = build(System(name="tiny", summary="", licence="", model=recipe.model))
-        for name, network in (("student", onestep), ("metric", metric)):
-            count = sum(parameter.numel() for parameter in network.parameters())
-            lines.append(f"{name:22} {count / 1e6:9.3f} M parameters")
-        return lines
-    need = weigh(recipe)
+    elif isinstance(recipe, Recipe) and recipe.goal != "autoencoder":
+        steps = recipe.data.crops / (recipe.batch * recipe.accumulate)
+        lines.append(f"{recipe.data.crops} crops, {steps:.0f} steps an epoch")
+    need = weigh_tiny(recipe, sources.start) if isinstance(recipe, Recipe) else weigh(recipe)
     for name in need.frozen:
         learning, frozen = need.learning.get(name, 0), need.frozen[name]
         lines.append(f"{name:22} {learning / 1e6:9.3f} M learn {frozen / 1e6:9.3f} M frozen")
@@ -123,29 +69,76 @@ def foresee(recipe: Recipe | Adaptation, sources: Sources) -> list[str]:
     return lines
 
 
-def on_processor(megabytes: float) -> float:
-    """What a process holds on a processor while so many MB are alive in tensors."""
-    return PROGRAM + KEPT * megabytes
-
-
 def weigh(recipe: Adaptation) -> Need:
     """Run one step of a recipe on tensors without memory."""
     megabytes: dict[str, float] = {}
     hollow_one = invent(recipe)
     with FakeTensorMode(allow_non_fake_inputs=True), Meter() as meter:
         class_ = settle(hollow_one, recipe)
-        for tensor in _tensors_of(class_):
-            meter.see(tensor)
+        for network in (class_.student.onestep, class_.perceive, class_.judge):
+            if isinstance(network, nn.Module):
+                meter.see_all(network)
+        for parameter in class_.student.critic:
+            meter.see(parameter)
         learners = learners_of(recipe, class_)
-        own = [p for learner in learners.values() for p in learner.parameters]
-        moments = 8 * sum(p.numel() for p in own) / MB  # AdamW's two
         with meter.stage("at rest", megabytes):
             pass
         for name, backward in steps(class_, recipe, lambda who, loss: learners[who].add(loss)):
             with meter.stage(name, megabytes):
                 backward()
     learning, frozen = count(class_)
+    moments = moments_of(learners.values())
     return Need(learning, frozen, {name: size + moments for name, size in megabytes.items()})
+
+
+def moments_of(learners: Iterable[Learner]) -> float:
+    """MB of AdamW's two numbers for each number it moves."""
+    return sum(8 * p.numel() for x in learners for p in x.optimizer.param_groups[0]["params"]) / MB
+
+
+@torch.enable_grad()
+def weigh_tiny(recipe: Recipe, start: Path | None) -> Need:
+    """Run one step of the tiny model, in earnest, since it is small; of a batch perhaps a part."""
+    batch = tiny.FITTED if recipe.goal == "autoencoder" else recipe.batch
+    seen, megabytes = min(batch, SEEN), dict[str, float]()
+    torch.manual_seed(recipe.seed)
+    with Meter() as meter:
+        _, onestep, metric = tiny.begun(recipe, start) if start else tiny.blank(recipe)
+        look = LpipsHed() if recipe.goal == "restore" else None
+        nets = tiny.enlist(recipe, onestep, metric, look)
+        learners = tiny.learners_of(nets, recipe)
+        parts = {
+            "UNet": onestep.backbone.unet, "last touch": onestep.backbone.touch,
+            "prompt": onestep.prompt, "metric": metric, "teacher": nets.teacher,
+            "critic": nets.critic, "adversary": nets.adversary, "LPIPS": look,
+        }  # fmt: skip
+        for network in (onestep, *nets[1:]):
+            if network is not None:
+                meter.see_all(network)
+        with meter.stage("at rest", megabytes):
+            pass
+        with meter.stage("step", megabytes):
+            paid = _tiny_step(recipe, nets, seen)
+            for name, loss in paid.items():
+                learners[name].add(loss)
+    taking = [learners[name] for name in paid]
+    learning = {id(p) for learner in taking for p in learner.parameters}
+    rest = megabytes["at rest"] + moments_of(learners.values())
+    step = rest + (megabytes["step"] - megabytes["at rest"]) * batch / seen
+    own = {name: [] if part is None else list(part.parameters()) for name, part in parts.items()}
+    return Need(*tally(own, learning), {"at rest": rest, "step": step})
+
+
+def _tiny_step(recipe: Recipe, nets: Networks, batch: int) -> dict[str, Tensor]:
+    """What is paid once every term has begun, for noise in place of photos."""
+    side, crop = recipe.window, recipe.data.crop
+    hr, lr = (torch.rand(batch, 3, n, n) for n in (side, side // 4))
+    context = torch.rand(batch, 3, crop // 4, crop // 4)
+    if recipe.goal == "autoencoder":
+        tiny.fit_autoencoder(nets.onestep, hr)
+        return {}
+    n = max(recipe.perceive_from, recipe.adversary_from, recipe.distill_from)
+    return cost(nets, Batch(hr, lr, context, hr, torch.zeros(batch)), recipe, n, seeded(0)).losses
 
 
 def steps(
@@ -263,9 +256,8 @@ def settle(hollow_one: Hollow, recipe: Adaptation) -> Class:
 
 def count(class_: Class) -> tuple[dict[str, int], dict[str, int]]:
     """Parameters that learn and that don't, by part."""
-    onestep = class_.student.onestep
-    critic = {id(parameter) for parameter in class_.student.critic}
-    parts: dict[str, nn.Module | None] = {
+    onestep, critic = class_.student.onestep, class_.student.critic
+    networks: dict[str, nn.Module | None] = {
         "UNet": onestep.backbone.unets,
         "autoencoder": onestep.backbone.vae,
         "modulation": onestep.backbone.guides,
@@ -274,19 +266,17 @@ def count(class_: Class) -> tuple[dict[str, int], dict[str, int]]:
         "LPIPS": class_.perceive if isinstance(class_.perceive, nn.Module) else None,
         "adversary": class_.judge,
     }
-    learning = {"critic": sum(p.numel() for p in class_.student.critic)}
-    frozen = {"critic": 0}
-    for name, network in parts.items():
-        if network is None or not (own := list(network.parameters())):
-            continue
-        own = [p for p in own if id(p) not in critic]
-        learning[name] = sum(p.numel() for p in own if p.requires_grad)
-        frozen[name] = sum(p.numel() for p in own) - learning[name]
-    return learning, frozen
+    parts = {name: list(network.parameters()) for name, network in networks.items() if network}
+    apart = {id(parameter) for parameter in critic}
+    parts = {name: [p for p in own if id(p) not in apart] for name, own in parts.items()}
+    everybody = [p for own in (critic, *parts.values()) for p in own]
+    return tally({"critic": critic} | parts, {id(p) for p in everybody if p.requires_grad})
 
 
-def _tensors_of(class_: Class) -> Iterator[Tensor]:
-    for network in (class_.student.onestep, class_.perceive, class_.judge):
-        if isinstance(network, nn.Module):
-            yield from (*network.parameters(), *network.buffers())
-    yield from cast(list[Tensor], class_.student.critic)
+def tally(
+    parts: Mapping[str, list[nn.Parameter]], learning: Container[int]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Numbers that learn and that don't of every part that has any, by who learns (ids)."""
+    own = {name: sum(p.numel() for p in part if id(p) in learning) for name, part in parts.items()}
+    rest = {name: sum(p.numel() for p in part) - own[name] for name, part in parts.items()}
+    return own, {name: number for name, number in rest.items() if number or own[name]}

@@ -35,6 +35,8 @@ from rcod.training.rundir import RunDir
 from rcod.training.task import Part, Place, Sources
 from rcod.using.restore import Restorer
 
+FITTED = 1024  # crops that the autoencoder is fitted to
+
 
 class TinyTask:
     """The tiny model, its data and its losses, for the loop."""
@@ -98,7 +100,7 @@ def prepare(recipe: Recipe, sources: Sources, folder: Path) -> TinyTask:
 def fit(recipe: Recipe, sources: Sources, rundir: RunDir) -> Path:
     """The autoencoder's whole run."""
     task = prepare(recipe, sources, rundir.folder)
-    crops = first(task.data, 1024, recipe).hr
+    crops = first(task.data, FITTED, recipe).hr
     rundir.log(0, {"psnr": fit_autoencoder(task.nets.onestep, crops)})
     task.write(rundir.model, recipe.model_dump_json())
     return rundir.model
@@ -112,22 +114,41 @@ def first(data: Pairs, batch: int, recipe: Recipe) -> Batch:
 def networks(recipe: Recipe, start: Path | None, aids: Path | None) -> tuple[System, Networks]:
     """The networks of a run, from a model file or fresh."""
     torch.manual_seed(recipe.seed)
+    system, onestep, metric = begun(recipe, start)
+    look = LpipsHed.load(aids) if recipe.goal == "restore" else None
+    return system, enlist(recipe, onestep, metric, look)
+
+
+def begun(recipe: Recipe, start: Path | None) -> tuple[System, OneStep, MetricEstimator]:
+    """The model that a run begins with."""
     if start is not None:
         system, onestep, metric = checkpoint.load(start)
         system = system.model_copy(update={"groups": recipe.groups, "formula": recipe.formula})
         onestep.formula = recipe.formula
     elif recipe.goal == "autoencoder":
-        base = SYSTEMS["tiny"].model_dump() | {
-            "model": recipe.model,
-            "groups": recipe.groups,
-            "formula": recipe.formula,
-        }
-        system = System.model_validate(base)
-        onestep, metric = build(system)
+        return blank(recipe)
     else:
         raise RcodError(f"{recipe.name} continues from a model; name it with --start FILE")
     if not isinstance(metric, MetricEstimator):
         raise RcodError(f"{recipe.name} trains the project's own model, got {system.name}")
+    return system, onestep, metric
+
+
+def blank(recipe: Recipe) -> tuple[System, OneStep, MetricEstimator]:
+    """A recipe's model that nothing was taught."""
+    base = SYSTEMS["tiny"].model_dump() | {
+        "model": recipe.model,
+        "groups": recipe.groups,
+        "formula": recipe.formula,
+    }
+    system = System.model_validate(base)
+    return system, *build(system)
+
+
+def enlist(
+    recipe: Recipe, onestep: OneStep, metric: MetricEstimator, look: LpipsHed | None
+) -> Networks:
+    """All who take part in a run, from the model as it is."""
     teacher = copy.deepcopy(onestep.backbone.unet).requires_grad_(False)
     critic = copy.deepcopy(onestep.backbone.unet)
     if recipe.goal == "restore":
@@ -135,8 +156,7 @@ def networks(recipe: Recipe, start: Path | None, aids: Path | None) -> tuple[Sys
         onestep.prompt.tower.requires_grad_(False)  # only VPIM's Linear learns on
         if recipe.rank:
             attach(onestep.backbone.unet, recipe.rank, seeded(recipe.seed))
-    look = LpipsHed.load(aids) if recipe.goal == "restore" else None
-    return system, Networks(onestep, metric, teacher, critic, Discriminator(), look)
+    return Networks(onestep, metric, teacher, critic, Discriminator(), look)
 
 
 def learners_of(nets: Networks, recipe: Recipe) -> dict[str, Learner]:
