@@ -21,6 +21,7 @@ from rcod.judging.peers import perform
 from rcod.networks.assembly import Parts
 from rcod.networks.bases import MIRRORS, find_base
 from rcod.networks.checkpoint import convert, load
+from rcod.networks.stable import StableBackbone
 from rcod.networks.systems import SYSTEMS
 from rcod.using.restore import Restorer
 
@@ -97,6 +98,28 @@ def test_what_is_wrong_with_a_checkpoint_is_named(
         pytest.skip("not checked here: pisa_sr names its ranks otherwise")
     with pytest.raises(RcodError, match=complaint):
         convert(spoiled(tmp_path, name, change), SYSTEMS[name].name, tmp_path / "o.safetensors")
+
+
+@pytest.mark.parametrize(("name", "host"), [("rcod_o", "osediff"), ("rcod_s", "s3diff")])
+def test_a_system_that_sees_needs_no_text_tower_and_lays_its_channels_last(
+    tmp_path: Path, name: str, host: str
+):
+    if not GOLDEN.is_dir():
+        pytest.skip("not checked here: shared/golden isn't there")
+    where = parts(name)
+    for part in ("unet", "vae", "scheduler"):
+        (tmp_path / part).symlink_to(Path(str(where.base)) / part)
+    without = where.model_copy(update={"base": str(tmp_path)})
+    restorer = Restorer.load(str(converted(name)), "cpu", "float32", without)
+    body = restorer.onestep.backbone
+    assert isinstance(body, StableBackbone)
+    for network in (*body.unets, body.vae):
+        (*_, last) = (layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d))
+        assert last.weight.is_contiguous(memory_format=torch.channels_last)
+    lr = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert restorer(lr).picture.size == (128, 128)
+    with pytest.raises(RcodError, match="needs the folders tokenizer and text_encoder"):
+        Restorer.load(str(converted(host)), parts=Parts(base=str(tmp_path)))
 
 
 def test_a_lost_layer_and_a_wrong_base_are_named(tmp_path: Path):

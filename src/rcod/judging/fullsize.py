@@ -237,6 +237,7 @@ def invent(system: System, dtype: torch.dtype) -> OneStep[StableBackbone]:
     backbone = StableBackbone(
         [cast("UNet2DConditionModel", unet)], cast("AutoencoderKL", vae), guided=guided
     )
+    backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     prompt: VisualPrompt | FixedPrompt = FixedPrompt(torch.randn(len(system.texts), WORDS, 1024))
     if system.condition == "visual":
         prompt = VisualPrompt(invent_tower(), 1024, 1024)

@@ -120,9 +120,11 @@ def ready(
     """Read a system by its name or file, on a device, frozen, its large networks in `dtype`."""
     system, onestep, metric = load(find_weights(name), parts, dtype)
     onestep = onestep.to(device).requires_grad_(False)
-    if system.base is not None and device.type != "cpu":
-        onestep.backbone.unets.to(dtype)  # norms too: there everything is computed in it
-    if system.base is None:
+    if system.base is not None:
+        if device.type != "cpu":
+            onestep.backbone.unets.to(dtype)  # norms too: there everything is computed in it
+        onestep.backbone.to(memory_format=torch.channels_last)
+    else:
         unet = onestep.backbone.unet.to(dtype)
         unet.to(memory_format=torch.channels_last)
         if onestep.backbone.touch is not None:
