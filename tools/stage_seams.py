@@ -99,6 +99,8 @@ def main() -> None:
     pictures = {"grey": torch.full_like(ramp, 0.5), "gradient": ramp}
     if given.photo is not None:
         pictures["photo"] = read(given.photo).pixels[None, :, :side, :side]
+        if pictures["photo"].shape[-2:] != (side, side):
+            parser.error(f"--photo must be at least {side} x {side}; lower --side")
     for name in given.only.split(","):
         if name in pictures:
             started = time.perf_counter()
