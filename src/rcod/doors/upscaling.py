@@ -230,11 +230,11 @@ def _identity(model: str, device: str, dtype: str, parts: "Parts", engine: str) 
     """What of the networks a result depends on: weights, device and precision."""
     from rcod.device import pick_device
     from rcod.networks.checkpoint import find_weights
-    from rcod.networks.engines import precisions
+    from rcod.networks.engines import precision
 
     place = pick_device(device)
     weights = Path(find_weights(model))
-    sums = precisions("auto" if engine == "ray" else engine, dtype, place)[1]
+    sums = precision("auto" if engine == "ray" else engine, dtype, place)
     now = weights.stat() if weights.exists() else None
     size = now.st_size if now is not None else 0
     asked = parts.model_dump_json(exclude_defaults=True)

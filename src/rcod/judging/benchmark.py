@@ -133,11 +133,11 @@ def measure(model: str, size: int, repeats: int, device: str, dtype: str, engine
     from rcod.device import pick_device
     from rcod.judging.machine import copy_rate, matrix_rate, spread, timed
     from rcod.judging.peers import bicubic, peak_mb
-    from rcod.networks.engines import precisions
+    from rcod.networks.engines import precision
     from rcod.using.restore import Restorer
 
     image, where = picture(size), pick_device(device)
-    precision = precisions(engine, dtype, where)[1]
+    sums = precision(engine, dtype, where)
     started = time.perf_counter()
     restorer = Restorer.load(model, device, dtype, engine=engine)
     load = time.perf_counter() - started
@@ -145,8 +145,8 @@ def measure(model: str, size: int, repeats: int, device: str, dtype: str, engine
     stages: list[dict[str, float]] = []
     calls = timed(lambda: stages.append(restorer(image).seconds), repeats)
     peak = peak_mb()  # before the machine's matrices and the peer, which are not the model's
-    multiply, copy = matrix_rate(precision, where), copy_rate(where)
-    works = _works(model, size, precision)
+    multiply, copy = matrix_rate(sums, where), copy_rate(where)
+    works = _works(model, size, sums)
     table = {
         stage: _stage(spread([one[stage] for one in stages]), works.get(stage), multiply, copy)
         for stage in stages[0]
@@ -155,7 +155,7 @@ def measure(model: str, size: int, repeats: int, device: str, dtype: str, engine
     gmacs = sum(stage["gmacs"] for stage in table.values())
     return Benchmark(
         model=model, size_in=size, size_out=4 * size, device=str(where),
-        dtype=str(precision).removeprefix("torch."), threads=torch.get_num_threads(),
+        dtype=str(sums).removeprefix("torch."), threads=torch.get_num_threads(),
         engine=engine, load=load, first=first, matrix=multiply, copy=copy, stages=table,
         total=total, share=2 * gmacs / total["median"] / multiply["median"],
         dial=_turn(restorer, image, repeats), peak_mb=peak,

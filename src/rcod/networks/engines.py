@@ -16,6 +16,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rcod import __version__
 from rcod.device import kept, pick_dtype
@@ -25,10 +26,10 @@ from rcod.networks.exporting import ENDS, Runner, needed, open_graph, write_grap
 from rcod.networks.graphs import backbone_graphs
 from rcod.networks.onestep import OneStep
 from rcod.networks.stable import StableBackbone
-from rcod.networks.swift import SwiftBackbone
+from rcod.networks.swift import Block, SwiftBackbone
 
 EngineName = Literal["auto", "torch", "compile", "openvino", "onnx"]
-Engine = Callable[[OneStep, torch.dtype], nn.Module]  # step, precision -> backbone
+Engine = Callable[[OneStep], nn.Module]  # step -> backbone
 
 
 class GraphBackbone(nn.Module):
@@ -57,35 +58,46 @@ class GraphBackbone(nn.Module):
 
 
 class CompiledBackbone(SwiftBackbone):
-    """Tiny's UNet as PyTorch's compiler writes it, between the two convolutions of `swift`."""
+    """Tiny's residual blocks as PyTorch's compiler writes them, with the same roundings.
+
+    Not what lies between them: other roundings there would be others everywhere behind.
+    """
 
     def __init__(self, tiny: TinyBackbone) -> None:
         super().__init__(tiny)
-        self._call = torch.compile(tiny.predict, dynamic=True)
+        self._call = torch.compile(_chained, dynamic=True)
 
-    def predict(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        """As `TinyBackbone.predict`."""
-        return self._call(z, t, tokens)
+    def through(self, x: Tensor, spare: Tensor, blocks: tuple[Block, ...]) -> tuple[Tensor, Tensor]:
+        """As `SwiftBackbone.through`, in bands that the compiler makes."""
+        return self._call(x, blocks), x
 
 
-def harness(onestep: OneStep, engine: str, dtype: torch.dtype) -> None:
+def _chained(x: Tensor, blocks: tuple[Block, ...]) -> Tensor:
+    """Residual blocks one after another, (1, C, h, w)."""
+    for first, second in blocks:
+        x = x + F.conv2d(F.silu(F.conv2d(x, *first, padding=1)), *second, padding=1)
+    return x
+
+
+def harness(onestep: OneStep, engine: str) -> None:
     """Let an engine compute a step's backbone from now on.
 
     Args:
-        onestep: loaded, with weights as `precisions` says; nobody else holds it yet.
+        onestep: loaded, with weights as `precision` says; nobody else holds it yet.
         engine: one of `EngineName`.
-        dtype: precision of the UNet.
     """
     if engine in ("openvino", "onnx") and not isinstance(onestep.backbone, TinyBackbone):
         raise RcodError(
             f"{engine} runs tiny inside rcod; for other systems write graphs by `rcod export` and "
             "run those, or take the engine torch or compile"
         )
-    onestep.backbone = ENGINES[engine](onestep, dtype)
+    onestep.backbone = ENGINES[engine](onestep)
 
 
-def precisions(engine: str, name: str, device: torch.device) -> tuple[torch.dtype, torch.dtype]:
-    """In which precision an engine wants the weights, and in which it computes the UNet.
+def precision(engine: str, name: str, device: torch.device) -> torch.dtype:
+    """In which precision an engine computes the UNet; OpenVINO and ONNX Runtime in float32 alone.
+
+    Theirs round to 16 bits at other places than PyTorch, and some pixels would show it.
 
     Args:
         engine: one of `EngineName`.
@@ -94,24 +106,23 @@ def precisions(engine: str, name: str, device: torch.device) -> tuple[torch.dtyp
     """
     if engine not in get_args(EngineName):
         raise RcodError(f"engine must be one of {', '.join(get_args(EngineName))}, got {engine}")
-    dtype = pick_dtype(name, device)
     if engine not in ("openvino", "onnx"):
-        return dtype, dtype
+        return pick_dtype(name, device)
     if device.type != "cpu":
         raise RcodError(f"{engine} runs on the processor here, got {device}; take --device cpu")
-    if engine == "onnx" and name not in ("auto", "float32"):
-        raise RcodError(f"onnx computes in float32 on the processor, got {name}; leave --dtype out")
-    return torch.float32, torch.float32 if engine == "onnx" else dtype
+    if name not in ("auto", "float32"):
+        raise RcodError(f"{engine} computes in float32 here, got {name}; leave --dtype out")
+    return torch.float32
 
 
-def _torch(onestep: OneStep, dtype: torch.dtype) -> nn.Module:
+def _torch(onestep: OneStep) -> nn.Module:
     """PyTorch, operator by operator."""
     tiny = onestep.backbone
     on_processor = onestep.alphas.device.type == "cpu"
     return SwiftBackbone(tiny) if isinstance(tiny, TinyBackbone) and on_processor else tiny
 
 
-def _compiled(onestep: OneStep, dtype: torch.dtype) -> nn.Module:
+def _compiled(onestep: OneStep) -> nn.Module:
     """PyTorch's compiler, on the UNet alone: the region that is large and always alike."""
     backbone = onestep.backbone
     if isinstance(backbone, TinyBackbone):
@@ -129,14 +140,11 @@ def _compiled(onestep: OneStep, dtype: torch.dtype) -> nn.Module:
 def _graphs(kind: str) -> Engine:
     """A program that runs traced graphs."""
 
-    def engine(onestep: OneStep, dtype: torch.dtype) -> nn.Module:
+    def engine(onestep: OneStep) -> nn.Module:
         needed(kind)
-        folder = _traced(onestep, kind)
-        precision = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}[dtype]
-        exact = {"encode": "f32", "decode": "f32"}  # 8 bits of mantissa would show in a picture
-        threads = torch.get_num_threads()
+        folder, threads = _traced(onestep, kind), torch.get_num_threads()
         return GraphBackbone(onestep.backbone.factor, {
-            name: open_graph(folder / f"{name}{ENDS[kind]}", threads, exact.get(name, precision))
+            name: open_graph(folder / f"{name}{ENDS[kind]}", threads)
             for name in ("encode", "predict", "decode")
         })  # fmt: skip
 

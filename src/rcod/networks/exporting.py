@@ -160,8 +160,8 @@ def write_graph(graph: Graph, folder: Path, kind: str) -> Path:
     return path.with_suffix(".xml")
 
 
-def open_graph(path: Path, threads: int, precision: str = "f32") -> Runner:
-    """A written graph, ready to be run; inputs in the order of the graph's."""
+def open_graph(path: Path, threads: int) -> Runner:
+    """A written graph, ready to be run in float32; inputs in the order of the graph's."""
     if path.suffix == ".onnx":
         runtime = import_module("onnxruntime")
         options = runtime.SessionOptions()
@@ -171,7 +171,7 @@ def open_graph(path: Path, threads: int, precision: str = "f32") -> Runner:
         names = [one.name for one in session.get_inputs()]
         return lambda given: session.run(None, dict(zip(names, given, strict=True)))[0]
     openvino = import_module("openvino")
-    asked = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
+    asked = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
     request = openvino.Core().compile_model(path, "CPU", asked).create_infer_request()
     return lambda given: request.infer(list(given), share_inputs=True)[0].copy()
 

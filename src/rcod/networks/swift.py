@@ -34,10 +34,13 @@ class Folded(NamedTuple):
     bias: Tensor
 
 
+Block = tuple[Folded, Folded]
+
+
 class Timed(NamedTuple):
     """The UNet's weights at one timestep."""
 
-    blocks: tuple[tuple[Folded, Folded], ...]  # before, middle and after
+    blocks: tuple[Block, ...]  # before, middle and after
     leave: Folded
 
 
@@ -104,7 +107,7 @@ class SwiftBackbone(nn.Module):
         unet = self.unet
         early, late = len(unet.before), len(unet.before) + len(unet.middle)
         x = unet.enter(z.contiguous(memory_format=LAST))  # (1, wide, h, w)
-        x, spare = _through(x, torch.empty_like(x), timed.blocks[:early])
+        x, spare = self.through(x, torch.empty_like(x), timed.blocks[:early])
         y = unet.down(x)  # (1, half, h/2, w/2)
         other = torch.empty_like(y)
         for i in range(early, late):
@@ -113,11 +116,28 @@ class SwiftBackbone(nn.Module):
                 for first, last in _bands(y.shape[2], _rows(y)):
                     other[:, :, first:last] = look(y[:, :, first:last], tokens)
                 y, other = other, y
-            y, other = _through(y, other, timed.blocks[i : i + 1])
+            y, other = self.through(y, other, timed.blocks[i : i + 1])
         for first, last in _bands(y.shape[2], _rows(y)):
             x[:, :, 2 * first : 2 * last] += unet.up(y[:, :, first:last])
-        x, spare = _through(x, spare, timed.blocks[late:])
+        x, spare = self.through(x, spare, timed.blocks[late:])
         return F.conv2d(x, *timed.leave, padding=1)
+
+    def through(self, x: Tensor, spare: Tensor, blocks: tuple[Block, ...]) -> tuple[Tensor, Tensor]:
+        """Residual blocks one after another, to and fro between two buffers (1, C, h, w).
+
+        A band of a block's result needs two more rows of its input above and below. At the
+        picture's borders zeros take their place, before each convolution, as whole ones have them.
+        """
+        height = x.shape[2]
+        for first_layer, second_layer in blocks:
+            for first, last in _bands(height, _rows(x)):
+                ends = int(first == 0), int(last == height)
+                cut = _edged(x[:, :, max(first - 2, 0) : last + 2], ends)
+                hidden = F.silu(F.conv2d(cut, *first_layer, padding=(0, 1)), inplace=True)
+                found = F.conv2d(_edged(hidden, ends), *second_layer, padding=(0, 1))
+                torch.add(x[:, :, first:last], found, out=spare[:, :, first:last])
+            x, spare = spare, x
+        return x, spare
 
     def _at(self, t: Tensor) -> Timed:
         """The weights at a timestep (1,), made once."""
@@ -134,7 +154,7 @@ class SwiftBackbone(nn.Module):
         unet = self.unet
         dtype = unet.enter.weight.dtype
         emb = LOUDNESS * unet.time(embed_time(t, unet.waves).to(dtype))  # (1, 256)
-        pairs: list[tuple[Folded, Folded]] = []
+        pairs: list[Block] = []
         for module in (*unet.before, *unet.middle, *unet.after):
             block = cast("ResidualBlock", module)
             turn = block.modulate
@@ -148,26 +168,6 @@ class SwiftBackbone(nn.Module):
         weight = unet.leave.weight.float() + share * unet.lean.weight.float()
         bias = _bias(unet.leave).float() + share * _bias(unet.lean).float()
         return Timed(tuple(pairs), _folded(weight, bias, dtype))
-
-
-def _through(
-    x: Tensor, spare: Tensor, blocks: tuple[tuple[Folded, Folded], ...]
-) -> tuple[Tensor, Tensor]:
-    """Residual blocks one after another, to and fro between two buffers (1, C, h, w).
-
-    A band of a block's result needs two more rows of its input above and below. At the picture's
-    borders zeros take their place, before each convolution, as whole convolutions have them.
-    """
-    height = x.shape[2]
-    for first_layer, second_layer in blocks:
-        for first, last in _bands(height, _rows(x)):
-            ends = int(first == 0), int(last == height)
-            cut = _edged(x[:, :, max(first - 2, 0) : last + 2], ends)
-            hidden = F.silu(F.conv2d(cut, *first_layer, padding=(0, 1)), inplace=True)
-            found = F.conv2d(_edged(hidden, ends), *second_layer, padding=(0, 1))
-            torch.add(x[:, :, first:last], found, out=spare[:, :, first:last])
-        x, spare = spare, x
-    return x, spare
 
 
 def _bands(height: int, rows: int) -> Iterator[tuple[int, int]]:

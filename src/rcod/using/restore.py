@@ -35,7 +35,7 @@ from rcod.diffusion.grouping import LEVELS
 from rcod.errors import RcodError
 from rcod.networks.assembly import Parts
 from rcod.networks.checkpoint import Estimator, ready
-from rcod.networks.engines import harness, precisions
+from rcod.networks.engines import harness, precision
 from rcod.networks.onestep import OneStep, enlarge
 from rcod.networks.systems import System
 from rcod.pixels.images import Photo, from_pil, read, to_pil
@@ -92,9 +92,9 @@ class Restorer:
             engine: who computes it: auto, torch, compile, openvino or onnx.
         """
         place = pick_device(device)
-        weights, sums = precisions(engine, dtype, place)
-        system, onestep, metric = ready(name, place, weights, parts)
-        harness(onestep, engine, sums)
+        sums = precision(engine, dtype, place)
+        system, onestep, metric = ready(name, place, sums, parts)
+        harness(onestep, engine)
         return cls(system, onestep, metric)
 
     def __call__(
