@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from pydantic import TypeAdapter
 
 import rcod
+from rcod.networks.systems import System
+from rcod.training.adaptation import Adaptation
+from rcod.training.presets import SETTINGS
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.jpg"))
@@ -67,6 +71,17 @@ def test_every_function_that_the_method_names_is_there():
     for table in re.findall(r"\| computed by \|\n\|[-|]+\n((?:\|.*\n)+)", text):
         for row in table.splitlines():
             assert re.search(r"`[a-z]+\.\w", row.split("|")[-2]), f"no function computes {row}"
+
+
+def test_every_setting_that_the_method_names_can_be_set():
+    known = {**System.model_fields, **Adaptation.model_fields}
+    pairs = re.findall(r"`([a-z_]+)=([a-z0-9_]+)`", read("docs/method.md"))
+    assert len(pairs) >= 14
+    for name, value in pairs:
+        if name == "degradation":
+            assert value in SETTINGS
+        else:
+            TypeAdapter(known[name].annotation).validate_python(value)
 
 
 def test_no_file_names_a_machine():
