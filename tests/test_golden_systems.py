@@ -143,7 +143,7 @@ def check_steps(ledger: Ledger, name: str, onestep: OneStep, framed: Frame) -> d
     ledger.check("z_L", z)
     ledger.check("vae_mean", z / 0.18215)
     if ledger.has("vae_logvar"):
-        posterior = onestep.backbone.vae.encode(2 * framed.up - 1).latent_dist  # pyright: ignore[reportAttributeAccessIssue]
+        posterior = onestep.backbone.vae.encode(2 * framed.up - 1).latent_dist
         ledger.check("vae_logvar", posterior.logvar)
     tokens = onestep.prompt(framed.up)
     if "eps_pos" in numbers:  # of a guided system, both halves of its one call

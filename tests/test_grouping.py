@@ -57,7 +57,7 @@ def test_distill_range_holds_what_the_released_program_drew():
     asked = torch.from_numpy(data["model_gen_timesteps"])
     spans = torch.stack(distill_range(asked, "released"), dim=1).tolist()
     rng = torch.Generator().manual_seed(int(data["torch_seed"]))
-    drawn = [int(torch.randint(*span, (1,), generator=rng)) for span in spans]
+    drawn = [int(torch.randint(a, b, (1,), generator=rng)) for a, b in spans]
     assert drawn == data["timesteps"].tolist()
     assert set(data["cfg"].tolist()) == {RCOD_O.guidance}
 

@@ -81,7 +81,7 @@ def test_every_setting_that_the_method_names_can_be_set():
         if name == "degradation":
             assert value in SETTINGS
         else:
-            TypeAdapter(known[name].annotation).validate_python(value)
+            TypeAdapter(known[name].rebuild_annotation()).validate_python(value)
 
 
 def test_no_file_names_a_machine():
