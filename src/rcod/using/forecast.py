@@ -81,7 +81,7 @@ def foresee(
     pixels, networks = APPETITE[factor]  # tiny's is measured
     precision = next(restorer.onestep.parameters()).element_size()  # of the first, the UNet's
     tile_bytes = (pixels + networks * precision) * where.largest + 12 * _result_share(where, size)
-    peak = _process() + WARM + own + file + tile_bytes
+    peak = _process() + own + file + tile_bytes
     return Forecast(size, tile, where.tiles, where.tiles * levels, peak)
 
 
@@ -93,7 +93,7 @@ def _foresee_hosted(
     latents = (where.tops[-1] + where.height) * (where.lefts[-1] + where.width)
     each, whole = HOSTED
     tiles = len(where.corners)
-    peak = _process() + WARM + each * where.height * where.width + whole * latents * factor**2
+    peak = _process() + each * where.height * where.width + whole * latents * factor**2
     return Forecast(size, tile, tiles, tiles * levels, peak + 17 * size[0] * size[1])
 
 
@@ -150,10 +150,10 @@ def _result_share(where: Grid, size: tuple[int, int]) -> int:
 
 
 def _process() -> float:
-    """Bytes that this process has in memory now, networks included."""
+    """Bytes that this process has in memory once it works, networks included."""
     status = Path("/proc/self/statm")
     if not status.is_file() or torch.cuda.is_available():
-        return PROCESS
+        return PROCESS + WARM
     import resource
 
-    return int(status.read_text().split()[1]) * resource.getpagesize()
+    return int(status.read_text().split()[1]) * resource.getpagesize() + WARM

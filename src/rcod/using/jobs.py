@@ -115,7 +115,7 @@ def gather(given: Path, out: Path | None) -> Iterator[Source | Lost]:
             yield from _matching(given, out)
         else:
             yield Lost(given, f"{given}: no such file or folder; check the name")
-    except RcodError:
+    except RcodError:  # a ValueError that ends the call
         raise
     except (OSError, ValueError) as error:  # a name that is too long, a circle of links
         reason = error.strerror if isinstance(error, OSError) else str(error)
