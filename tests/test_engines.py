@@ -19,9 +19,10 @@ from rcod.networks.checkpoint import save
 from rcod.networks.engines import harness, precision
 from rcod.networks.exporting import export, open_graph
 from rcod.networks.framing import frame
-from rcod.networks.graphs import Enlarge
+from rcod.networks.graphs import Enlarge, sharp
 from rcod.networks.systems import SYSTEMS, TINY, build
 from rcod.pixels.images import read
+from rcod.pixels.resample import taps
 from rcod.using.restore import Restorer
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -187,6 +188,12 @@ def test_exported_enlarging_is_the_systems_own(name, most):
         ).abs()
     )
     assert step.max() <= most and (step > 0.5).float().mean() < 0.01
+
+
+def test_traced_enlarging_has_the_weights_of_taps():
+    place, weight = taps(36, 9, (0, 36))
+    dense = torch.zeros(36, 9).scatter_add_(1, place, weight)
+    torch.testing.assert_close(sharp(9, torch.zeros(())), dense, rtol=0, atol=1e-6)
 
 
 def load_plain(weights: Path):
