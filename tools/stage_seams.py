@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rcod.judging.fullsize import UNET, VAE, fill
+from rcod.judging.fullsize import fill
+from rcod.networks.shapes import UNET, VAE
 from rcod.networks.stable import StableBackbone, empty_network, fill_network, read_config
 from rcod.networks.steady import probes
 from rcod.pixels.images import read

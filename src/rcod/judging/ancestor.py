@@ -19,10 +19,6 @@ from torch import Tensor, nn
 from rcod.diffusion.schedule import alphas, predict_clean
 from rcod.errors import RcodError
 from rcod.judging.fullsize import (
-    TEXT,
-    UNET,
-    VAE,
-    WORDS,
     Cost,
     count,
     fill,
@@ -32,6 +28,7 @@ from rcod.judging.fullsize import (
 from rcod.judging.peers import peak_mb
 from rcod.networks.lora import attach_factors
 from rcod.networks.onestep import enlarge
+from rcod.networks.shapes import TEXT, UNET, VAE, WORDS
 from rcod.networks.stable import Part, empty_network
 from rcod.networks.systems import OSEDIFF
 from rcod.pixels.color import match_adain

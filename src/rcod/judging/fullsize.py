@@ -25,7 +25,8 @@ from rcod.networks.estimators import DegradationEstimator
 from rcod.networks.guide import UNET_BLOCKS, VAE_BLOCKS, Guide
 from rcod.networks.lora import Factors, Network, attach_factors
 from rcod.networks.onestep import OneStep
-from rcod.networks.prompts import ATTENTION, SIDE, ClipTower, FixedPrompt, VisualPrompt
+from rcod.networks.prompts import ClipTower, FixedPrompt, VisualPrompt
+from rcod.networks.shapes import TEXT, UNET, VAE, VISION, WIDTH, WORDS, hollow_tower
 from rcod.networks.stable import Guided, Part, StableBackbone, empty_network
 from rcod.networks.storage import widen
 from rcod.networks.systems import SYSTEMS, System
@@ -37,25 +38,6 @@ if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-# SD 2.1-base and SD-Turbo have the same networks
-UNET: dict[str, object] = {
-    "act_fn": "silu", "attention_head_dim": [5, 10, 20, 20],
-    "block_out_channels": [320, 640, 1280, 1280], "cross_attention_dim": 1024,
-    "in_channels": 4, "out_channels": 4, "layers_per_block": 2, "sample_size": 64,
-    "use_linear_projection": True,
-}  # fmt: skip
-VAE: dict[str, object] = {
-    "block_out_channels": [128, 256, 512, 512], "latent_channels": 4, "layers_per_block": 2,
-    "norm_num_groups": 32, "sample_size": 768, "scaling_factor": 0.18215,
-    "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
-}  # fmt: skip
-CLIP: dict[str, object] = {
-    "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16,
-    "attn_implementation": ATTENTION,
-}  # fmt: skip
-VISION = CLIP | {"num_hidden_layers": 24, "patch_size": 14, "image_size": SIDE}  # ViT-L/14
-TEXT = CLIP | {"num_hidden_layers": 23, "hidden_act": "gelu", "vocab_size": 49408}  # SD 2.1's
-WORDS = 77  # tokens of a text
 STAGES = ("metric", "encode", "tokens", "predict", "decode", "color", "total")
 RANKS = {"unet": 32, "vae": 16}  # S3Diff's
 CHILD = (
@@ -238,24 +220,19 @@ def invent(system: System, dtype: torch.dtype) -> OneStep[StableBackbone]:
         [cast("UNet2DConditionModel", unet)], cast("AutoencoderKL", vae), guided=guided
     )
     backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    prompt: VisualPrompt | FixedPrompt = FixedPrompt(torch.randn(len(system.texts), WORDS, 1024))
+    prompt: VisualPrompt | FixedPrompt = FixedPrompt(torch.randn(len(system.texts), WORDS, WIDTH))
     if system.condition == "visual":
-        prompt = VisualPrompt(invent_tower(), 1024, 1024)
+        prompt = VisualPrompt(invent_tower(), WIDTH, WIDTH)
     onestep = OneStep(backbone, prompt, system.formula, 4, system.step, system.guidance, estimator)
     return onestep.eval().requires_grad_(False)
 
 
 def invent_tower() -> ClipTower:
     """CLIP ViT-L/14's image tower."""
-    from transformers import CLIPVisionConfig, CLIPVisionModel
-
-    config = CLIPVisionConfig(**VISION)  # pyright: ignore[reportArgumentType]
-    device = torch.get_default_device()
-    with torch.device("meta"):
-        tower = CLIPVisionModel(config)
-    if device.type != "meta":
+    tower = hollow_tower(VISION)
+    if torch.get_default_device().type != "meta":
         _place(fill(tower, torch.float32))
-    return ClipTower(tower)
+    return tower
 
 
 def _place(tower: nn.Module) -> None:

@@ -23,10 +23,12 @@ VAE: dict[str, object] = {
     "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
 }  # fmt: skip
 SHAPES: dict[Part, dict[str, object]] = {"unet": UNET, "vae": VAE}
-VISION: dict[str, object] = {
+CLIP: dict[str, object] = {
     "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16,
-    "num_hidden_layers": 24, "patch_size": 14, "image_size": SIDE, "attn_implementation": ATTENTION,
-}  # fmt: skip  # CLIP ViT-L/14
+    "attn_implementation": ATTENTION,
+}  # fmt: skip
+VISION = CLIP | {"num_hidden_layers": 24, "patch_size": 14, "image_size": SIDE}  # ViT-L/14
+TEXT = CLIP | {"num_hidden_layers": 23, "hidden_act": "gelu", "vocab_size": 49408}  # SD 2.1's
 WIDTH = 1024  # of a text's and an image's tokens
 WORDS = 77  # tokens of a text
 
@@ -37,11 +39,11 @@ def hollow(part: Part, dtype: torch.dtype) -> nn.Module:
     return nn.Module.to(network, dtype).eval().requires_grad_(False)
 
 
-def hollow_tower() -> ClipTower:
-    """CLIP ViT-L/14's image tower, the same way."""
+def hollow_tower(shape: dict[str, object] = VISION) -> ClipTower:
+    """CLIP's image tower, the same way."""
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
-    config = CLIPVisionConfig(**VISION)  # pyright: ignore[reportArgumentType]
+    config = CLIPVisionConfig(**shape)  # pyright: ignore[reportArgumentType]
     with torch.device("meta"):
         tower = CLIPVisionModel(config)
     return ClipTower(tower.eval().requires_grad_(False))
