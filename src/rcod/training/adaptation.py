@@ -109,6 +109,11 @@ class Adaptation(Course, frozen=True, extra="forbid"):
         return self
 
 
+def _like(recipe: Adaptation, **changes: object) -> Adaptation:
+    """A recipe with some settings of its own."""
+    return recipe.model_copy(update=changes)
+
+
 OSEDIFF = Adaptation(
     name="osediff",
     summary="OSEDiff as released: MSE, LPIPS and VSD against the frozen base",
@@ -118,13 +123,12 @@ OSEDIFF = Adaptation(
     seed=123,
     distill="vsd",
 )
-RCOD_O = OSEDIFF.model_copy(
-    update={
-        "name": "rcod_o",
-        "summary": "RCOD on OSEDiff as released: visual prompts, fixed groups, DAS",
-        "system": "rcod_o",
-        "das": "released",
-    }
+RCOD_O = _like(
+    OSEDIFF,
+    name="rcod_o",
+    summary="RCOD on OSEDiff as released: visual prompts, fixed groups, DAS",
+    system="rcod_o",
+    das="released",
 )
 S3DIFF = Adaptation(
     name="s3diff",
@@ -143,39 +147,36 @@ S3DIFF = Adaptation(
     adversary=0.5,
     negative_share=0.05,
 )
-RCOD_S = S3DIFF.model_copy(
-    update={
-        "name": "rcod_s",
-        "summary": "RCOD on S3Diff as released: visual prompts and fixed groups",
-        "system": "rcod_s",
-        "negative_share": 0.0,
-    }
+RCOD_S = _like(
+    S3DIFF,
+    name="rcod_s",
+    summary="RCOD on S3Diff as released: visual prompts and fixed groups",
+    system="rcod_s",
+    negative_share=0.0,
 )
 PUBLISHED = (
     OSEDIFF,
     RCOD_O,
-    RCOD_O.model_copy(
-        update={
-            "name": "rcod_o-paper",
-            "summary": "RCOD on OSEDiff as in the paper: Eq. 4, Eq. 5, Eq. 7",
-            "batch": 4,
-            "optim": OSEDIFF.optim.model_copy(update={"lr": 2e-5}),
-            "formula": "general",
-            "group_by": "paper",
-            "das": "paper",
-        }
+    _like(
+        RCOD_O,
+        name="rcod_o-paper",
+        summary="RCOD on OSEDiff as in the paper: Eq. 4, Eq. 5, Eq. 7",
+        batch=4,
+        optim=OSEDIFF.optim.model_copy(update={"lr": 2e-5}),
+        formula="general",
+        group_by="paper",
+        das="paper",
     ),
     S3DIFF,
     RCOD_S,
-    RCOD_S.model_copy(
-        update={
-            "name": "mem",
-            "summary": "metric estimation for a trained rcod_s (--start): its dial picks itself",
-            "goal": "metric",
-            "steps": 10000,
-            "accumulate": 1,
-            "optim": OSEDIFF.optim.model_copy(update={"lr": 1e-4}),
-        }
+    _like(
+        RCOD_S,
+        name="mem",
+        summary="metric estimation for a trained rcod_s (--start): its dial picks itself",
+        goal="metric",
+        steps=10000,
+        accumulate=1,
+        optim=OSEDIFF.optim.model_copy(update={"lr": 1e-4}),
     ),
     Adaptation(
         name="pisa_sr",
