@@ -47,6 +47,14 @@ def test_a_file_holds_settings_and_a_recipe_holds_them_whole(tmp_path: Path):
         assert type(one).model_validate_json(one.model_dump_json()) == one
 
 
+def test_the_example_of_the_guide_can_be_read(tmp_path: Path):
+    guide = (Path(__file__).parents[1] / "docs/train.md").read_text(encoding="utf-8")
+    path = tmp_path / "own.yaml"
+    path.write_text(guide.split("```yaml\n")[1].split("```")[0])
+    settings = settings_named(str(path))
+    assert settings.second is None and settings.first.quality == (60, 95)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
