@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from rcod.device import seeded
 from rcod.errors import RcodError
 from rcod.judging import fullsize
 from rcod.judging.fullsize import count, measure, measure_all, table
@@ -18,8 +19,9 @@ def test_true_shapes_have_the_known_number_of_operations():
     assert found["tokens"] == 0
 
 
-@pytest.mark.parametrize("name", ["rcod_o", "s3diff", "rcod_s"])
-def test_small_shapes_run_through_every_stage(name: str, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers of every kind, and few of them."""
     small = {"block_out_channels": [32, 32, 32, 32], "norm_num_groups": 8, "layers_per_block": 1}
     monkeypatch.setattr(fullsize, "UNET", fullsize.UNET | small | {"attention_head_dim": 2})
     monkeypatch.setattr(fullsize, "VAE", fullsize.VAE | small)
@@ -27,6 +29,10 @@ def test_small_shapes_run_through_every_stage(name: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(fullsize, "VISION", fullsize.VISION | slim)
     monkeypatch.setattr(fullsize, "TEXT", fullsize.TEXT | slim | {"vocab_size": 64})
     torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("name", ["rcod_o", "s3diff", "rcod_s"])
+def test_small_shapes_run_through_every_stage(name: str, small: None):
     cost = measure(name, 16, "bfloat16", 1)
     stages = {"encode", "tokens", "predict", "decode", "color", "total"}
     guided = SYSTEMS[name].adapters == "guided"
@@ -35,6 +41,22 @@ def test_small_shapes_run_through_every_stage(name: str, monkeypatch: pytest.Mon
     assert (cost["text"] is None) == (SYSTEMS[name].condition == "visual")
     lines = table([cost, cost])
     assert lines[0].split() == [name, name] and lines[-1].startswith("peak, MB")
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ["osediff", "s3diff"])
+def test_in_haste_the_unet_rounds_its_sums_and_nothing_else_changes(name, small: None):
+    plain = fullsize.invent(SYSTEMS[name], torch.bfloat16).backbone
+    hasty = plain.hastened()
+    if plain.guided:
+        plain, hasty = (one.tuned(torch.full((1, 2), 0.5)) for one in (plain, hasty))
+    rounded = 1e-4  # far above what another order of sums changes
+    z, t, tokens = torch.randn(1, 4, 8, 8), torch.tensor([500]), torch.randn(1, 77, 1024)
+    eps = [one.predict(z, t, tokens) for one in (plain, hasty)]
+    assert eps[1].dtype == torch.float32
+    assert rounded < float((eps[0] - eps[1]).norm() / eps[0].norm()) < 0.1
+    z_up = [one.encode(torch.rand(1, 3, 64, 64, generator=seeded(0))) for one in (plain, hasty)]
+    assert (z_up[0] - z_up[1]).norm() < 10 * rounded * z_up[0].norm()
 
 
 def test_unknown_systems_and_precisions_are_named():

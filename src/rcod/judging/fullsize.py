@@ -120,6 +120,8 @@ def measure(name: str, side: int, dtype: str, repeats: int) -> Cost:
     system, counts = SYSTEMS[name], count(SYSTEMS[name], side)
     text = hear(system) if system.condition == "text" else None
     onestep = invent(system, torch.bfloat16 if dtype == "bfloat16" else torch.float32)
+    if dtype == "bfloat16":
+        onestep.backbone = onestep.backbone.hastened()
     photo = Photo(torch.rand(3, side, side, generator=torch.Generator().manual_seed(0)))
     calls = [call(system, onestep, photo) for _ in range(repeats)]
     return Cost(
@@ -195,7 +197,7 @@ def invent(system: System, dtype: torch.dtype) -> OneStep[StableBackbone]:
     """A system of the true shapes with random weights; without memory on the device `meta`."""
     unet, vae = (
         fill(empty_network(UNET, "unet"), dtype),
-        fill(empty_network(VAE, "vae"), torch.float32),
+        fill(empty_network(VAE, "vae"), torch.float32 if system.adapters == "guided" else dtype),
     )
     guided: dict[Part, Guided] = {}
     estimator = None
@@ -214,8 +216,9 @@ def invent(system: System, dtype: torch.dtype) -> OneStep[StableBackbone]:
             }
             attach_factors(network, adapters, with_core=True)
             guided[part] = Guided(guide, adapters, fold=False)
-    if dtype != torch.float32:
-        widen(unet)
+    for network in (unet, vae):
+        if next(network.parameters()).dtype != torch.float32:
+            widen(network)
     backbone = StableBackbone(
         [cast("UNet2DConditionModel", unet)], cast("AutoencoderKL", vae), guided=guided
     )
