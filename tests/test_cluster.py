@@ -23,8 +23,12 @@ from rcod.using.orders import Options
 
 MANY = 1_000_000
 SOURCES = str(Path(__file__).parents[1] / "src")
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="pip install 'rcod[ray]'")
-needs_fsspec = pytest.mark.skipif(find_spec("fsspec") is None, reason="pip install 'rcod[ray]'")
+needs_ray = pytest.mark.skipif(
+    find_spec("ray") is None, reason="not checked here: pip install 'rcod[ray]'"
+)
+needs_fsspec = pytest.mark.skipif(
+    find_spec("fsspec") is None, reason="not checked here: pip install 'rcod[ray]'"
+)
 needs_tiny = pytest.mark.skipif(
     not find_weights("tiny").is_file(), reason="the tiny model's weights are not in the package"
 )
@@ -115,7 +119,9 @@ def told_by(program: str, *given: str) -> list[int]:
 
 
 @needs_fsspec
-@pytest.mark.skipif(sys.platform != "linux", reason="others count memory in other units")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="not checked here: others count memory in other units"
+)
 def test_a_million_photos_are_planned_in_little_memory(tmp_path):
     listed = tmp_path / "photos.txt"
     with listed.open("w") as file:

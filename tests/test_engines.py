@@ -29,11 +29,11 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}
 has = {kind: find_spec(name) is not None and find_spec("onnxscript") is not None
        for kind, name in RUNTIMES.items()}  # fmt: skip
-graphs = pytest.mark.parametrize(
-    "kind",
-    [pytest.param(kind, marks=pytest.mark.skipif(not there, reason=f"pip install 'rcod[{kind}]'"))
-     for kind, there in has.items()],
-)  # fmt: skip
+graphs = pytest.mark.parametrize("kind", [
+    pytest.param(kind, marks=pytest.mark.skipif(
+        not there, reason=f"not checked here: pip install 'rcod[{kind}]'"))
+    for kind, there in has.items()
+])  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_what_is_exported_runs_without_pytorch(kind, weights, tmp_path):
     assert 255 * (found - expected).abs().max() <= 1
 
 
-@pytest.mark.skipif(not has["onnx"], reason="pip install 'rcod[onnx]'")
+@pytest.mark.skipif(not has["onnx"], reason="not checked here: pip install 'rcod[onnx]'")
 def test_a_system_whose_adapters_follow_the_photo_is_exported(tmp_path, monkeypatch):
     pytest.importorskip("diffusers", reason="not checked here: pip install 'rcod[sd]'")
     small = {"norm_num_groups": 8, "layers_per_block": 1}
@@ -220,6 +220,9 @@ def test_a_missing_runtime_is_named(weights, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # PyTorch of itself
-@pytest.mark.skipif(not any(Path(p, "c++").exists() for p in ("/usr/bin",)), reason="no compiler")
+@pytest.mark.skipif(
+    not any(Path(p, "c++").exists() for p in ("/usr/bin",)),
+    reason="not checked here: no C++ compiler",
+)
 def test_the_compiler_gives_pytorchs_picture_in_bfloat16_too(weights):
     assert difference(weights, "compile", "bfloat16") < 0.1
