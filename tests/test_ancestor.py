@@ -1,5 +1,7 @@
 """OSEDiff's own order of work gives the picture of ours, on the same layers."""
 
+from typing import TYPE_CHECKING, cast
+
 import pytest
 import torch
 
@@ -11,6 +13,10 @@ from rcod.networks.prompts import FixedPrompt
 from rcod.networks.stable import StableBackbone
 from rcod.networks.systems import OSEDIFF
 from rcod.pixels.color import match_adain
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 pytest.importorskip("diffusers", reason="not checked here: pip install 'rcod[sd]'")
 
@@ -30,8 +36,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @torch.inference_mode()
 def test_the_ancestors_order_gives_our_picture():
     exact = torch.float32
-    unet, vae = (ancestor._adapted(config, part, exact)
-                 for config, part in ((ancestor.UNET, "unet"), (ancestor.VAE, "vae")))  # fmt: skip
+    unet = cast("UNet2DConditionModel", ancestor._adapted(ancestor.UNET, "unet", exact))
+    vae = cast("AutoencoderKL", ancestor._adapted(ancestor.VAE, "vae", exact))
     tower = ancestor._text_tower(exact)
     lr = torch.rand(1, 3, 32, 24)
     torch.manual_seed(5)
