@@ -82,9 +82,12 @@ class Grid(NamedTuple):
 
     @property
     def largest(self) -> int:
-        """LR pixels of the largest tile."""
-        height = max(span.stop - span.start for span in self.rows)
-        return height * max(span.stop - span.start for span in self.columns)
+        """LR pixels of the largest tile, the photo continued on both sides."""
+        height, width = (
+            max(span.stop - span.start for span in sides) + 2 * BORDER
+            for sides in (self.rows, self.columns)
+        )
+        return height * width
 
 
 def grid(
