@@ -27,7 +27,9 @@ from rcod.judging.judge import Judge
 from rcod.judging.promises import Report, study_dial
 from rcod.networks.backbone import zero
 from rcod.networks.checkpoint import load, save
+from rcod.networks.estimators import MetricEstimator
 from rcod.networks.onestep import enlarge
+from rcod.networks.prompts import VisualPrompt
 from rcod.training.data import Pairs, build_crops, build_pairs
 from rcod.training.losses import LossSettings
 from rcod.training.photos import photos_in
@@ -94,10 +96,10 @@ def parse() -> argparse.Namespace:
 
 def recipe_of(row: Row, groups: GroupSettings, seed: int, steps: int) -> Recipe:
     """What a row's run computes: losses that are the same all along the dial."""
+    distill, adversary = (0.1, 0.0) if row.host == "vsd" else (0.0, 0.01)
     losses = LossSettings(
         pixel=(1.0, 1.0), guide=(0.0, 0.0), latent=(0.1, 0.1), outline=(0.0, 0.0),
-        perceptual=(0.5, 0.5), distill=2 * (0.1 * (row.host == "vsd"),),
-        adversary=2 * (0.01 * (row.host == "gan"),),
+        perceptual=(0.5, 0.5), distill=(distill, distill), adversary=(adversary, adversary),
     )  # fmt: skip
     base = TINY["tiny-rcod"].model_dump() | {
         "losses": losses, "groups": groups, "group_metric": row.metric, "explore": 0.0,
@@ -121,6 +123,7 @@ def blinded(prior: Path, path: Path) -> Path:
     """The prior with image tokens that are always nothing."""
     if not path.exists():
         system, onestep, metric = load(prior)
+        assert isinstance(onestep.prompt, VisualPrompt) and isinstance(metric, MetricEstimator)
         zero(onestep.prompt.project)
         save(path, system, onestep, metric, torch.float32)
     return path
