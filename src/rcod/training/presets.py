@@ -100,8 +100,9 @@ def settings_named(given: str | DegradeSettings) -> DegradeSettings:
 
 def kept(given: object) -> object:
     """A known name stays a name; a file becomes what it holds, so that a recipe is whole."""
-    known = not isinstance(given, str) or given in SETTINGS
-    return given if known else settings_named(given)
+    if isinstance(given, str) and given not in SETTINGS:
+        return settings_named(given)
+    return given
 
 
 Degradation = Annotated[str | DegradeSettings, BeforeValidator(kept)]
