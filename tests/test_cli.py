@@ -266,3 +266,18 @@ def test_a_model_is_trained_from_the_command_line(tmp_path: Path, here):
                 tmp_path / "run")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+@needs_tiny
+def test_other_weights_of_the_same_size_are_another_setting(tmp_path: Path):
+    weights = tmp_path / "mine.safetensors"
+    held = find_weights("tiny").read_bytes()
+    weights.write_bytes(held)
+    (tmp_path / "in").mkdir()
+    photo(tmp_path / "in" / "a.png")
+    call = ["upscale", tmp_path / "in", "-o", tmp_path / "out", "--model", weights]
+    assert "done already" not in run(*call).stdout
+    assert "done already" in run(*call).stdout
+    weights.write_bytes(held[:-2] + b"\0\0")
+    again = run(*call)
+    assert again.returncode == 0 and "done already" not in again.stdout
