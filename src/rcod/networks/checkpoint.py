@@ -17,7 +17,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from rcod.device import pick_dtype
 from rcod.errors import RcodError
 from rcod.networks.assembly import Parts, assemble, check_fit, check_parts, fixed_texts
 from rcod.networks.bases import find_base
@@ -124,8 +123,6 @@ def ready(
     if system.base is not None:
         if device.type != "cpu":
             onestep.backbone.unets.to(dtype)  # norms too: there everything is computed in it
-    elif system.base is not None and dtype == torch.bfloat16 == pick_dtype("auto", device):
-        onestep.backbone = onestep.backbone.hastened()
         onestep.backbone.to(memory_format=torch.channels_last)
     else:
         unet = onestep.backbone.unet.to(dtype)

@@ -84,7 +84,7 @@ class Tally:
 def match_spread(sr: Tensor, own: Spread, wanted: Spread) -> Tensor:
     """What `match_adain` does, for a part (B, 3, h, w) of a picture of known spread."""
     mean, std, mean_up, std_up = (x.to(sr.device).view(1, -1, 1, 1) for x in (*own, *wanted))
-    return ((sr.clamp(0, 1) - mean) / std * std_up + mean_up).clamp_(0, 1)
+    return ((sr - mean) / std * std_up + mean_up).clamp_(0, 1)
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -149,7 +149,7 @@ class Pass(Order):
                         tally.add(self._own(picture, row, column))
                 sr = self._sized(sr, row, column)
             self.watch(next(done) / tiles.tiles)
-            return sr.clamp_(0, 1).cpu()
+            return sr.cpu() if tallies else sr.clamp_(0, 1).cpu()
 
         made_pieces = merged(made, *tiles)
         for piece, top, left in made_pieces if tallies is None else levelled(made_pieces, *tallies):

@@ -17,6 +17,7 @@ from rcod.errors import RcodError
 from rcod.pixels.color import Tally, match_spread
 
 MOST = 65_535  # of 16 bits
+LEAST, RANGE = -0.25, 1.5  # what they stand for: a resize leaves [0, 1] beside strong edges
 
 
 def levelled(
@@ -25,14 +26,15 @@ def levelled(
     """The same pieces, once all have come, with the mean and spread that are wanted.
 
     Args:
-        pieces: (3, h, w) in [0, 1], with top and left.
+        pieces: (3, h, w) about [0, 1], with top and left.
         own: of the result; complete when the last piece has come.
         wanted: of the photo; the same.
     """
     places: list[tuple[tuple[int, ...], int, int]] = []
     with tempfile.TemporaryFile(prefix="rcod-") as file:
         for piece, top, left in pieces:
-            values = (piece * MOST).round_().to(torch.int32).numpy().astype(np.uint16)
+            steps = ((piece - LEAST) / RANGE * MOST).round_().clamp_(0, MOST)
+            values = steps.to(torch.int32).numpy().astype(np.uint16)
             places.append((values.shape, top, left))
             try:
                 file.write(values.tobytes())
@@ -46,5 +48,5 @@ def levelled(
         before, after = own.spread(), wanted.spread()
         for shape, top, left in places:
             values = np.frombuffer(file.read(2 * int(np.prod(shape))), np.uint16).reshape(shape)
-            piece = torch.from_numpy(values.astype(np.float32)) / MOST
+            piece = torch.from_numpy(values.astype(np.float32)) / MOST * RANGE + LEAST
             yield match_spread(piece[None], before, after)[0], top, left
