@@ -21,7 +21,7 @@ import torch
 from rcod.device import seeded
 from rcod.diffusion.grouping import GroupSettings, LatentMetric, equal_groups, latent_metric
 from rcod.errors import RcodError
-from rcod.judging.datasets import Pair, match, stem
+from rcod.judging.datasets import open_dataset, spread
 from rcod.judging.intervals import draw_weights, interval
 from rcod.judging.judge import Judge
 from rcod.judging.promises import Report, study_dial
@@ -41,7 +41,6 @@ from rcod.using.restore import Restorer
 FIXED = GroupSettings(edges=(), timesteps=(999,))
 MEASURED = 512  # pairs on which the groups' edges are measured
 NAMES = ("psnr", "lpips-hed", "niqe", "detail")
-Means = dict[str, dict[str, float]]  # level -> measure -> mean over the pictures
 
 
 @dataclass(frozen=True)
@@ -152,16 +151,13 @@ def train(options: argparse.Namespace) -> None:
 def measure(options: argparse.Namespace) -> None:
     """Measure what isn't measured yet."""
     judge = Judge.load(options.aids, torch.bfloat16, list(NAMES))
-    pairs = match(options.bench / "LR", options.bench / "HR")
-    count = min(options.limit or len(pairs), len(pairs))
-    chosen = [pairs[i * len(pairs) // count] for i in range(count)]
+    pairs = spread(open_dataset(f"bench={options.bench}", Path()), options.limit).pairs
     for model in sorted(options.out.glob("*/*/model.safetensors")):
         target = model.with_name("report.json")
         if target.exists() and target.stat().st_mtime > model.stat().st_mtime:
             continue
         print(model.parent, file=sys.stderr)
-        given = [Pair(stem(lr), lr, hr) for lr, hr in chosen]
-        found = study_dial(Restorer.load(str(model)), given, judge, sweeps=0)
+        found = study_dial(Restorer.load(str(model)), pairs, judge, sweeps=0)
         target.write_text(found.model_dump_json(indent=1), encoding="utf-8")
 
 
@@ -184,9 +180,9 @@ def tell(options: argparse.Namespace) -> None:
     for name, all_ in found.items():
         places = (("fidelity", "psnr", 2), ("fidelity", "lpips-hed", 4), ("realism", "niqe", 2),
                   ("realism", "psnr", 2))  # fmt: skip
-        cells = [spread((r.means[level][key] for r in all_), digits)
+        cells = [told((r.means[level][key] for r in all_), digits)
                  for level, key, digits in places]  # fmt: skip
-        cells.append(spread((r.dial.travel for r in all_), 2))
+        cells.append(told((r.dial.travel for r in all_), 2))
         print(f"| {name} | {ROWS[name].told} | {' | '.join(cells)} |")
     print()
     for ours, host in (("tiny-rcod_o", "tiny-osediff"), ("tiny-rcod_s", "tiny-s3diff")):
@@ -220,7 +216,7 @@ def reports(folder: Path) -> list[Report]:
     return [Report.model_validate_json(file.read_text(encoding="utf-8")) for file in files]
 
 
-def spread(values: Iterable[float], digits: int) -> str:
+def told(values: Iterable[float], digits: int) -> str:
     """A mean, and the standard deviation of several."""
     given = list(values)
     text = f"{fmean(given):.{digits}f}"

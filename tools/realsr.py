@@ -9,6 +9,7 @@ BENCH holds LR/*.png and HR/*.png of the same names, HR four times as large. Nee
 import argparse
 import csv
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rcod.errors import RcodError
-from rcod.judging.datasets import Pair, match, stem
+from rcod.judging.datasets import Pair, open_dataset, spread, stem, truth_of
 from rcod.judging.judge import Judge
 from rcod.judging.promises import BICUBIC, Report, Score, average, study_dial
 from rcod.judging.scoring import score_folder
@@ -38,12 +39,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="judge in bfloat16: twice as fast")
     parser.add_argument("--folder", type=Path, help="score these finished pictures instead")
     return parser.parse_args()
-
-
-def spread(pairs: list[tuple[Path, Path]], limit: int | None) -> list[tuple[Path, Path]]:
-    """Choose `limit` pairs, evenly spread."""
-    count = min(limit or len(pairs), len(pairs))
-    return [pairs[i * len(pairs) // count] for i in range(count)]
 
 
 def show_means(means: dict[str, dict[str, float]]) -> None:
@@ -70,12 +65,12 @@ def show_dial(found: Report) -> None:
     print(f"lpips-hed over bicubic's (aim: some level at most .95): {', '.join(ratios)}")
 
 
-def reconstruction(restorer: Restorer, pairs: list[tuple[Path, Path]]) -> float:
+def reconstruction(restorer: Restorer, pairs: Sequence[Pair]) -> float:
     """PSNR on Y of the true pictures after the autoencoder alone, in dB."""
     backbone = restorer.onestep.backbone
     found: list[float] = []
-    for _, path in pairs:
-        hr = read(path).pixels[None]  # (1, 3, H, W)
+    for pair in pairs:
+        hr = read(truth_of(pair)).pixels[None]  # (1, 3, H, W)
         found.append(float(psnr_y(backbone.decode(backbone.encode(hr)), hr)))
     return fmean(found)
 
@@ -115,10 +110,9 @@ def main() -> None:
         if out:
             write(out / f"{picture}-{level}.png", Photo(sr.cpu()))
 
-    pairs = spread(match(options.bench / "LR", options.bench / "HR"), options.limit)
+    pairs = spread(open_dataset(f"bench={options.bench}", Path()), options.limit).pairs
     restorer = Restorer.load(options.model)
-    chosen = [Pair(stem(lr), lr, hr) for lr, hr in pairs]
-    found = study_dial(restorer, chosen, judge, seen=seen)
+    found = study_dial(restorer, pairs, judge, seen=seen)
     print(file=sys.stderr)
     show_means(found.means)
     show_dial(found)

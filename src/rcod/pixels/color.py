@@ -10,15 +10,24 @@ the whole picture.
     up --> colours ---------'
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from rcod.errors import RcodError
 from rcod.pixels.stretches import along
+
+ColorFix = Literal["auto", "wavelet", "adain", "none"]  # auto is the system's own
 
 LEVELS = 5  # of the wavelet; the blur reaches 2**5 - 1 pixels far
 FLOOR = 1e-5  # added to the variance, so that a flat channel has a spread
+
+
+def check_color(color: str) -> None:
+    """Refuse what is no way of keeping colours."""
+    if color not in (known := get_args(ColorFix)):
+        raise RcodError(f"color must be one of {', '.join(known)}, got {color}")
 
 
 def match_wavelet(sr: Tensor, up: Tensor) -> Tensor:

@@ -25,11 +25,11 @@ from rcod.networks.onestep import OneStep
 from rcod.networks.stable import StableBackbone
 from rcod.networks.steady import probes
 from rcod.networks.systems import System
-from rcod.pixels.color import match_adain, match_wavelet
+from rcod.pixels.color import ColorFix, match_adain, match_wavelet
 from rcod.pixels.images import Photo
 from rcod.pixels.resample import resize
 from rcod.pixels.tiling import tiled
-from rcod.using.passes import TILE, ColorFix, Order, Pass, Seen, Watch, clock, finished
+from rcod.using.passes import TILE, Order, Pass, Seen, Watch, clock, finished
 
 
 def allowed(system: System, realism: Dial) -> Dial:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,14 +23,13 @@ from rcod.diffusion.dial import shares
 from rcod.networks.framing import BORDER, continued, cut
 from rcod.networks.onestep import OneStep, enlarge
 from rcod.networks.systems import System
-from rcod.pixels.color import Tally, match_adain, match_wavelet
+from rcod.pixels.color import ColorFix, Tally, match_adain, match_wavelet
 from rcod.pixels.images import Photo
 from rcod.pixels.resample import reach, resize, resize_part, taps
 from rcod.pixels.tiling import PHASE, Span, merged, spans
 from rcod.using.spool import levelled
 
 Watch = Callable[[float], None]  # told the share that is done; may raise to end the work
-ColorFix = Literal["auto", "wavelet", "adain", "none"]  # auto is the system's own
 
 TILE = 512  # LR pixels a side that the network looks at; a result of 2048 x 2048 is one tile
 MARGIN, SEAM = 16, 8  # LR pixels that a tile looks further than it answers for; and are blended

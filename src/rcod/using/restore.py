@@ -11,7 +11,7 @@ a result leaves in pieces, so that it may be larger than memory. Levels share a 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar, get_args
+from typing import Self, TypeVar
 
 import torch
 from PIL.Image import Image
@@ -38,10 +38,11 @@ from rcod.networks.checkpoint import Estimator, ready
 from rcod.networks.engines import harness, precision
 from rcod.networks.onestep import OneStep, enlarge
 from rcod.networks.systems import System
+from rcod.pixels.color import ColorFix, check_color
 from rcod.pixels.images import Photo, from_pil, read, to_pil
 from rcod.pixels.resample import Scale, check_scale, resize, target_within
 from rcod.using.hosted import allowed, look_at, passing
-from rcod.using.passes import TILE, ColorFix, Flow, Seen, Watch, clock, finished, reduced, shrunk
+from rcod.using.passes import TILE, Flow, Seen, Watch, clock, finished, reduced, shrunk
 
 __all__ = ["ColorFix", "Dial", "Flow", "Level", "Realism", "Restorer", "Result", "Scale", "Seen",
            "Watch", "as_photo", "check_realism", "check_scale", "glances", "resize",
@@ -135,8 +136,7 @@ class Restorer:
         for realism in realisms:
             check_dial(realism)
         check_scale(scale)
-        if color not in (known := get_args(ColorFix)):
-            raise RcodError(f"color must be one of {', '.join(known)}, got {color}")
+        check_color(color)
         photo = as_photo(image)
         photo = reduced(photo, target_size(photo, scale))
 

@@ -17,7 +17,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -26,11 +26,11 @@ from torch.nn import functional as F
 
 from rcod.diffusion.grouping import LEVELS, realism_of_timestep, timestep_of_realism
 from rcod.errors import RcodError
-from rcod.pixels.color import match_wavelet
+from rcod.pixels.color import ColorFix, check_color, match_wavelet
 from rcod.pixels.images import Photo, check_writable, read, write
 from rcod.pixels.resample import resize
 from rcod.using.between import NODES, is_smooth, shares_of, told
-from rcod.using.passes import ColorFix, Seen, Watch, finished
+from rcod.using.passes import Seen, Watch, finished
 from rcod.using.restore import Realism, Restorer, Result, check_realism, check_scale, target_size
 from rcod.using.sheet import ALL, draw_sheet
 
@@ -71,8 +71,7 @@ class Place:
     def __post_init__(self) -> None:
         check_realism(self.realism)
         check_scale(self.scale)
-        if self.color not in (known := get_args(ColorFix)):
-            raise RcodError(f"color must be one of {', '.join(known)}, got {self.color}")
+        check_color(self.color)
 
 
 class Sitting:
