@@ -162,6 +162,49 @@ def test_teacher_critic_and_student_equal_three_networks(photos: Path):
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("critic", ["released", "all_adapters"])
+def test_the_released_critic_learns_in_the_middle_alone(critic: str, photos: Path, blind: None):
+    setting = recipe("osediff", critic=critic, window="64", steps="3")
+    task = task_of(setting, photos)
+    unet = task.class_.student.onestep.backbone.unets[0]
+    names = {id(tensor): name for name, tensor in unet.named_parameters()}
+    before = {names[id(x)]: x.detach().clone() for x in task.class_.student.critic}
+    for n in range(2):  # the first step opens what begins at zero
+        train.step(task, setting, n, TEAM)
+    after = {names[id(x)]: x.detach() for x in task.class_.student.critic}
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+    middle = {name for name in before if name.startswith("mid_block.")}
+    assert middle
+    assert (set(before) == middle) == (critic == "released")
+
+
+@pytest.mark.parametrize("encoder", ["adapted", "frozen"])
+def test_groups_are_measured_with_the_encoder_asked_for(encoder: str, photos: Path, blind: None):
+    setting = recipe("rcod_o", group_encoder=encoder)
+    student = task_of(setting, photos).class_.student
+    rng = torch.Generator().manual_seed(0)
+    hr, up = (torch.rand(2, 3, 64, 64, generator=rng) for _ in range(2))
+
+    def metric() -> torch.Tensor:
+        return lessons.measure(student, student.onestep, up, hr, setting)
+
+    before = metric()
+    for name, tensor in student.handles.items():
+        if name.startswith("vae.") and name.endswith(".up"):
+            tensor.data = torch.randn(tensor.shape, generator=rng) / 10
+    assert torch.equal(before, metric()) == (encoder == "frozen")
+
+
+def test_damage_on_the_device_is_the_workers_own(photos: Path, blind: None):
+    lots = []
+    for damage in ("workers", "device"):
+        task = task_of(recipe("osediff", damage=damage), photos)
+        lots.append([task._next() for _ in range(2)])
+    for theirs, ours in zip(*lots, strict=True):
+        assert torch.equal(theirs.hr, ours.hr)
+        assert torch.equal(theirs.lr, ours.lr)
+
+
 def test_checkpointing_changes_no_gradient(photos: Path, blind: None):
     found: list[list[torch.Tensor]] = []
     for checkpointing in ("true", "false"):

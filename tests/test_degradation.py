@@ -227,6 +227,16 @@ def test_jpeg_loses_less_at_higher_quality_and_nearly_nothing_of_gray():
     torch.testing.assert_close(best[..., :16, :16], gray[..., :16, :16], rtol=0, atol=1e-4)
 
 
+def test_no_stage_computes_elsewhere_than_its_image_lies():
+    x = torch.empty(3, 64, 96, device="meta")  # beside which a tensor of the processor is an error
+    stages = [
+        jpeg(x[None], x.new_tensor([50.0]))[0],
+        blur(x, torch.full((7, 7), 1 / 49)),
+        resize(x, (64, 96), "bicubic"),
+    ]
+    assert [(y.device.type, y.shape) for y in stages] == [("meta", x.shape)] * 3
+
+
 def test_jpeg_treats_each_image_by_its_own_quality():
     x = torch.stack([photo(), photo().flip(-1)])
     both = jpeg(x, torch.tensor([30.0, 90.0]))

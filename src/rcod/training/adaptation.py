@@ -34,6 +34,7 @@ class Adaptation(Course, frozen=True, extra="forbid"):
     )
     degradation: Degradation = "osediff"  # a name of `presets.SETTINGS`, or a YAML file's settings
     workers: int = Field(default=2, ge=0)  # processes that make pairs; the result is the same
+    damage: Literal["workers", "device"] = "workers"  # who degrades: they, or the GPU
     overfit: bool = False  # the first batch again and again: can it learn at all?
     checkpointing: bool = True  # compute activations twice instead of keeping them
     unet_rank: int = Field(default=4, ge=1)

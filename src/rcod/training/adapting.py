@@ -34,7 +34,7 @@ from rcod.training.lessons import Class, Heard, Perceive
 from rcod.training.photos import Source, fingerprint, photos_in
 from rcod.training.presets import settings_named
 from rcod.training.projected import dino_heads
-from rcod.training.stream import Dice, Lot, Numbers, Samples, collate, lots
+from rcod.training.stream import Dice, Lot, Numbers, Samples, collate, damage_all, lots
 from rcod.training.student import open_student
 from rcod.training.task import Part, Place, Sources
 from rcod.training.team import Team
@@ -164,8 +164,11 @@ class AdapterTask:
         return self._here(lot)
 
     def _here(self, lot: Lot) -> Lot:
-        device = self.team.device
-        return lot._replace(hr=lot.hr.to(device), lr=lot.lr.to(device))
+        device, recipe = self.team.device, self.recipe
+        lot = lot._replace(hr=lot.hr.to(device), lr=lot.lr.to(device))
+        if self.samples.settings is not None:
+            return lot
+        return damage_all(lot, settings_named(recipe.degradation), recipe.seed)
 
     def _shares(self, shown: lessons.Shown) -> dict[str, Tensor]:
         """Which part of the batch fell into which group, and by what metric."""
@@ -188,7 +191,7 @@ def prepare(recipe: Adaptation, sources: Sources, folder: Path, team: Team) -> A
     if recipe.precision == "float16" and team.device.type == "cpu":
         raise RcodError("processors can't train in float16; set precision=bfloat16 or float32")
     photos = photos_in(sources.photos, sources.cache or folder / "cache")
-    settings = settings_named(recipe.degradation)
+    settings = settings_named(recipe.degradation) if recipe.damage == "workers" else None
     perceive = perception(recipe, sources.aids, team.device)
     judge = adversary(recipe, sources.aids, team.device)
     hear = teacher_texts(recipe, sources, photos, team.device)

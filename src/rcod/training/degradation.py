@@ -1,7 +1,7 @@
 """Degradation: what a bad camera, a messenger and a website make of a good photo.
 
 Two rounds of blur, resize, noise and JPEG (Real-ESRGAN, section 3), pure in `rng`: the same
-seed gives the same bytes.
+seed gives the same bytes on the same device, and the same damage with other grains on another.
 
     hr -> blur -> resize -> noise -> JPEG -.
      .------------------------------------'
@@ -91,6 +91,7 @@ def degrade(hr: Tensor, settings: DegradeSettings, rng: torch.Generator) -> Tens
 
     Args:
         hr: the photo, (3, H, W) in [0, 1]; sides multiples of `settings.factor`, 32 at least.
+            Where it lies, its damage is done.
         settings: what may happen to it; `presets.SETTINGS` holds the known ones.
         rng: where all chance comes from, on the CPU.
 
@@ -149,13 +150,13 @@ def gaussian_noise(x: Tensor, sigma: float, gray: bool, rng: torch.Generator) ->
         x: image, (3, H, W).
         sigma: strength, of 255.
         gray: the same noise for all three channels.
-        rng: where it comes from.
+        rng: where it comes from, on the image's device.
 
     Returns:
         The noise to add, (1 if gray else 3, H, W).
     """
     shape = (1 if gray else 3, *x.shape[-2:])
-    return torch.randn(shape, generator=rng) * (sigma / 255)
+    return torch.randn(shape, generator=rng, device=x.device) * (sigma / 255)
 
 
 def poisson_noise(x: Tensor, scale: float, gray: bool, rng: torch.Generator) -> Tensor:
@@ -186,11 +187,11 @@ def jpeg(x: Tensor, quality: Tensor) -> Tensor:
     batch, _, height, width = x.shape
     x = F.pad(x, (0, -width % 16, 0, -height % 16)).clamp(0, 1)  # whole blocks of 16
     factor = torch.where(quality < 50, 50 / quality, 2 - quality / 50).clamp(min=1e-6)  # (B,)
-    ycbcr = ((255 * torch.tensor(YCBCR)) @ x.reshape(batch, 3, -1)).view(x.shape)
+    ycbcr = ((255 * x.new_tensor(YCBCR)) @ x.reshape(batch, 3, -1)).view(x.shape)
     ycbcr[:, 0] -= 128  # all three now lie around 0
     luma = _quantize(ycbcr[:, :1], LUMA_STEPS, factor, 8)
     chroma = _quantize(ycbcr[:, 1:], CHROMA_STEPS, factor, 16)
-    rgb = torch.tensor(RGB) @ torch.cat([luma, chroma], 1).view(batch, 3, -1)
+    rgb = x.new_tensor(RGB) @ torch.cat([luma, chroma], 1).view(batch, 3, -1)
     return rgb.add_(128).div_(255).clamp_(0, 1).view(x.shape)[..., :height, :width]
 
 
@@ -200,11 +201,13 @@ def _quantize(x: Tensor, steps: tuple[tuple[int, ...], ...], factor: Tensor, sid
     Blocks of side 16 are halved by averaging and doubled by repeating, both in the basis.
     """
     batch, _, _, width = x.shape
-    basis = _cosines(side)  # (8, side)
+    basis = _cosines(side).to(x.device)  # (8, side)
     back = basis * (side / 8)
     strips = x.reshape(batch, -1, side, width)  # (B, C * H / side, side, W)
     found = (basis @ strips).view(batch, -1, 8, width // side, side) @ basis.T
-    step = F.pad(torch.tensor(steps), (0, 8 - len(steps)) * 2, value=99).view(8, 1, 8)
+    step = F.pad(torch.tensor(steps, device=x.device), (0, 8 - len(steps)) * 2, value=99).view(
+        8, 1, 8
+    )
     step = step * factor.view(-1, 1, 1, 1, 1)  # (B, 1, 8, 1, 8)
     found = found.div_(step).round_().mul_(step)  # (B, C * H / side, 8, W / side, 8)
     return (back.T @ (found @ back).view(batch, -1, 8, width)).view(x.shape)
@@ -230,15 +233,24 @@ def _add_noise(x: Tensor, settings: Round, rng: torch.Generator) -> Tensor:
     make, span = poisson_noise, settings.poisson
     if happens(settings.gaussian, rng):
         make, span = gaussian_noise, settings.sigma
-    noise = make(x, uniform(span, rng), happens(settings.gray, rng), rng)
+    strength, gray = uniform(span, rng), happens(settings.gray, rng)
+    noise = make(x, strength, gray, _on(x.device, rng))
     return (x + noise).clamp_(0, 1)
+
+
+def _on(device: torch.device, rng: torch.Generator) -> torch.Generator:
+    """The dice of a device; elsewhere than their own, they are seeded by a throw of them."""
+    if rng.device == device:
+        return rng
+    seed = int(torch.randint(2**62, (), generator=rng))
+    return torch.Generator(device).manual_seed(seed)
 
 
 def _compress(x: Tensor, settings: Round, rng: torch.Generator) -> Tensor:
     """Compress at a drawn quality, or not."""
     if not happens(settings.jpeg, rng):
         return x
-    return jpeg(x[None], torch.tensor([uniform(settings.quality, rng)]))[0]
+    return jpeg(x[None], x.new_tensor([uniform(settings.quality, rng)]))[0]
 
 
 def _draw_scale(settings: Round, rng: torch.Generator) -> float:

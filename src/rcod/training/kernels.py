@@ -185,7 +185,7 @@ def blur(x: Tensor, kernel: Tensor) -> Tensor:
 
     Args:
         x: image, (3, H, W).
-        kernel: weights, (k, k), k odd.
+        kernel: weights, (k, k), k odd, from any device.
 
     Returns:
         The filtered image, (3, H, W).
@@ -196,7 +196,9 @@ def blur(x: Tensor, kernel: Tensor) -> Tensor:
     x = F.pad(x, (reach,) * 4, mode=mode)  # (3, H + k - 1, W + k - 1)
     sides = (_fast_length(height + 2 * reach), _fast_length(width + 2 * reach))
     spectrum = torch.fft.rfft2(x, s=sides)
-    spectrum *= torch.fft.rfft2(kernel.flip(0, 1), s=sides)  # flipped: filters do not convolve
+    spectrum *= torch.fft.rfft2(
+        kernel.to(x.device).flip(0, 1), s=sides
+    )  # flipped: filters do not convolve
     x = torch.fft.irfft2(spectrum, s=sides)
     return x[..., 2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width]
 

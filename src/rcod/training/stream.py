@@ -30,7 +30,7 @@ class Sample(NamedTuple):
 
     number: int
     hr: Tensor  # (3, S, S) uint8
-    lr: Tensor  # (3, S/4, S/4) uint8
+    lr: Tensor  # (3, S/4, S/4) uint8; (0,) where the damage is yet to be done
     photo: int  # which one
     lost: tuple[str, ...]  # what was wrong with those before it
 
@@ -40,16 +40,16 @@ class Lot(NamedTuple):
 
     numbers: tuple[int, ...]
     hr: Tensor  # (B, 3, S, S)
-    lr: Tensor  # (B, 3, S/4, S/4)
+    lr: Tensor  # (B, 3, S/4, S/4); (B, 0) where the damage is yet to be done
     photos: tuple[int, ...]
     lost: tuple[str, ...]
 
 
 class Samples(Dataset[Sample]):
-    """Samples by their number, without end."""
+    """Samples by their number, without end; without settings they stay undamaged."""
 
     def __init__(
-        self, photos: Sequence[Source], side: int, settings: DegradeSettings, seed: int
+        self, photos: Sequence[Source], side: int, settings: DegradeSettings | None, seed: int
     ) -> None:
         self.photos, self.side, self.settings, self.seed = photos, side, settings, seed
 
@@ -64,8 +64,9 @@ class Samples(Dataset[Sample]):
             except RcodError as error:
                 lost.append(str(error))
                 continue
-            rng = dice(self.seed, number, "damage")
-            lr = degrade(hr.float() / 255, self.settings, rng)
+            lr = torch.empty(0)
+            if self.settings is not None:
+                lr = damaged(hr.float() / 255, self.settings, self.seed, number)
             return Sample(number, hr, lr.mul(255).round().byte(), photo, tuple(lost))
         raise RcodError(
             f"{TRIES} photos in a row were unfit, the last one: {lost[-1]}; see rcod data check"
@@ -114,6 +115,17 @@ def dice(seed: int, number: int, purpose: str) -> torch.Generator:
     """The generator of one sample for one purpose."""
     name = hashlib.blake2b(f"{seed}/{number}/{purpose}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(name) >> 1)
+
+
+def damaged(hr: Tensor, settings: DegradeSettings, seed: int, number: int) -> Tensor:
+    """A sample's damaged photo, (3, S/4, S/4), from its good one, (3, S, S), where that lies."""
+    return degrade(hr, settings, dice(seed, number, "damage"))
+
+
+def damage_all(lot: Lot, settings: DegradeSettings, seed: int) -> Lot:
+    """A batch whose damage is done on the device that holds it; on a processor, as workers do."""
+    pairs = zip(lot.hr, lot.numbers, strict=True)
+    return lot._replace(lr=torch.stack([damaged(hr, settings, seed, n) for hr, n in pairs]))
 
 
 @lru_cache(maxsize=2)
