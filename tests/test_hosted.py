@@ -76,9 +76,23 @@ def test_weights_of_half_the_bytes_multiply_in_float32():
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.GroupNorm(2, 4)).bfloat16()
     x = torch.randn(1, 3, 8, 8)
     wanted = copy.deepcopy(net).float()(x)
-    answer = widen(net)(x)
+    answer = widen(net, brisk=False)(x)
     torch.testing.assert_close(answer, wanted)
     assert net[0].weight.dtype == torch.bfloat16 and net[1].weight.dtype == torch.float32
+
+
+@torch.no_grad()
+def test_brisk_layers_alone_round_what_comes_and_goes():
+    torch.manual_seed(0)
+    net = torch.nn.ModuleDict({"conv1": torch.nn.Conv2d(3, 4, 3), "to_q": torch.nn.Linear(8, 8)})
+    wide = widen(copy.deepcopy(net).bfloat16(), brisk=True)
+    x = torch.randn(1, 3, 8, 8)
+    for name, layer in net.bfloat16().items():
+        found = wide.get_submodule(name)(x)
+        rounded = layer(x.bfloat16()).float()
+        assert found.dtype == torch.float32
+        assert torch.equal(found, rounded) == (name == "conv1")
+        torch.testing.assert_close(found, rounded, rtol=0.02, atol=0.02)
 
 
 def test_what_a_system_does_not_know_is_refused():

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from rcod.device import bfloat16_pays
 from rcod.errors import RcodError
 from rcod.judging.peers import peak_mb
 from rcod.networks.estimators import DegradationEstimator
@@ -120,8 +121,6 @@ def measure(name: str, side: int, dtype: str, repeats: int) -> Cost:
     system, counts = SYSTEMS[name], count(SYSTEMS[name], side)
     text = hear(system) if system.condition == "text" else None
     onestep = invent(system, torch.bfloat16 if dtype == "bfloat16" else torch.float32)
-    if dtype == "bfloat16":
-        onestep.backbone = onestep.backbone.hastened()
     photo = Photo(torch.rand(3, side, side, generator=torch.Generator().manual_seed(0)))
     calls = [call(system, onestep, photo) for _ in range(repeats)]
     return Cost(
@@ -218,7 +217,7 @@ def invent(system: System, dtype: torch.dtype) -> OneStep[StableBackbone]:
             guided[part] = Guided(guide, adapters, fold=False)
     for network in (unet, vae):
         if next(network.parameters()).dtype != torch.float32:
-            widen(network)
+            widen(network, brisk=bfloat16_pays())
     backbone = StableBackbone(
         [cast("UNet2DConditionModel", unet)], cast("AutoencoderKL", vae), guided=guided
     )

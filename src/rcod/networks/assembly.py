@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from rcod.device import bfloat16_pays
 from rcod.errors import RcodError
 from rcod.networks.bases import find_base
 from rcod.networks.estimators import DegradationEstimator
@@ -172,7 +173,9 @@ def _network(
     if not folded and not (guided and parts.fold):
         for one in sets:
             attach_factors(network, one, with_core=guided)
-    return network if dtype == torch.float32 else widen(network)
+    if dtype == torch.float32:
+        return network
+    return widen(network, brisk=dtype == torch.bfloat16 and bfloat16_pays())
 
 
 def _empty(base: Path, part: Part) -> tuple[nn.Module, Path]:

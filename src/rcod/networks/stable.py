@@ -62,7 +62,6 @@ class StableBackbone(nn.Module):
         shares: Sequence[float] = (1.0,),
         guided: Mapping[Part, Guided] | None = None,
         decoder: nn.Module | None = None,
-        hasty: bool = False,
     ) -> None:
         super().__init__()
         assert len(unets) == len(shares)
@@ -71,7 +70,6 @@ class StableBackbone(nn.Module):
         self.shares = tuple(shares)  # of each UNet in the noise; PiSA-SR mixes two
         self.guided = dict(guided or {})
         self.decoder = decoder  # a distilled one, which takes latents as they are
-        self.hasty = hasty  # see `hastened`
         self.guides = nn.ModuleList(one.guide for one in self.guided.values())  # follow .to()
 
     def encode(self, image: Tensor, rng: torch.Generator | None = None) -> Tensor:
@@ -95,7 +93,7 @@ class StableBackbone(nn.Module):
         for module, share in zip(self.unets, self.shares, strict=True):
             unet = cast("UNet2DConditionModel", module)
             # sums on a processor are float32 whatever the weights take (see `storage`)
-            dtype = unet.dtype if self.hasty or z.device.type != "cpu" else torch.float32
+            dtype = torch.float32 if z.device.type == "cpu" else unet.dtype
             found = unet(z.to(dtype), t, tokens.to(dtype), return_dict=False)[0]
             eps = eps + share * found.float()
         return eps
@@ -107,15 +105,6 @@ class StableBackbone(nn.Module):
         scaled = (z / self.vae.config["scaling_factor"]).to(self.vae.dtype)
         return self.vae.decode(scaled, return_dict=False)[0].float() / 2 + 0.5
 
-    def hastened(self) -> Self:
-        """The backbone for a processor that is faster in bfloat16: UNets add in it, as on a card.
-
-        The layers are this one's own, and lie in memory as processors like them from here on.
-        """
-        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        unets = [cast("UNet2DConditionModel", unet) for unet in self.unets]
-        return type(self)(unets, self.vae, self.shares, self.guided, self.decoder, hasty=True)
-
     def steadied(self, show: Callable[[Self], object]) -> Self:
         """The backbone for tiles of one picture, whose autoencoder norms them all alike.
 
@@ -123,9 +112,8 @@ class StableBackbone(nn.Module):
             show: lets the backbone that it is given see probes of the picture.
         """
         unets = [cast("UNet2DConditionModel", unet) for unet in self.unets]
-        more = None, self.decoder, self.hasty
-        vae = settle(self.vae, lambda vae: show(type(self)([], vae, (), *more)))
-        return type(self)(unets, vae, self.shares, *more)
+        vae = settle(self.vae, lambda vae: show(type(self)([], vae, (), None, self.decoder)))
+        return type(self)(unets, vae, self.shares, None, self.decoder)
 
     def tuned(self, scores: Tensor) -> Self:
         """The backbone of one batch of photos, by its degradation scores (B, 2).
@@ -140,7 +128,7 @@ class StableBackbone(nn.Module):
                 vae = tune(vae, guided, scores)
             else:
                 unets = [tune(unet, guided, scores) for unet in unets]
-        return type(self)(unets, vae, self.shares, None, self.decoder, self.hasty)
+        return type(self)(unets, vae, self.shares, None, self.decoder)
 
 
 def tune(network: Network, guided: Guided, scores: Tensor) -> Network:

@@ -228,7 +228,7 @@ def invent(recipe: Adaptation) -> Hollow:
                 guided[part] = Guided(Guide(rank, blocks), factors, fold=False)
         if dtype != torch.float32:
             for network in networks.values():
-                widen(network)
+                widen(network, brisk=False)
         words = torch.empty(len(system.texts), WORDS, WIDTH)
         prompt: VisualPrompt | FixedPrompt = FixedPrompt(words)
         if system.condition == "visual":
