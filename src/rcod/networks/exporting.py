@@ -30,7 +30,7 @@ from rcod.networks.framing import BORDER, continued, cut, frame
 from rcod.networks.graphs import Graph, all_graphs
 from rcod.networks.onestep import OneStep
 from rcod.networks.systems import System
-from rcod.pixels.color import match_adain, match_wavelet
+from rcod.pixels.color import match_color
 
 Kind = Literal["onnx", "openvino"]
 Runner = Callable[[Sequence[np.ndarray]], np.ndarray]
@@ -187,7 +187,6 @@ def compare(
     """
     run = {path.stem: open_graph(path, torch.get_num_threads())
            for path in sorted(folder.glob(f"*{ENDS[kind]}"))}  # fmt: skip
-    match = match_adain if system.color == "adain" else match_wavelet
     found = dict.fromkeys(steps, 0.0)
     sides = ((37, 50), (96, 71)) if multiple == 1 else ((multiple, 2 * multiple),)
     for size in sides:
@@ -203,7 +202,8 @@ def compare(
         z, heard = run["encode"]([made, *more]), run["prompt"]([made])
         for name, t in steps.items():
             given = torch.tensor([t])
-            expected = match(_restored(tuned, up, given, tokens).clamp(0, 1), up)
+            own = _restored(tuned, up, given, tokens).clamp(0, 1)
+            expected = match_color(own, up, system.color)
             sr = run["decode"]([run["clean"]([z, given.numpy(), heard, *more])])
             restored = torch.from_numpy(run["color"]([sr, made]))
             found[name] = max(found[name], 255 * float((restored - expected).abs().max()), apart)

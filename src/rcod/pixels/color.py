@@ -30,6 +30,19 @@ def check_color(color: str) -> None:
         raise RcodError(f"color must be one of {', '.join(known)}, got {color}")
 
 
+def match_color(sr: Tensor, up: Tensor, color: ColorFix) -> Tensor:
+    """Give the result the input's colours in the way asked for; `none` leaves it as it is.
+
+    Args:
+        sr: result, (B, 3, H, W) in [0, 1].
+        up: input resized to the same size, (B, 3, H, W) in [0, 1].
+        color: the way, but for `auto`, which a system has settled by now.
+    """
+    if color == "none":
+        return sr
+    return match_adain(sr, up) if color == "adain" else match_wavelet(sr, up)
+
+
 def match_wavelet(sr: Tensor, up: Tensor) -> Tensor:
     """Give the result the input's low frequencies, everywhere.
 

@@ -25,7 +25,7 @@ from rcod.networks.onestep import OneStep
 from rcod.networks.stable import StableBackbone
 from rcod.networks.steady import probes
 from rcod.networks.systems import System
-from rcod.pixels.color import ColorFix, match_adain, match_wavelet
+from rcod.pixels.color import ColorFix, match_color
 from rcod.pixels.images import Photo
 from rcod.pixels.resample import resize
 from rcod.pixels.tiling import tiled
@@ -178,5 +178,4 @@ def keep_colors(sr: Tensor, look: Tensor, color: ColorFix, truncated: bool) -> T
     cut = truncate if truncated else torch.clone
     if color == "none":
         return cut(sr)
-    match = match_adain if color == "adain" else match_wavelet
-    return cut(match(cut(sr), look))
+    return cut(match_color(cut(sr), look, color))

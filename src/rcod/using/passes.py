@@ -23,7 +23,7 @@ from rcod.diffusion.dial import shares
 from rcod.networks.framing import BORDER, continued, cut
 from rcod.networks.onestep import OneStep, enlarge
 from rcod.networks.systems import System
-from rcod.pixels.color import ColorFix, Tally, match_adain, match_wavelet
+from rcod.pixels.color import ColorFix, Tally, match_color
 from rcod.pixels.images import Photo
 from rcod.pixels.resample import reach, resize, resize_part, taps
 from rcod.pixels.tiling import PHASE, Span, merged, spans
@@ -204,8 +204,7 @@ class Pass(Order):
         """The result in the photo's colours."""
         if self.color == "none":
             return sr
-        match = match_adain if self.color == "adain" else match_wavelet
-        return match(sr.clamp(0, 1), up)
+        return match_color(sr.clamp(0, 1), up, self.color)
 
     def _own(self, picture: Tensor, row: Span, column: Span) -> Tensor:
         """What a tile (1, C, 4h, 4w) alone answers for, from the middle of seam to seam."""
