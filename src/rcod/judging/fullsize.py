@@ -221,7 +221,8 @@ def invent(system: System, dtype: torch.dtype) -> OneStep[StableBackbone]:
     backbone = StableBackbone(
         [cast("UNet2DConditionModel", unet)], cast("AutoencoderKL", vae), guided=guided
     )
-    backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if dtype != torch.float32:  # as `checkpoint.ready`
+        backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     prompt: VisualPrompt | FixedPrompt = FixedPrompt(torch.randn(len(system.texts), WORDS, WIDTH))
     if system.condition == "visual":
         prompt = VisualPrompt(invent_tower(), WIDTH, WIDTH)

@@ -123,7 +123,8 @@ def ready(
     if system.base is not None:
         if device.type != "cpu":
             onestep.backbone.unets.to(dtype)  # norms too: there everything is computed in it
-        onestep.backbone.to(memory_format=torch.channels_last)
+        if dtype != torch.float32:  # whose norms add up ten times less exactly with channels last
+            onestep.backbone.to(memory_format=torch.channels_last)
     else:
         unet = onestep.backbone.unet.to(dtype)
         unet.to(memory_format=torch.channels_last)
