@@ -225,16 +225,18 @@ def invent(system: System, dtype: torch.dtype) -> OneStep[StableBackbone]:
         backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     prompt: VisualPrompt | FixedPrompt = FixedPrompt(torch.randn(len(system.texts), WORDS, WIDTH))
     if system.condition == "visual":
-        prompt = VisualPrompt(invent_tower(), WIDTH, WIDTH)
+        prompt = VisualPrompt(invent_tower(dtype), WIDTH, WIDTH)
     onestep = OneStep(backbone, prompt, system.formula, 4, system.step, system.guidance, estimator)
     return onestep.eval().requires_grad_(False)
 
 
-def invent_tower() -> ClipTower:
+def invent_tower(dtype: torch.dtype) -> ClipTower:
     """CLIP ViT-L/14's image tower."""
     tower = hollow_tower(VISION)
     if torch.get_default_device().type != "meta":
-        _place(fill(tower, torch.float32))
+        _place(fill(tower, dtype))
+        if dtype != torch.float32:
+            widen(tower, brisk=bfloat16_pays())
     return tower
 
 

@@ -19,7 +19,7 @@ from rcod.errors import RcodError
 from rcod.networks.bases import find_base
 from rcod.networks.estimators import DegradationEstimator
 from rcod.networks.guide import UNET_BLOCKS, VAE_BLOCKS, Guide
-from rcod.networks.lora import Factors, attach_factors
+from rcod.networks.lora import Factors, Network, attach_factors
 from rcod.networks.onestep import OneStep
 from rcod.networks.prompts import FixedPrompt, VisualPrompt, embed_texts, read_tower, tagged
 from rcod.networks.stable import (
@@ -84,7 +84,7 @@ def assemble(
         system: its row, as read from its file's header.
         tensors: its file's tensors.
         parts: where the frozen networks lie, and what the caller asks.
-        dtype: of the UNet's weights; the rest is float32, which costs little.
+        dtype: of the large networks' weights; the rest is float32, which costs little.
     """
     assert system.base is not None
     check_parts(system, parts)
@@ -108,7 +108,7 @@ def assemble(
         decoder = read_distilled(find_base("taesd", None if parts.vae == "tiny" else parts.vae))
     backbone = StableBackbone(unets, cast("AutoencoderKL", vae), shares, guided, decoder)
     width = cast("int", read_config(base, "unet")["cross_attention_dim"])
-    prompt = _prompt(system, base, tensors, parts, width)
+    prompt = _prompt(system, base, tensors, parts, width, dtype)
     onestep = OneStep(
         backbone, prompt, system.formula, backbone.channels, system.step, system.guidance,
         estimator, parts.sample,
@@ -173,6 +173,11 @@ def _network(
     if not folded and not (guided and parts.fold):
         for one in sets:
             attach_factors(network, one, with_core=guided)
+    return _kept_in(network, dtype)
+
+
+def _kept_in(network: Network, dtype: torch.dtype) -> Network:
+    """The same network, told how to multiply weights of that dtype."""
     if dtype == torch.float32:
         return network
     return widen(network, brisk=dtype == torch.bfloat16 and bfloat16_pays())
@@ -239,10 +244,11 @@ def _prompt(
     tensors: Mapping[str, Tensor],
     parts: Parts,
     width: int,
+    dtype: torch.dtype,
 ) -> VisualPrompt | FixedPrompt:
     """What the system hears: the image itself, or texts."""
     if system.condition == "visual":
-        tower = read_tower(find_base("clip-l", parts.vision), torch.float32)
+        tower = _kept_in(read_tower(find_base("clip-l", parts.vision), dtype), dtype)
         prompt = VisualPrompt(tower, tower.width, width)
         _load(prompt.project, tensors, "prompt.project.")
         return prompt

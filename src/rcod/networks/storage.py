@@ -18,9 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rcod.networks.lora import Network
+
 BRISK = re.compile(
-    r"(^|\.)(conv|conv1|conv2|conv_in|conv_out|conv_shortcut|ff\.net\.\d+(\.proj)?)(\.base)*$"
-)  # a UNet's convolutions and feed-forward layers, under adapters or not
+    r"(^|\.)(conv|conv1|conv2|conv_in|conv_out|conv_shortcut|ff\.net\.\d+(\.proj)?|mlp\.fc\d)"
+    r"(\.base)*$"
+)  # convolutions and feed-forward layers of a UNet or a tower, under adapters or not
 
 
 class WideLinear(nn.Linear):
@@ -47,7 +50,7 @@ class WideConv(nn.Conv2d):
         return self._conv_forward(input.to(dtype), self.weight.to(dtype), bias).to(input.dtype)
 
 
-def widen(network: nn.Module, brisk: bool) -> nn.Module:
+def widen(network: Network, brisk: bool) -> Network:
     """Let every linear layer and convolution multiply in its input's dtype, in place.
 
     Everything else, the norms above all, is small and becomes float32.
