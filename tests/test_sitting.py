@@ -1,5 +1,6 @@
 """Laws of a photo that stays open, on the model that ships."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from rcod.diffusion.grouping import GroupSettings
 from rcod.errors import RcodError
 from rcod.pixels.images import Photo, from_pil
 from rcod.using import sitting as sitting_module
-from rcod.using.between import GREY_LEVEL, NODES, shares_of, told
+from rcod.using.between import NEAR, NODES, shares_of, told
 from rcod.using.restore import Realism, Restorer
 from rcod.using.sitting import (
     Place,
@@ -49,7 +50,7 @@ def test_every_place_equals_the_restorers_own(restorer: Restorer, photo: Photo):
         )  # fmt: skip
 
 
-def test_places_between_the_nodes_are_told_to_a_grey_level(restorer: Restorer):
+def test_places_between_the_nodes_are_told_to_two_grey_levels(restorer: Restorer):
     photo = from_pil(Image.open(EXAMPLE).crop((10, 10, 90, 80)))
     sitting = Sitting(restorer, photo)
     assert not sitting.view(Place(0.3)).told  # no node is kept yet
@@ -59,10 +60,16 @@ def test_places_between_the_nodes_are_told_to_a_grey_level(restorer: Restorer):
         view, own = sitting.view(Place(place)), restorer(photo, place)
         assert view.told and not sitting.has(Place(place))
         apart = (view.result.photo.pixels - own.photo.pixels).abs()
-        assert float(apart.max()) < 2 * GREY_LEVEL and float(apart.mean()) < 0.1 * GREY_LEVEL
+        assert float(apart.max()) < 1.5 * NEAR and float(apart.mean()) < 0.05 * NEAR
         assert (view.result.level, view.result.timestep) == (own.level, own.timestep)
         assert torch.equal(sitting.result(Place(place)).photo.pixels, own.photo.pixels)
     assert not sitting.view(Place(0.3, 2.0)).told
+
+
+def test_the_page_asks_ahead_for_every_node():
+    script = (Path(sitting_module.__file__).parents[1] / "page" / "page.js").read_text()
+    (inner,) = re.findall(r"const between = .* \[\] : \[(.*)\];", script)
+    assert sorted([0.0, 0.5, 1.0, *map(float, inner.split(","))]) == list(NODES)
 
 
 def test_what_is_not_smooth_is_not_told(restorer: Restorer, photo: Photo, monkeypatch):
@@ -77,7 +84,7 @@ def test_shares_add_up_and_a_node_is_itself():
     groups = GroupSettings()
     for place in (0.0, 0.1, 0.33, 0.9):
         assert sum(shares_of(place, groups)) == pytest.approx(1)
-    assert shares_of(0.25, groups) == pytest.approx([0, 1, 0, 0, 0])
+    assert shares_of(0.15, groups) == pytest.approx([0, 1, 0, 0, 0])
     ramps = [torch.full((3, 1, 1), 0.1 + 0.8 * node**4) for node in NODES]  # a quartic is exact
     assert float(told(ramps, shares_of(0.6, groups))[0]) == pytest.approx(0.1 + 0.8 * 0.6**4)
 

@@ -62,7 +62,7 @@ def measure(page: Chrome, url: str, folder: Path, size: int) -> dict[str, float 
     for turn in TURNS:
         page.execute_script(TURN, str(turn))
         wait_for(page, "document.body.dataset.state === 'exact'", 60)
-        told += "grey level" in page.find_element("id", "status").text
+        told += "grey levels" in page.find_element("id", "status").text
     shown, exact = (page.execute_script(TIMES, f"rcod {kind}") for kind in ("blend", "exact"))
     return {
         "result": size,

@@ -265,7 +265,7 @@ function paint(result) {
   paintDial();
   const seconds = `${(result.spent / 1000).toFixed(2)} s`;
   say(result.told
-    ? `Timestep ${result.timestep}, told from its neighbours to a grey level in ${seconds}; the file is exact`
+    ? `Timestep ${result.timestep}, told from its neighbours to two grey levels in ${seconds}; the file is exact`
     : `Exact picture at timestep ${result.timestep}, made in ${seconds}`);
   $("download").disabled = false;
   hideWait();
@@ -287,7 +287,7 @@ async function afterwards() {
   try {
     await showInvention(still);
     if (target()[0] * target()[1] > BLENDED) return;
-    const between = target()[0] * target()[1] > TOLD ? [] : [0.25, 0.75];
+    const between = target()[0] * target()[1] > TOLD ? [] : [0.15, 0.85];
     for (const realism of [0, 1, 0.5, ...between]) {
       if (!still()) return;
       if (results.has(keyOf(realism))) continue;

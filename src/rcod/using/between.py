@@ -2,7 +2,8 @@
 
 The network's answer changes smoothly with the timestep, so a polynomial through the results of
 five timesteps tells the others, at the cost of a sum. How far it is from the network is measured
-on a piece of the photo itself; where it is further than a grey level, nothing is told.
+on a piece of the photo itself; where it is further than two grey levels, nothing is told.
+(bfloat16's own roundings take a result as far from float32's as that.)
 
     results at NODES -> polynomial in t -> picture at t
     the piece with most detail -> network, and polynomial between nodes -> share that is apart
@@ -19,11 +20,11 @@ from rcod.pixels.images import Photo
 from rcod.using.passes import Seen
 from rcod.using.restore import Restorer
 
-NODES = (0.0, 0.25, 0.5, 0.75, 1.0)  # places whose results are needed
-GREY_LEVEL = 1 / 255
+NODES = (0.0, 0.15, 0.5, 0.85, 1.0)  # whose results are needed; a polynomial errs most near ends
+NEAR = 2 / 255
 PIECE = 64  # pixels a side of the piece that is measured
-TRIED = (0.08, 0.4, 0.92)  # a polynomial errs most in the outer gaps
-FEW = 1e-4  # of a picture's values may be further than a grey level away
+TRIED = (0.07, 0.3, 0.7, 0.93)  # in the middle of every gap
+FEW = 1e-4  # of a picture's values may be further than `NEAR` away
 
 
 def shares_of(realism: float, groups: GroupSettings) -> list[float]:
@@ -50,7 +51,7 @@ def told(results: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
 
 @torch.inference_mode()
 def is_smooth(restorer: Restorer, photo: Photo, seen: Seen) -> bool:
-    """Whether network and polynomial agree to a grey level on the photo's most detailed piece."""
+    """Whether network and polynomial agree to two grey levels on its most detailed piece."""
     groups = restorer.system.groups
     if restorer.system.base is not None:  # finding out would take longer than it saves
         return False
@@ -66,7 +67,7 @@ def is_smooth(restorer: Restorer, photo: Photo, seen: Seen) -> bool:
 
     nodes = [made(node) for node in NODES]
     apart = [(told(nodes, shares_of(place, groups)) - made(place)).abs() for place in TRIED]
-    return max(float((error > GREY_LEVEL).float().mean()) for error in apart) <= FEW
+    return max(float((error > NEAR).float().mean()) for error in apart) <= FEW
 
 
 def most_detailed(pixels: Tensor) -> tuple[int, int]:

@@ -49,7 +49,7 @@ class View(NamedTuple):
     """What is shown of a place."""
 
     result: Result
-    told: bool  # from the results of other places, at most a grey level away from the network's
+    told: bool  # from the results of other places, at most two grey levels away from the network's
 
 
 class Invention(NamedTuple):
