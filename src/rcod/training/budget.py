@@ -226,13 +226,14 @@ def invent(recipe: Adaptation) -> Hollow:
                 rank = recipe.unet_rank if part == "unet" else recipe.vae_rank
                 blocks = UNET_BLOCKS if part == "unet" else VAE_BLOCKS
                 guided[part] = Guided(Guide(rank, blocks), factors, fold=False)
+        tower = hollow_tower().to(dtype)
         if dtype != torch.float32:
-            for network in networks.values():
+            for network in (*networks.values(), tower):
                 widen(network, brisk=False)
         words = torch.empty(len(system.texts), WORDS, WIDTH)
         prompt: VisualPrompt | FixedPrompt = FixedPrompt(words)
         if system.condition == "visual":
-            prompt = VisualPrompt(hollow_tower(), WIDTH, WIDTH)
+            prompt = VisualPrompt(tower, WIDTH, WIDTH)
         estimator = DegradationEstimator(system.metric) if with_core else None
         backbone = StableBackbone(
             [networks["unet"]], networks["vae"], guided=guided  # pyright: ignore[reportArgumentType]
