@@ -13,6 +13,7 @@ way from fidelity to realism.
 import json
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -31,7 +32,7 @@ from browser import Chrome, chromium, wait_for  # noqa: E402
 from running import start  # noqa: E402
 
 SIZES = (512, 2048)  # pixels a side of the result
-TURNS = [0.04 + 0.09 * i for i in range(11)]  # none of them a level
+TURNS = [0.03 + 0.09 * i for i in range(11)]  # none of them a node
 TURN = "const d = document.getElementById('dial'); d.value = arguments[0];" \
        "d.dispatchEvent(new Event('input'));"  # fmt: skip
 TIMES = "return performance.getEntriesByName(arguments[0]).map(entry => entry.duration);"
@@ -85,8 +86,9 @@ def compare(example: Path) -> dict[str, float | str | bool]:
     told = {turn: sitting.view(Place(turn)) for turn in TURNS}
     errors: dict[str, list[torch.Tensor]] = {"blend": [], "told": []}
     for turn in TURNS:
-        own, below = pixels(turn), 0.25 * (turn // 0.25)
-        blend = torch.lerp(nodes[below], nodes[below + 0.25], (turn - below) / 0.25)
+        own = pixels(turn)
+        below, above = next(pair for pair in pairwise(NODES) if turn < pair[1])
+        blend = torch.lerp(nodes[below], nodes[above], (turn - below) / (above - below))
         errors["blend"].append((blend - own).abs())
         errors["told"].append((255 * told[turn].result.photo.pixels - own).abs())
     found: dict[str, float | str | bool] = {
