@@ -33,9 +33,10 @@ class WideLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) -> (..., out), in the input's dtype."""
-        dtype = self.weight.dtype if self.brisk else input.dtype
-        bias = None if self.bias is None else self.bias.to(dtype)
-        return F.linear(input.to(dtype), self.weight.to(dtype), bias).to(input.dtype)
+        if self.brisk:
+            return F.linear(input.to(self.weight.dtype), self.weight, self.bias).to(input.dtype)
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return F.linear(input, self.weight.to(input.dtype), bias)
 
 
 class WideConv(nn.Conv2d):
@@ -45,9 +46,11 @@ class WideConv(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, in, h, w) -> (B, out, h', w'), in the input's dtype."""
-        dtype = self.weight.dtype if self.brisk else input.dtype
-        bias = None if self.bias is None else self.bias.to(dtype)
-        return self._conv_forward(input.to(dtype), self.weight.to(dtype), bias).to(input.dtype)
+        if self.brisk:
+            found = self._conv_forward(input.to(self.weight.dtype), self.weight, self.bias)
+            return found.to(input.dtype)
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return self._conv_forward(input, self.weight.to(input.dtype), bias)
 
 
 def widen(network: Network, brisk: bool) -> Network:
@@ -68,6 +71,13 @@ def widen(network: Network, brisk: bool) -> Network:
             elif not list(child.children()) and not isinstance(child, WideLinear | WideConv):
                 child.float()
     return network
+
+
+def calm(network: nn.Module) -> None:
+    """Let no layer be brisk, in place: training rounds by autocast, which keeps what it rounded."""
+    for module in network.modules():
+        if isinstance(module, WideLinear | WideConv):
+            module.brisk = False
 
 
 def _wide(layer: nn.Linear | nn.Conv2d) -> WideLinear | WideConv:
