@@ -166,7 +166,7 @@ class AdapterTask:
     def _here(self, lot: Lot) -> Lot:
         device, recipe = self.team.device, self.recipe
         lot = lot._replace(hr=lot.hr.to(device), lr=lot.lr.to(device))
-        if self.samples.settings is not None:
+        if recipe.damage == "workers":
             return lot
         return damage_all(lot, settings_named(recipe.degradation), recipe.seed)
 
