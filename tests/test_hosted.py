@@ -9,7 +9,7 @@ from rcod.errors import RcodError
 from rcod.networks.framing import frame, pad, truncate
 from rcod.networks.guide import Guide, block_of
 from rcod.networks.lora import Factors, attach_factors, twin
-from rcod.networks.storage import widen
+from rcod.networks.storage import hasten, widen
 from rcod.networks.systems import SYSTEMS, covers
 from rcod.using.hosted import allowed, keep_colors, latent_side
 
@@ -76,7 +76,7 @@ def test_weights_of_half_the_bytes_multiply_in_float32():
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.GroupNorm(2, 4)).bfloat16()
     x = torch.randn(1, 3, 8, 8)
     wanted = copy.deepcopy(net).float()(x)
-    answer = widen(net, brisk=False)(x)
+    answer = widen(net)(x)
     torch.testing.assert_close(answer, wanted)
     assert net[0].weight.dtype == torch.bfloat16 and net[1].weight.dtype == torch.float32
 
@@ -85,7 +85,8 @@ def test_weights_of_half_the_bytes_multiply_in_float32():
 def test_brisk_layers_alone_round_what_comes_and_goes():
     torch.manual_seed(0)
     net = torch.nn.ModuleDict({"conv1": torch.nn.Conv2d(3, 4, 3), "to_q": torch.nn.Linear(8, 8)})
-    wide = widen(copy.deepcopy(net).bfloat16(), brisk=True)
+    wide = widen(copy.deepcopy(net).bfloat16())
+    hasten(wide)
     x = torch.randn(1, 3, 8, 8)
     for name, layer in net.bfloat16().items():
         found = wide.get_submodule(name)(x)

@@ -18,7 +18,7 @@ from rcod.doors.cli import app
 from rcod.errors import RcodError
 from rcod.judging.contenders import parse
 from rcod.judging.peers import perform
-from rcod.networks import assembly
+from rcod.networks import checkpoint
 from rcod.networks.assembly import Parts
 from rcod.networks.bases import MIRRORS, find_base
 from rcod.networks.checkpoint import convert, load
@@ -201,7 +201,7 @@ def test_the_command_line_gives_the_original_picture(
 @pytest.mark.parametrize("brisk", [True, False])
 @pytest.mark.parametrize("name", list(FILES))
 def test_bfloat16_stays_close_to_float32(name: str, brisk: bool, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(assembly, "bfloat16_pays", lambda: brisk)
+    monkeypatch.setattr(checkpoint, "bfloat16_pays", lambda: brisk)
     for path in sorted((GOLDEN / name).glob("*_*x*.npz")) or [Path("none")]:
         numbers = golden(f"{name}/{path.stem}.npz")
         lr = torch.from_numpy(numbers["lr_uint8"]).movedim(-1, 0) / 255

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rcod.device import bfloat16_pays
 from rcod.errors import RcodError
 from rcod.judging.peers import peak_mb
+from rcod.networks.checkpoint import arrange
 from rcod.networks.estimators import DegradationEstimator
 from rcod.networks.guide import UNET_BLOCKS, VAE_BLOCKS, Guide
 from rcod.networks.lora import Factors, Network, attach_factors
@@ -217,16 +217,15 @@ def invent(system: System, dtype: torch.dtype) -> OneStep[StableBackbone]:
             guided[part] = Guided(guide, adapters, fold=False)
     for network in (unet, vae):
         if next(network.parameters()).dtype != torch.float32:
-            widen(network, brisk=bfloat16_pays())
+            widen(network)
     backbone = StableBackbone(
         [cast("UNet2DConditionModel", unet)], cast("AutoencoderKL", vae), guided=guided
     )
-    if dtype != torch.float32:  # as `checkpoint.ready`
-        backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     prompt: VisualPrompt | FixedPrompt = FixedPrompt(torch.randn(len(system.texts), WORDS, WIDTH))
     if system.condition == "visual":
         prompt = VisualPrompt(invent_tower(dtype), WIDTH, WIDTH)
     onestep = OneStep(backbone, prompt, system.formula, 4, system.step, system.guidance, estimator)
+    arrange(onestep, torch.get_default_device(), dtype)
     return onestep.eval().requires_grad_(False)
 
 
@@ -236,7 +235,7 @@ def invent_tower(dtype: torch.dtype) -> ClipTower:
     if torch.get_default_device().type != "meta":
         _place(fill(tower, dtype))
         if dtype != torch.float32:
-            widen(tower, brisk=bfloat16_pays())
+            widen(tower)
     return tower
 
 

@@ -14,12 +14,11 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from rcod.device import bfloat16_pays
 from rcod.errors import RcodError
 from rcod.networks.bases import find_base
 from rcod.networks.estimators import DegradationEstimator
 from rcod.networks.guide import UNET_BLOCKS, VAE_BLOCKS, Guide
-from rcod.networks.lora import Factors, Network, attach_factors
+from rcod.networks.lora import Factors, attach_factors
 from rcod.networks.onestep import OneStep
 from rcod.networks.prompts import FixedPrompt, VisualPrompt, embed_texts, read_tower, tagged
 from rcod.networks.stable import (
@@ -173,14 +172,7 @@ def _network(
     if not folded and not (guided and parts.fold):
         for one in sets:
             attach_factors(network, one, with_core=guided)
-    return _kept_in(network, dtype)
-
-
-def _kept_in(network: Network, dtype: torch.dtype) -> Network:
-    """The same network, told how to multiply weights of that dtype."""
-    if dtype == torch.float32:
-        return network
-    return widen(network, brisk=dtype == torch.bfloat16 and bfloat16_pays())
+    return network if dtype == torch.float32 else widen(network)
 
 
 def _empty(base: Path, part: Part) -> tuple[nn.Module, Path]:
@@ -248,7 +240,8 @@ def _prompt(
 ) -> VisualPrompt | FixedPrompt:
     """What the system hears: the image itself, or texts."""
     if system.condition == "visual":
-        tower = _kept_in(read_tower(find_base("clip-l", parts.vision), dtype), dtype)
+        tower = read_tower(find_base("clip-l", parts.vision), dtype)
+        tower = tower if dtype == torch.float32 else widen(tower)
         prompt = VisualPrompt(tower, tower.width, width)
         _load(prompt.project, tensors, "prompt.project.")
         return prompt

@@ -17,12 +17,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
+from rcod.device import bfloat16_pays
 from rcod.errors import RcodError
 from rcod.networks.assembly import Parts, assemble, check_fit, check_parts, fixed_texts
 from rcod.networks.bases import find_base
 from rcod.networks.estimators import DegradationEstimator, MetricEstimator
 from rcod.networks.onestep import OneStep
 from rcod.networks.published import convert as read_published
+from rcod.networks.storage import hasten
 from rcod.networks.systems import SYSTEMS, System, build
 from rcod.pixels.placing import placed
 
@@ -121,16 +123,23 @@ def ready(
     system, onestep, metric = load(find_weights(name), parts, dtype)
     onestep = onestep.to(device).requires_grad_(False)
     if system.base is not None:
-        if device.type != "cpu":
-            onestep.backbone.unets.to(dtype)  # norms too: there everything is computed in it
-        if dtype != torch.float32:  # whose norms add up ten times less exactly with channels last
-            onestep.backbone.to(memory_format=torch.channels_last)
+        arrange(onestep, device, dtype)
     else:
         unet = onestep.backbone.unet.to(dtype)
         unet.to(memory_format=torch.channels_last)
         if onestep.backbone.touch is not None:
             onestep.backbone.touch.to(dtype, memory_format=torch.channels_last)
     return system, onestep, None if metric is None else metric.to(device).requires_grad_(False)
+
+
+def arrange(onestep: OneStep, device: torch.device, dtype: torch.dtype) -> None:
+    """Arrange a published system's networks for the device where they lie, in place."""
+    if device.type != "cpu":
+        onestep.backbone.unets.to(dtype)  # norms too: there everything is computed in it
+    elif dtype == torch.bfloat16 and bfloat16_pays():
+        hasten(onestep)
+    if dtype != torch.float32:  # whose norms add up ten times less exactly with channels last
+        onestep.backbone.to(memory_format=torch.channels_last)
 
 
 def read_tensors(path: Path) -> tuple[System, dict[str, Tensor]]:

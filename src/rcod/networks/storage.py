@@ -6,9 +6,9 @@ rounds its weights once, where computing in bfloat16 would round every sum after
 
     network in bfloat16 -> widen -> the same network; float32 in, float32 out
 
-Where a processor multiplies bfloat16 much faster, the layers of `BRISK`, nine tenths of a UNet's
-products, round what comes in and what goes out; what is added up between them stays float32.
-Rounding attention's projections too would cost 1 to 2 dB.
+Where a processor multiplies bfloat16 much faster, `hasten` lets the layers of `BRISK`, nine tenths
+of a UNet's products, round what comes in and what goes out; what is added up between them stays
+float32. Rounding attention's projections too would cost 1 to 2 dB.
 """
 
 import re
@@ -53,31 +53,25 @@ class WideConv(nn.Conv2d):
         return self._conv_forward(input, self.weight.to(input.dtype), bias)
 
 
-def widen(network: Network, brisk: bool) -> Network:
+def widen(network: Network) -> Network:
     """Let every linear layer and convolution multiply in its input's dtype, in place.
 
     Everything else, the norms above all, is small and becomes float32.
-
-    Args:
-        network: in a half precision.
-        brisk: the layers of `BRISK` multiply in their own precision.
     """
-    for place, parent in list(network.named_modules()):
+    for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear or type(child) is nn.Conv2d:
-                wide = _wide(child)
-                wide.brisk = brisk and BRISK.search(f"{place}.{name}") is not None
-                setattr(parent, name, wide)
+                setattr(parent, name, _wide(child))
             elif not list(child.children()) and not isinstance(child, WideLinear | WideConv):
                 child.float()
     return network
 
 
-def calm(network: nn.Module) -> None:
-    """Let no layer be brisk, in place: training rounds by autocast, which keeps what it rounded."""
-    for module in network.modules():
-        if isinstance(module, WideLinear | WideConv):
-            module.brisk = False
+def hasten(network: nn.Module) -> None:
+    """Let the widened layers of `BRISK` multiply in their own precision, in place."""
+    for name, module in network.named_modules():
+        if isinstance(module, WideLinear | WideConv) and BRISK.search(name):
+            module.brisk = True
 
 
 def _wide(layer: nn.Linear | nn.Conv2d) -> WideLinear | WideConv:

@@ -229,7 +229,7 @@ def invent(recipe: Adaptation) -> Hollow:
         tower = hollow_tower().to(dtype)
         if dtype != torch.float32:
             for network in (*networks.values(), tower):
-                widen(network, brisk=False)
+                widen(network)
         words = torch.empty(len(system.texts), WORDS, WIDTH)
         prompt: VisualPrompt | FixedPrompt = FixedPrompt(words)
         if system.condition == "visual":

@@ -29,7 +29,6 @@ from rcod.networks.onestep import OneStep
 from rcod.networks.pickles import read_pickle
 from rcod.networks.published import estimator_tensors
 from rcod.networks.stable import Part, StableBackbone, empty_network, read_config
-from rcod.networks.storage import calm
 from rcod.networks.systems import System, Targets, covers
 from rcod.networks.voices import Choir, add_voice
 from rcod.pixels.aids import find_published
@@ -99,7 +98,6 @@ def open_student(recipe: Adaptation, sources: Sources, device: torch.device) -> 
     tensors |= {} if FIXED in tensors else fixed_texts(system, base)
     without = {name: t for name, t in tensors.items() if not name.startswith("unet.whole.")}
     onestep = assemble(system, without, parts, DTYPES[recipe.precision]).to(device)
-    calm(onestep)
     return enrol(system, onestep, tensors, recipe)
 
 
