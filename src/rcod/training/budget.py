@@ -248,6 +248,7 @@ def settle(hollow_one: Hollow, recipe: Adaptation) -> Class:
     """Everybody who takes part, with memory of whatever kind is at hand."""
     lay(hollow_one.onestep)
     hollow_one.onestep.alphas.copy_(alphas())
+    hollow_one.onestep.gain.fill_(1)
     tensors = {name: torch.zeros(tensor.shape) for name, tensor in hollow_one.tensors.items()}
     student = enrol(hollow_one.system, hollow_one.onestep, tensors, recipe)
     far = LpipsHed() if recipe.lpips and recipe.goal == "restore" else None
