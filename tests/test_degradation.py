@@ -184,11 +184,22 @@ def test_with_everything_off_only_the_size_changes():
 
 def test_each_stage_alone_changes_the_result():
     clean = degrade(photo(), quiet(), seeded(0))
-    for change in ({"blur": 1}, {"noise": 1}, {"jpeg": 1}, {"resize": (0, 1, 0)}):
+    for change in ({"blur": 1}, {"noise": 1}, {"unsharp": 1}, {"jpeg": 1}, {"resize": (0, 1, 0)}):
         assert not torch.equal(degrade(photo(), quiet(**change), seeded(0)), clean), change
 
 
-def test_heavy_damages_more_than_mild_and_mild_more_than_optical():
+def test_sharpening_leaves_flat_places_and_means_and_steepens_edges():
+    sharp = quiet(unsharp=1, amount=(1, 1))
+    flat = torch.full((3, 64, 64), 0.5)
+    assert torch.equal(degrade(flat, sharp, seeded(0)), degrade(flat, quiet(), seeded(0)))
+    edge = flat.clone()
+    edge[..., :32] = 0.25
+    plain, sharpened = (degrade(edge, settings, seeded(0)) for settings in (quiet(), sharp))
+    assert sharpened.amax() > plain.amax() + 0.03 and sharpened.amin() < plain.amin() - 0.03
+    assert abs(float(sharpened.mean() - plain.mean())) < 0.5 / 255
+
+
+def test_heavy_damages_more_than_mild_and_mild_more_than_a_camera():
     hr = photo()
     clean = degrade(hr, quiet(), seeded(0))
     damage = {
@@ -198,7 +209,7 @@ def test_heavy_damages_more_than_mild_and_mild_more_than_optical():
         )
         for name, settings in SETTINGS.items()
     }
-    assert damage["osediff"] > damage["seesr"] > damage["optical"]
+    assert damage["osediff"] > damage["seesr"] > damage["camera"]
 
 
 def test_noise_has_the_strength_and_the_channels_asked_for():
@@ -247,7 +258,7 @@ def test_jpeg_treats_each_image_by_its_own_quality():
 @pytest.mark.parametrize("shape", [(3, 66, 64), (3, 28, 64), (1, 64, 64), (1, 3, 64, 64), (64,)])
 def test_a_photo_that_does_not_fit_is_refused(shape: tuple[int, ...]):
     with pytest.raises(RcodError, match=r"hr must be \(3, H, W\).*multiples of 4, got.*crop it"):
-        degrade(torch.zeros(shape), SETTINGS["optical"], seeded(0))
+        degrade(torch.zeros(shape), SETTINGS["camera"], seeded(0))
 
 
 @pytest.mark.parametrize(
@@ -278,4 +289,4 @@ def test_presets_hold_the_published_numbers():
     assert narrow.second.kernel == KernelSettings(
         sigma=(0.2, 1.0), generalized_beta=(0.5, 2), plateau_beta=(1, 1.5)
     )
-    assert SETTINGS["optical"].second is None
+    assert SETTINGS["camera"].second is None

@@ -86,9 +86,9 @@ def test_one_sentence_names_what_is_wrong(text: str, words: str, tmp_path: Path)
         (
             "tiny-rcod",
             {"data.mix": "bad:1"},
-            "mix must be of new, .* got bad; describe one of your",
+            "mix must be of camera, .* got bad; describe one of your",
         ),
-        ("tiny-rcod", {"data.mix": "own"}, "mix must be of new, optical, .* got own"),
+        ("tiny-rcod", {"data.mix": "own"}, "mix must be of camera, new, .* got own"),
         ("tiny-rcod", {"data.mix": "new:0"}, "mix must give something a share"),
         ("tiny-rcod", {"data.mix": "new:x"}, "data.mix.new: .*valid number"),
     ],

@@ -106,7 +106,7 @@ def degrade(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", help="Files and folders.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="LR/ and HR/ go here.")],
     settings: Annotated[
-        str, typer.Option(help="osediff (heavy), seesr, s3diff, new, optical, or a YAML file.")
+        str, typer.Option(help="osediff (heavy), seesr, s3diff, new, camera, or a YAML file.")
     ] = "osediff",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
     side: Annotated[int, typer.Option(help="Of a true picture, pixels.")] = 512,

@@ -9,10 +9,11 @@ seed gives the same bytes on the same device, and the same damage with other gra
                                    '- JPEG -> resize to lr, sinc -'-> 8 bit -> lr
 
 The last round always ends at the size of `lr`, and its JPEG comes half the time before that
-last resize and half the time after it. Without a second round, the first is the last.
+last resize and half the time after it. Without a second round, the first is the last. Our own
+`camera` sharpens after the noise, as cameras do.
 """
 
-from math import pi
+from math import ceil, pi
 from typing import Annotated, Literal
 
 import torch
@@ -31,6 +32,7 @@ from rcod.training.kernels import (
     choose,
     draw,
     draw_size,
+    gaussian,
     happens,
     must_rise,
     sinc,
@@ -38,7 +40,9 @@ from rcod.training.kernels import (
 )
 
 Mode = Literal["area", "bilinear", "bicubic"]
+Above = Annotated[float, Field(gt=0)]
 Scale = Annotated[float, Field(ge=0.05)]  # of hr in the first of two rounds, of lr in the last
+Positive = Annotated[tuple[Above, Above], AfterValidator(must_rise)]
 Quality = Annotated[float, Field(ge=1, le=100)]
 
 # Quantization of a JPEG block at quality 50 (ITU-T T.81, annex K); luma transposed as in
@@ -72,6 +76,9 @@ class Round(BaseModel, frozen=True, extra="forbid"):
     sigma: Span = (1.0, 30.0)  # of the Gaussian noise, of 255
     poisson: Span = (0.05, 3.0)  # strength of the Poisson noise, 1 is natural
     gray: Chance = 0.4  # share of noise that is alike in all three channels
+    unsharp: Chance = 0.0  # a camera's own sharpening, which the noise goes through
+    radius: Positive = (0.5, 1.3)  # pixels, of the bell it subtracts
+    amount: Span = (0.3, 2.0)  # how much of the difference is added
     jpeg: Chance = 1.0
     quality: Annotated[tuple[Quality, Quality], AfterValidator(must_rise)] = (30.0, 95.0)
 
@@ -110,11 +117,12 @@ def degrade(hr: Tensor, settings: DegradeSettings, rng: torch.Generator) -> Tens
         first, last = settings.first, settings.second
         x = _soften(x, first, rng)
         x = resize(x, _draw_scale(first, rng), _draw_mode(first, rng))
-        x = _compress(_add_noise(x, first, rng), first, rng)
+        x = _compress(_sharpen(_add_noise(x, first, rng), first, rng), first, rng)
     x = _soften(x, last, rng)
     scale = _draw_scale(last, rng)
     middle = (int(goal[0] * scale) or 1, int(goal[1] * scale) or 1)
     x = _add_noise(resize(x, middle, _draw_mode(last, rng)), last, rng)
+    x = _sharpen(x, last, rng)
     jpeg_first = happens(0.5, rng)
     if jpeg_first:
         x = _compress(x, last, rng)
@@ -236,6 +244,15 @@ def _add_noise(x: Tensor, settings: Round, rng: torch.Generator) -> Tensor:
     strength, gray = uniform(span, rng), happens(settings.gray, rng)
     noise = make(x, strength, gray, _on(x.device, rng))
     return (x + noise).clamp_(0, 1)
+
+
+def _sharpen(x: Tensor, settings: Round, rng: torch.Generator) -> Tensor:
+    """Sharpen by an unsharp mask, or not; without a chance no dice are thrown for it."""
+    if not settings.unsharp or not happens(settings.unsharp, rng):
+        return x
+    sigma, amount = uniform(settings.radius, rng), uniform(settings.amount, rng)
+    size = 2 * ceil(3 * sigma) + 1
+    return x.lerp(blur(x, gaussian(size, sigma, sigma, 0.0)), -amount).clamp_(0, 1)
 
 
 def _on(device: torch.device, rng: torch.Generator) -> torch.Generator:

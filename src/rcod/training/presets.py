@@ -36,19 +36,20 @@ def _mild(kernel: KernelSettings, second_kernel: KernelSettings) -> DegradeSetti
 
 
 _NARROW = KernelSettings(sigma=(0.2, 1.5), generalized_beta=(0.5, 2), plateau_beta=(1, 1.5))
-_LENS = KernelSettings(shares={"iso": 1, "aniso": 1}, sinc=0, sizes=(21, 21), sigma=(0.4, 3))
+_LENS = KernelSettings(shares={"iso": 1, "aniso": 1}, sinc=0, sizes=(21, 21), sigma=(0.6, 3))
 SETTINGS: dict[str, DegradeSettings] = {
     "osediff": DegradeSettings(first=Round(), second=_SECOND),  # heavy
     "seesr": _mild(KernelSettings(), KernelSettings(sigma=(0.2, 1.5))),  # PiSA-SR's too
     "s3diff": _mild(_NARROW, _NARROW.model_copy(update={"sigma": (0.2, 1.0)})),  # RCOD_S's too
-    "optical": DegradeSettings(  # ours: a clean photo through a soft lens
+    "camera": DegradeSettings(  # ours: what a camera stores, softened by its lens, then sharpened
         first=Round(
             kernel=_LENS,
             resize=(0, 0, 1),
             modes=("area",),
-            noise=0.3,
+            noise=0.6,
             gaussian=1,
-            sigma=(0.5, 3),
+            sigma=(0.2, 2),
+            unsharp=0.8,
             jpeg=0.4,
             quality=(75, 98),
         ),
