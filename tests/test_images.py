@@ -12,7 +12,9 @@ from torch import Tensor
 
 from rcod.errors import RcodError
 from rcod.pixels import placing
+from rcod.pixels.encode import Frame, joined, writer
 from rcod.pixels.images import Photo, check_writable, find, from_pil, read, to_pil, write
+from rcod.pixels.metadata import Tags
 from rcod.pixels.profiles import srgb_profile
 
 TURN = 0x0112  # EXIF's orientation
@@ -79,6 +81,40 @@ def huge_png() -> bytes:
 
     header = struct.pack(">2I5B", 60_000, 60_000, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def encoded(pixels: np.ndarray, cuts: list[int]) -> bytes:
+    """A PNG whose rows come in pieces."""
+    height, width, channels = pixels.shape
+    frame = Frame(height, width, channels, 8 * pixels.itemsize, srgb_profile(), Tags())
+    file = io.BytesIO()
+    picture = writer(file, "PNG", frame, None)
+    for rows in np.split(pixels, cuts):
+        picture.put(rows)
+    picture.close()
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_png_is_the_same_however_its_rows_come_and_many_threads_write_it(kind: type):
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(kind).max, (200, 40, 3), kind)
+    whole = encoded(pixels, [])
+    threads = torch.get_num_threads()
+    try:
+        for count, cuts in ((1, []), (3, [1, 64, 100]), (2, list(range(1, 200)))):
+            torch.set_num_threads(count)
+            assert encoded(pixels, cuts) == whole
+    finally:
+        torch.set_num_threads(threads)
+    if kind is np.uint8:
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(whole))), pixels)
+
+
+def test_sums_of_two_runs_make_the_sum_of_both():
+    data = np.random.default_rng(0).integers(0, 256, 100_000, np.uint8).tobytes()
+    for cut in (0, 1, 70_000, 100_000):
+        first, second = zlib.adler32(data[:cut]), zlib.adler32(data[cut:])
+        assert joined(first, second, len(data) - cut) == zlib.adler32(data)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.webp", "a.jpg"])

@@ -10,10 +10,12 @@ Pillow, in 8 bits.
 import io
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 import numpy as np
+import torch
 from PIL import Image, TiffImagePlugin
 
 from rcod.errors import RcodError
@@ -23,6 +25,7 @@ LEVEL = 4  # of deflate: on photos a third of the time of 6, and a hundredth lar
 BLOCK = 64  # rows filtered at once, and of a strip of a TIFF
 QUALITY = {"JPEG": 95, "WEBP": 95, "AVIF": 90}  # where none is asked for
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # by number of channels
+ADLER = 65521  # the largest prime of 16 bits
 STARTS = 273  # TIFF's tag of where strips start
 
 
@@ -60,13 +63,19 @@ def writer(file: BinaryIO, encoder: str, frame: Frame, quality: int | None) -> W
 
 
 class Png:
-    """A PNG, every row predicted from the one above and the pixel before (Paeth's filter)."""
+    """A PNG, every row predicted from the one above and the pixel before (Paeth's filter).
+
+    Blocks of rows are deflated side by side, each on its own, and follow one another in one
+    stream: the bytes are the same for any number of threads.
+    """
 
     def __init__(self, file: BinaryIO, frame: Frame) -> None:
         self.file, self.frame = file, frame
-        self.deflate = zlib.compressobj(LEVEL)
+        self.pool = ThreadPoolExecutor(torch.get_num_threads())
+        self.sum = zlib.adler32(b"")
         self.step = frame.channels * frame.bits // 8  # bytes a pixel
         self.above = np.zeros((1, frame.width * self.step), np.uint8)
+        self.waiting = self.above[:0]
         kind = {1: 0, 2: 4, 3: 2, 4: 6}[frame.channels]
         file.write(b"\x89PNG\r\n\x1a\n")
         self._chunk(b"IHDR", struct.pack(">2I5B", frame.width, frame.height, frame.bits, kind,
@@ -79,17 +88,23 @@ class Png:
         self._tags(0)
         if frame.tags.xmp is not None:
             self._chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + frame.tags.xmp)
+        self._chunk(b"IDAT", b"\x78\x5e")  # deflate, in a window of 32 KB
 
     def put(self, rows: np.ndarray) -> None:
         """Take the next rows, (h, W, C) uint8 or uint16."""
-        for top in range(0, len(rows), BLOCK):
-            part = rows[top : top + BLOCK]
-            lines = part.astype(">u2", order="C").view(np.uint8) if self.frame.bits == 16 else part
-            self._filter(np.ascontiguousarray(lines).reshape(len(part), -1))
+        lines = rows.astype(">u2", order="C").view(np.uint8) if self.frame.bits == 16 else rows
+        lines = np.ascontiguousarray(lines).reshape(len(rows), -1)
+        lines = np.concatenate([self.waiting, lines]) if len(self.waiting) else lines
+        full = len(lines) // BLOCK * BLOCK
+        self._pack([lines[top : top + BLOCK] for top in range(0, full, BLOCK)])
+        self.waiting = lines[full:].copy()  # lets go of the rows it was cut from
 
     def close(self) -> None:
         """Complete the file; how long it is belongs to its mark."""
-        self._chunk(b"IDAT", self.deflate.flush())
+        if len(self.waiting):
+            self._pack([self.waiting])
+        self.pool.shutdown()
+        self._chunk(b"IDAT", b"\x03\0" + struct.pack(">I", self.sum))  # an empty last block
         self._chunk(b"IEND", b"")
         size = self.file.tell()
         self.file.seek(self.exif)
@@ -99,10 +114,19 @@ class Png:
         block, _ = exif_of(self.frame.tags, size=size)
         self._chunk(b"eXIf", block.removeprefix(b"Exif\0\0"))
 
-    def _filter(self, lines: np.ndarray) -> None:
-        """Predict, deflate and write some rows of bytes, (h, W * step) uint8."""
+    def _pack(self, blocks: list[np.ndarray]) -> None:
+        """Write blocks of rows of bytes, (h, W * step) uint8."""
+        above = [self.above, *(block[-1:] for block in blocks)]
+        packed = self.pool.map(self._deflate, blocks, above[:-1])
+        for block, (data, found) in zip(blocks, packed, strict=True):
+            self._chunk(b"IDAT", data)
+            self.sum = joined(self.sum, found, block.size + len(block))  # a filter's byte a row
+        self.above = above[-1].copy()
+
+    def _deflate(self, lines: np.ndarray, above: np.ndarray) -> tuple[bytes, int]:
+        """Predict and deflate some rows of bytes, (h, W * step) uint8, below another; their sum."""
         whole = np.zeros((len(lines) + 1, self.step + lines.shape[1]), np.int16)
-        whole[0, self.step :], whole[1:, self.step :] = self.above[0], lines
+        whole[0, self.step :], whole[1:, self.step :] = above[0], lines
         left, up, corner = (
             whole[1:, : -self.step],
             whole[:-1, self.step :],
@@ -115,14 +139,21 @@ class Png:
         out = np.empty((len(lines), lines.shape[1] + 1), np.uint8)
         out[:, 0] = 4  # the filter's number
         np.subtract(lines, guess.astype(np.uint8), out=out[:, 1:])
-        self.above = lines[-1:].copy()
-        if packed := self.deflate.compress(out.data):
-            self._chunk(b"IDAT", packed)
+        deflate = zlib.compressobj(LEVEL, wbits=-zlib.MAX_WBITS)
+        packed = deflate.compress(out.data) + deflate.flush(zlib.Z_FULL_FLUSH)
+        return packed, zlib.adler32(out.data)
 
     def _chunk(self, kind: bytes, data: bytes) -> None:
         self.file.write(struct.pack(">I", len(data)) + kind)
         self.file.write(data)
         self.file.write(struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))))
+
+
+def joined(first: int, second: int, size: int) -> int:
+    """Adler-32 of two runs of bytes, one behind the other, from both sums and the second's size."""
+    low, high = first & 0xFFFF, first >> 16
+    ahead = (second >> 16) + size * (low - 1) + high
+    return ahead % ADLER << 16 | (low + (second & 0xFFFF) - 1) % ADLER
 
 
 class Tiff:
