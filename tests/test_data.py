@@ -34,15 +34,6 @@ def test_any_number_of_workers_writes_the_same_bytes(photos: list[Source], tmp_p
     assert np.load(pairs[0]).shape == (6, 3, 16, 16)
 
 
-def test_a_lens_out_of_focus_softens_the_true_crops(photos: list[Source], tmp_path: Path):
-    sigmas = ((0.0, 0.0), (0.5, 1.0))
-    each = [SETTINGS.model_copy(update={"focus": focus}) for focus in sigmas]
-    sharp, blurred = (np.load(build_crops(photos, tmp_path, settings)) for settings in each)
-    slopes = [np.abs(np.diff(crops.astype(int))).mean() for crops in (sharp, blurred)]
-    assert slopes[1] < 0.6 * slopes[0]
-    assert abs(sharp.mean() - blurred.mean()) < 1
-
-
 def test_windows_of_hr_and_lr_show_the_same_place(tmp_path: Path):
     hr = np.random.default_rng(0).integers(0, 255, (3, 3, 64, 64), np.uint8)
     hr = np.kron(hr[..., ::4, ::4], np.ones((4, 4), np.uint8))  # flat 4 x 4 blocks

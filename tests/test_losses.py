@@ -25,6 +25,9 @@ def test_sharpening_adds_what_a_blur_takes_and_leaves_flat_pictures_and_no_amoun
     torch.testing.assert_close(none, hr[1])
     torch.testing.assert_close(whole - none, 2 * (half - none), rtol=1e-4, atol=1e-5)
     assert float((whole - whole.mean()).square().mean()) > float(hr[1].var(correction=0))
+    blurred, mean = (sharpened(hr, torch.full((2,), -k)) for k in (1.0, 0.5))
+    torch.testing.assert_close(mean, (hr + blurred) / 2)  # less than nothing softens
+    assert float(blurred.diff().square().mean()) < 0.1 * float(hr.diff().square().mean())
     flat = torch.full((1, 3, 16, 16), 0.3)
     torch.testing.assert_close(sharpened(flat, torch.ones(1)), flat)
 

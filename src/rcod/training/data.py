@@ -18,12 +18,11 @@ from typing import Annotated, NamedTuple, Self
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
-from PIL import Image, ImageFilter
+from PIL import Image
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from torch import Tensor
 
 from rcod.training.degradation import DegradeSettings, degrade
-from rcod.training.kernels import Span
 from rcod.training.photos import Source, area, read_rgb, softness
 from rcod.training.presets import SETTINGS, kept, settings_named
 
@@ -45,7 +44,6 @@ class DataSettings(BaseModel, frozen=True, extra="forbid"):
     crops: int = Field(default=16000, ge=1)  # how many crops the cache holds
     soft: float = 42.0  # dB; a photo that survives /2 x2 better than this is halved first
     flat: float = 2.5  # mean |gradient| (of 255) under which a crop is mostly passed over
-    focus: Span = (0.2, 0.9)  # pixels, sigma of a true crop's blur: no lens resolves a pixel
     mix: Annotated[dict[str, Annotated[float, Field(ge=0)]], BeforeValidator(shares)] = {
         "camera": 0.65, "s3diff": 0.2, "osediff": 0.15,
     }  # fmt: skip  # degradations
@@ -230,10 +228,7 @@ def _cut(job: tuple[Source, int, DataSettings, int]) -> np.ndarray:
         for _ in range(8):  # several places of one reduction: resizing is the costly part
             left = int(rng.integers(scaled.width - side + 1))
             top = int(rng.integers(scaled.height - side + 1))
-            cut = scaled.crop((left, top, left + side, top + side))
-            if settings.focus[1]:
-                cut = cut.filter(ImageFilter.GaussianBlur(rng.uniform(*settings.focus)))
-            crop = np.asarray(cut)
+            crop = np.asarray(scaled.crop((left, top, left + side, top + side)))
             if _gradient(crop) < settings.flat and rng.random() < 0.8:
                 continue
             crops.append(crop.transpose(2, 0, 1))

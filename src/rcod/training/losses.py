@@ -26,7 +26,7 @@ class LossSettings(BaseModel, frozen=True, extra="forbid"):
     adversary: Ends = (0.0, 0.05)
     share: float = Field(default=0.25, gt=0, le=1)  # part of a batch that the costly terms look at
     opposed: float = Field(default=0.5, gt=0, le=1)  # part of a batch that the adversary looks at
-    sharpen: float = Field(default=0.0, ge=0)  # how much the realism end sharpens the true pixels
+    sharpen: Ends = (0.0, 0.0)  # of the true pixels; below 0 softens them, as a camera's lens does
 
 
 def weight_of(ends: Ends, realism: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def weight_of(ends: Ends, realism: Tensor) -> Tensor:
 
 
 def sharpened(hr: Tensor, amount: Tensor) -> Tensor:
-    """Add `amount` (B,) times what a blur of one pixel takes away, (B, 3, H, W)."""
+    """Add `amount` (B,) times what a blur of one pixel takes away, (B, 3, H, W); -1 is the blur."""
     taps = torch.exp(-torch.arange(-3.0, 4.0, device=hr.device).square() / 2)
     kernel = torch.outer(taps, taps) / taps.sum() ** 2  # (7, 7)
     wide = F.pad(hr, (3, 3, 3, 3), mode="replicate")

@@ -50,7 +50,7 @@ class Cost(NamedTuple):
 class Drawn(NamedTuple):
     """A batch restored at the timesteps drawn for it."""
 
-    goal: Tensor  # (B, 3, H, W) the true pixels, sharpened towards the realism end
+    goal: Tensor  # (B, 3, H, W) the true pixels, softer or sharper by the place on the dial
     t: Tensor  # (B,)
     realism: Tensor  # (B,) place on the dial
     tokens: Tensor  # (B, N, D)
@@ -105,7 +105,7 @@ def restore_cost(
         metric = latent_metric(encode(up), encode(batch.hr), recipe.group_metric)
         t = choose_timestep(metric, recipe, rng)
         realism = torch.tensor([realism_of_timestep(int(x), recipe.groups) for x in t])
-        goal = losses.sharpened(batch.hr, settings.sharpen * realism)
+        goal = losses.sharpened(batch.hr, losses.weight_of(settings.sharpen, realism))
         z_goal, z_guide = encode(goal), encode(batch.guide)  # (B, C, h, w)
     tokens = see(nets, batch, recipe, rng)
     _, z_sr, sr = nets.onestep(up, t, tokens)

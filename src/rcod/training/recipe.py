@@ -90,7 +90,7 @@ TINY = {
                 perceptual=(1.0, 1.0),
                 distill=(0.0, 0.0),
                 adversary=(0.0, 0.025),
-                sharpen=0.5,
+                sharpen=(-0.7, 0.15),
             ),
         ),
         Recipe(
