@@ -15,3 +15,13 @@ def test_the_estimate_is_never_negative_and_one_a_photo():
 
 def test_photos_of_one_pixel_work():
     assert MetricEstimator()(torch.rand(1, 3, 1, 1)).shape == (1,)
+
+
+def test_branches_of_less_precision_see_almost_the_same():
+    torch.manual_seed(0)
+    estimator, photos = MetricEstimator(), torch.rand(4, 3, 64, 48)
+    exact = estimator(photos)
+    estimator.branches.to(torch.bfloat16)
+    found = estimator(photos)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, exact, rtol=0, atol=0.01)

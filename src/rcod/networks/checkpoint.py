@@ -129,6 +129,9 @@ def ready(
         unet.to(memory_format=torch.channels_last)
         if onestep.backbone.touch is not None:
             onestep.backbone.touch.to(dtype, memory_format=torch.channels_last)
+    if isinstance(metric, MetricEstimator):
+        branches = metric.branches.to(dtype)
+        branches.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return system, onestep, None if metric is None else metric.to(device).requires_grad_(False)
 
 

@@ -28,7 +28,7 @@ class Branch(nn.Module):
 
     def forward(self, lr: Tensor) -> Tensor:
         """(B, 3, h, w) -> (B, widths[-1])."""
-        return self.layers(lr).mean(dim=(2, 3))
+        return self.layers(lr).float().mean(dim=(2, 3))
 
 
 class PlainBlock(nn.Module):
@@ -45,7 +45,10 @@ class PlainBlock(nn.Module):
 
 
 class MetricEstimator(nn.Module):
-    """RCOD's MEM on two branches of a degradation estimator, in the tiny model's size."""
+    """RCOD's MEM on two branches of a degradation estimator, in the tiny model's size.
+
+    The branches may be of another precision; what they see is pooled and weighed in float32.
+    """
 
     def __init__(self, widths: tuple[int, ...] = (16, 24, 48, 64)) -> None:
         super().__init__()
@@ -62,7 +65,8 @@ class MetricEstimator(nn.Module):
         Returns:
             Estimated cosine, (B,) in [0, 1].
         """
-        features = torch.cat([branch(2 * lr - 1) for branch in self.branches], dim=1)
+        x = (2 * lr - 1).to(next(self.branches.parameters()).dtype)
+        features = torch.cat([branch(x) for branch in self.branches], dim=1)
         return F.relu(self.head(features)).squeeze(1)
 
 
