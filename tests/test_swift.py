@@ -39,8 +39,10 @@ def test_the_autoencoder_is_two_convolutions(tiny, size):
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 10), (24, 16)])
 @pytest.mark.parametrize("band", [1, 2**11, 2**30])
-def test_bands_and_folded_weights_change_nothing(tiny, size, band, monkeypatch):
+@pytest.mark.parametrize("wide", [0, 256])
+def test_bands_zeros_and_folded_weights_change_nothing(tiny, size, band, wide, monkeypatch):
     monkeypatch.setattr(swift, "BAND", band)
+    monkeypatch.setattr(swift, "WIDE", wide)
     z, t = torch.randn(2, 8, *size), torch.tensor([249, 700])
     tokens = torch.randn(2, 49, 128)
     found = SwiftBackbone(tiny).predict(z, t, tokens)

@@ -67,7 +67,13 @@ class CompiledBackbone(SwiftBackbone):
         super().__init__(tiny)
         self._call = torch.compile(_chained, dynamic=True)
 
-    def through(self, x: Tensor, spare: Tensor, blocks: tuple[Block, ...]) -> tuple[Tensor, Tensor]:
+    def room(self, width: int) -> int:
+        """No columns of zeros: the compiler's loops would have to clear them."""
+        return 0
+
+    def through(
+        self, x: Tensor, spare: Tensor, blocks: tuple[Block, ...], width: int
+    ) -> tuple[Tensor, Tensor]:
         """As `SwiftBackbone.through`, in bands that the compiler makes."""
         return self._call(x, blocks), x
 

@@ -3,7 +3,9 @@
 A trained backbone is arranged anew, with the same answers but for the last bits. What the lapped
 autoencoder does in eight steps is one convolution each way. Time and dial are folded into the
 convolutions' own weights, once for a timestep. And every block runs over bands of rows that stay
-in the processor's cache, from one buffer into another, so that memory is hardly waited for.
+in the processor's cache, from one buffer into another, so that memory is hardly waited for. Wide latents
+are filled up with columns of zeros, which is what a convolution sees beyond a border anyhow: units
+that multiply matrices fall to a third of their rate at some other widths.
 
     image -> mirrored borders -> one 8 x 8 convolution -> z
     z, t -> folded weights, band after band -> eps
@@ -21,6 +23,8 @@ from torch.nn import functional as F
 from rcod.networks.backbone import LOUDNESS, ResidualBlock, TinyBackbone, embed_time
 
 BAND = 2**22  # bytes of a band; twice as many no longer stay in the caches (measured)
+WIDE = 256  # latents; up to here every width is as fast as the next (measured)
+UNIT = 32  # of wider ones, so that half of it fills the rows of a processor's matrix unit
 KEPT = 8  # timesteps whose weights are kept: a dial asks for the same few again and again
 ROWS = 32  # of latents, in a band of pixels
 REACH = 8  # pixels around that the last touch may look at: three convolutions, two by two
@@ -106,27 +110,36 @@ class SwiftBackbone(nn.Module):
         """(1, C, h, w) with even sides -> (1, C, h, w)."""
         unet = self.unet
         early, late = len(unet.before), len(unet.before) + len(unet.middle)
-        x = unet.enter(z.contiguous(memory_format=LAST))  # (1, wide, h, w)
-        x, spare = self.through(x, torch.empty_like(x), timed.blocks[:early])
-        y = unet.down(x)  # (1, half, h/2, w/2)
+        width = z.shape[3]
+        z = F.pad(z, (0, self.room(width))).contiguous(memory_format=LAST)
+        x = _cleared(unet.enter(z), width)  # (1, wide, h, w + room)
+        x, spare = self.through(x, torch.empty_like(x), timed.blocks[:early], width)
+        y = _cleared(unet.down(x), width // 2)  # (1, half, h/2, (w + room)/2)
         other = torch.empty_like(y)
         for i in range(early, late):
             if (i - early) % 4 == 0:
                 look = unet.look[(i - early) // 4 % 2]
                 for first, last in _bands(y.shape[2], _rows(y)):
                     other[:, :, first:last] = look(y[:, :, first:last], tokens)
-                y, other = other, y
-            y, other = self.through(y, other, timed.blocks[i : i + 1])
+                y, other = _cleared(other, width // 2), y
+            y, other = self.through(y, other, timed.blocks[i : i + 1], width // 2)
         for first, last in _bands(y.shape[2], _rows(y)):
             x[:, :, 2 * first : 2 * last] += unet.up(y[:, :, first:last])
-        x, spare = self.through(x, spare, timed.blocks[late:])
-        return F.conv2d(x, *timed.leave, padding=1)
+        x, spare = self.through(_cleared(x, width), spare, timed.blocks[late:], width)
+        return F.conv2d(x, *timed.leave, padding=1)[..., :width]
 
-    def through(self, x: Tensor, spare: Tensor, blocks: tuple[Block, ...]) -> tuple[Tensor, Tensor]:
+    def room(self, width: int) -> int:
+        """Columns of zeros behind a latent of an even width."""
+        return -width % UNIT if width > WIDE else 0
+
+    def through(
+        self, x: Tensor, spare: Tensor, blocks: tuple[Block, ...], width: int
+    ) -> tuple[Tensor, Tensor]:
         """Residual blocks one after another, to and fro between two buffers (1, C, h, w).
 
         A band of a block's result needs two more rows of its input above and below. At the
-        picture's borders zeros take their place, before each convolution, as whole ones have them.
+        picture's borders zeros take their place, before each convolution, as whole ones have them,
+        and columns from `width` on stay zeros.
         """
         height = x.shape[2]
         for first_layer, second_layer in blocks:
@@ -134,9 +147,10 @@ class SwiftBackbone(nn.Module):
                 ends = int(first == 0), int(last == height)
                 cut = _edged(x[:, :, max(first - 2, 0) : last + 2], ends)
                 hidden = F.silu(F.conv2d(cut, *first_layer, padding=(0, 1)), inplace=True)
-                found = F.conv2d(_edged(hidden, ends), *second_layer, padding=(0, 1))
+                hidden = _edged(_cleared(hidden, width), ends)
+                found = F.conv2d(hidden, *second_layer, padding=(0, 1))
                 torch.add(x[:, :, first:last], found, out=spare[:, :, first:last])
-            x, spare = spare, x
+            x, spare = _cleared(spare, width), x
         return x, spare
 
     def _at(self, t: Tensor) -> Timed:
@@ -180,6 +194,12 @@ def _bands(height: int, rows: int) -> Iterator[tuple[int, int]]:
 def _rows(x: Tensor) -> int:
     """Rows of a band that caches hold."""
     return BAND // (x.shape[1] * x.shape[3] * x.element_size())
+
+
+def _cleared(x: Tensor, width: int) -> Tensor:
+    """Zeros in place of the columns from `width` on."""
+    x[..., width:] = 0
+    return x
 
 
 def _edged(x: Tensor, ends: tuple[int, int]) -> Tensor:
