@@ -117,4 +117,4 @@ def enlarge(lr: Tensor, scale: int = 4) -> Tensor:
 
     for axis in (3, 2):
         lr = along(lr, axis, bicubic, 2, scale)
-    return lr.clamp(0, 1)
+    return lr.clamp_(0, 1)

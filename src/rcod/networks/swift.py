@@ -2,9 +2,9 @@
 
 A trained backbone is arranged anew, with the same answers but for the last bits. What the lapped
 autoencoder does in eight steps is one convolution each way. Time and dial are folded into the
-convolutions' own weights, once for a timestep. And every block runs over bands of rows that stay
-in the processor's cache, from one buffer into another, so that memory is hardly waited for. Wide latents
-are filled up with columns of zeros, which is what a convolution sees beyond a border anyhow: units
+convolutions' own weights, once for a timestep. Every block runs over bands of rows that stay in the
+processor's cache, from one buffer into another, so that memory is hardly waited for. And a wide
+latent is filled up with columns of zeros, which a convolution sees beyond a border anyhow: units
 that multiply matrices fall to a third of their rate at some other widths.
 
     image -> mirrored borders -> one 8 x 8 convolution -> z
@@ -99,7 +99,9 @@ class SwiftBackbone(nn.Module):
         """(B, C, h, w), (B,), (B, N, D) -> eps (B, C, h, w); h and w may be odd."""
         h, w = z.shape[-2:]
         dtype = self.unet.enter.weight.dtype
-        even = F.pad(z, (0, w % 2, 0, h % 2), mode="replicate").to(dtype)
+        even = z.to(dtype)
+        if h % 2 or w % 2:
+            even = F.pad(even, (0, w % 2, 0, h % 2), mode="replicate")
         found = [  # one by one: each has weights of its own, and bands of one are not copied
             self._one(even[i : i + 1], self._at(t[i : i + 1]), tokens[i : i + 1].to(dtype))
             for i in range(len(z))
@@ -111,8 +113,9 @@ class SwiftBackbone(nn.Module):
         unet = self.unet
         early, late = len(unet.before), len(unet.before) + len(unet.middle)
         width = z.shape[3]
-        z = F.pad(z, (0, self.room(width))).contiguous(memory_format=LAST)
-        x = _cleared(unet.enter(z), width)  # (1, wide, h, w + room)
+        if room := self.room(width):
+            z = F.pad(z, (0, room))
+        x = _cleared(unet.enter(z.contiguous(memory_format=LAST)), width)  # (1, wide, h, w + room)
         x, spare = self.through(x, torch.empty_like(x), timed.blocks[:early], width)
         y = _cleared(unet.down(x), width // 2)  # (1, half, h/2, (w + room)/2)
         other = torch.empty_like(y)
@@ -129,7 +132,7 @@ class SwiftBackbone(nn.Module):
         return F.conv2d(x, *timed.leave, padding=1)[..., :width]
 
     def room(self, width: int) -> int:
-        """Columns of zeros behind a latent of an even width."""
+        """How many columns of zeros go behind a latent of an even width."""
         return -width % UNIT if width > WIDE else 0
 
     def through(
@@ -144,11 +147,10 @@ class SwiftBackbone(nn.Module):
         height = x.shape[2]
         for first_layer, second_layer in blocks:
             for first, last in _bands(height, _rows(x)):
-                ends = int(first == 0), int(last == height)
-                cut = _edged(x[:, :, max(first - 2, 0) : last + 2], ends)
-                hidden = F.silu(F.conv2d(cut, *first_layer, padding=(0, 1)), inplace=True)
-                hidden = _edged(_cleared(hidden, width), ends)
-                found = F.conv2d(hidden, *second_layer, padding=(0, 1))
+                ends = first == 0, last == height
+                hidden = _convolved(x[:, :, max(first - 2, 0) : last + 2], first_layer, ends)
+                hidden = _cleared(F.silu(hidden, inplace=True), width)
+                found = _convolved(hidden, second_layer, ends)
                 torch.add(x[:, :, first:last], found, out=spare[:, :, first:last])
             x, spare = _cleared(spare, width), x
         return x, spare
@@ -202,9 +204,19 @@ def _cleared(x: Tensor, width: int) -> Tensor:
     return x
 
 
-def _edged(x: Tensor, ends: tuple[int, int]) -> Tensor:
-    """Rows of zeros above and below."""
-    return F.pad(x, (0, 0, *ends)).contiguous(memory_format=LAST) if any(ends) else x
+def _convolved(x: Tensor, layer: Folded, ends: tuple[bool, bool]) -> Tensor:
+    """A band's convolution, beyond the picture's upper and lower end with rows of zeros.
+
+    Args:
+        x: (1, C, h, w).
+        layer: 3 x 3.
+        ends: whether the band begins, and whether it ends, where the picture does; elsewhere the
+            result has a row less.
+    """
+    if not any(ends):
+        return F.conv2d(x, *layer, padding=(0, 1))
+    rows = F.conv2d(x, *layer, padding=1)  # cheaper than a copy of `x` with rows of zeros
+    return rows[:, :, not ends[0] : rows.shape[2] - (not ends[1])]
 
 
 def mirrored(x: Tensor, ends: tuple[int, int] = (2, 2)) -> Tensor:

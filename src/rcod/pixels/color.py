@@ -56,7 +56,7 @@ def match_wavelet(sr: Tensor, up: Tensor) -> Tensor:
     Returns:
         The corrected result, (B, 3, H, W) in [0, 1].
     """
-    return (sr + _blur(up - sr)).clamp_(0, 1)
+    return _blur(up - sr).add_(sr).clamp_(0, 1)
 
 
 def match_adain(sr: Tensor, up: Tensor) -> Tensor:

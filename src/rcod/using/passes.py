@@ -204,7 +204,7 @@ class Pass(Order):
         """The result in the photo's colours."""
         if self.color == "none":
             return sr
-        return match_color(sr.clamp(0, 1), up, self.color)
+        return match_color(sr.clamp_(0, 1), up, self.color)
 
     def _own(self, picture: Tensor, row: Span, column: Span) -> Tensor:
         """What a tile (1, C, 4h, 4w) alone answers for, from the middle of seam to seam."""
