@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from test_images import TURN, colours, grey_profile, swapped_profile
 
 from rcod.errors import RcodError
@@ -152,6 +152,22 @@ def test_of_several_pages_the_first_is_taken_and_it_is_said():
     photo = read(file.getvalue(), "a.tif")
     assert photo.pixels.shape == (3, 20, 30)
     assert "more than one page; the first is taken" in photo.notes[0]
+
+
+@pytest.mark.parametrize("kinds", [(1, 0), (0, 1)])
+def test_of_a_raw_file_the_preview_is_not_taken_for_the_photo(kinds: tuple[int, int]):
+    """NewSubfileType tells a smaller version, which in a raw file comes first."""
+    file = io.BytesIO()
+    with TiffImagePlugin.AppendingTiffWriter(file, new=True) as into:
+        for kind, height in zip(kinds, (20, 30), strict=True):
+            colours(height, 40).save(into, "TIFF", tiffinfo={254: kind})
+            into.newFrame()
+    if kinds[0]:
+        words = r"a\.dng: must be a developed picture, got the preview .*; export the photo first"
+        with pytest.raises(RcodError, match=words):
+            read(file.getvalue(), "a.dng")
+    else:
+        assert read(file.getvalue(), "a.tif").pixels.shape == (3, 20, 40)
 
 
 def deep_file(encoder: str, values: np.ndarray) -> bytes:

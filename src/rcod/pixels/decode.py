@@ -20,7 +20,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from PIL.ImageFile import ImageFile
 from torch import Tensor
 
@@ -199,13 +199,16 @@ def _check(image: Image.Image, name: str) -> tuple[str, ...]:
     if image.format is not None and image.format not in READABLE:
         known = ", ".join(READABLE)
         raise RcodError(f"{name}: must be one of {known}, got {image.format}; convert it first")
+    kind = image.tag_v2.get(254) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
+    if isinstance(kind, int) and kind & 1:  # of a smaller version
+        raise RcodError(f"{name}: must be a developed picture, got the preview that a camera's raw "
+                        "file begins with; export the photo first")  # fmt: skip
     if image.mode == "I" and image.format == "TIFF":
         raise RcodError(f"{name}: must have 8 or 16 bits per channel, got 32; convert it first")
     several = getattr(image, "is_animated", False)  # counting frames could take for ever
     if not several or image.format == "MPO":  # whose others are previews
         return ()
-    what = "page" if image.format == "TIFF" else "frame"
-    return (MORE.format(what),)
+    return (MORE.format("page" if image.format == "TIFF" else "frame"),)
 
 
 def _halves(image: Image.Image) -> tuple[str, str] | None:
