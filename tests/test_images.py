@@ -238,6 +238,26 @@ def test_a_profile_that_cannot_be_used_is_refused(icc: bytes):
         from_pil(image, "a.png")
 
 
+@pytest.mark.parametrize("mode", ["CMYK", "LAB"])
+def test_a_profile_for_another_mode_is_refused(mode: str):
+    image = Image.new(mode, (9, 12))
+    image.info["icc_profile"] = srgb_profile()
+    with pytest.raises(RcodError, match=f"a: the colour profile must fit .* picture is {mode};"):
+        from_pil(image, "a")
+
+
+def test_grey_with_a_profile_of_colours_stays_grey():
+    """One that we compute, and one that LittleCMS does, since it leads to Lab."""
+    by_tables = swapped_profile()[:20] + b"Lab " + swapped_profile()[24:]
+    image = colours().convert("L")
+    plain = from_pil(image).pixels
+    for icc in (srgb_profile(), by_tables):
+        image.info["icc_profile"] = icc
+        found = from_pil(image)
+        assert found.grey
+        torch.testing.assert_close(found.pixels, plain, rtol=0, atol=1.1 / 255)
+
+
 def test_bad_files_are_refused_in_one_sentence(tmp_path: Path):
     jpeg, floats, nan, wide = (io.BytesIO() for _ in range(4))
     colours(64, 64).save(jpeg, "JPEG")

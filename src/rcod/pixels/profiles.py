@@ -87,14 +87,8 @@ def shaper(icc: bytes, mode: str, name: str) -> Shaper | None:
         mode: PIL's mode of the picture: RGB, L, CMYK or LAB.
         name: what an error calls the picture.
     """
-    space = MODES.get(icc[16:20].decode("latin-1").strip())
-    if len(icc) >= 132 and space is not None and space != mode and (space, mode) != ("RGB", "L"):
-        raise RcodError(
-            f"{name}: the colour profile must fit the picture, and it is for {space} where "
-            f"the picture is {mode}; save it again without the profile"
-        )
     try:
-        if space is None:
+        if _space(icc, mode, name) is None:
             raise ValueError("no colour space that is known")
         found = Shaper.parse(icc)
     except (ValueError, KeyError, IndexError, struct.error, RuntimeError) as error:
@@ -107,9 +101,11 @@ def shaper(icc: bytes, mode: str, name: str) -> Shaper | None:
 
 def convert(image: Image.Image, icc: bytes, name: str) -> Image.Image:
     """Convert an 8-bit picture to sRGB by LittleCMS: tables of ink, Lab, and the like."""
+    if _space(icc, image.mode, name) == "RGB":  # grey, too, may have a profile of colours
+        image = image.convert("RGB")
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        if ImageCms.getProfileDescription(profile).startswith("sRGB"):
+        if image.mode == "RGB" and ImageCms.getProfileDescription(profile).startswith("sRGB"):
             return image
         converted = ImageCms.profileToProfile(
             image, profile, ImageCms.createProfile("sRGB"),
@@ -136,6 +132,17 @@ def srgb_profile() -> bytes:
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # else the time of the call
     return bytes(profile)
+
+
+def _space(icc: bytes, mode: str, name: str) -> str | None:
+    """PIL's mode of what a profile is for, where it is known; it must fit the picture's."""
+    space = MODES.get(icc[16:20].decode("latin-1").strip())
+    if len(icc) >= 132 and space is not None and space != mode and (space, mode) != ("RGB", "L"):
+        raise RcodError(
+            f"{name}: the colour profile must fit the picture, and it is for {space} where "
+            f"the picture is {mode}; save it again without the profile"
+        )
+    return space
 
 
 def _tags(icc: bytes) -> dict[bytes, bytes]:
