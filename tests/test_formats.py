@@ -320,6 +320,8 @@ def test_colours_outside_of_srgb_survive(tmp_path: Path):
 def test_the_format_of_bytes_is_known():
     colours().save(file := io.BytesIO(), "WEBP")
     assert suffix_of(file.getvalue()) == ".webp" and suffix_of(b"?") == ".png"
+    colours().save(file := io.BytesIO(), "MPO", save_all=True, append_images=[colours()])
+    assert suffix_of(file.getvalue()) == ".jpg"
 
 
 def test_heic_and_jpeg_xl_come_by_an_extra(monkeypatch: pytest.MonkeyPatch):

@@ -118,7 +118,7 @@ def to_pil(photo: Photo) -> Image.Image:
 
 def suffix_of(content: bytes) -> str:
     """The ending for a result in the format of a picture's bytes; .png where it can't be."""
-    known = {encoder: suffix for suffix, encoder in reversed(ENCODERS.items())}
+    known = {encoder: suffix for suffix, encoder in reversed(ENCODERS.items())} | {"MPO": ".jpg"}
     try:
         with Image.open(io.BytesIO(content)) as image:
             return known.get(image.format or "", ".png")
