@@ -281,6 +281,15 @@ def test_the_turn_in_xmp_goes_when_it_has_been_made():
     assert photo.pixels.shape == (3, 30, 20) and photo.xmp == XMP
 
 
+def test_the_size_in_exif_goes_since_the_result_has_another():
+    exif = Image.Exif()
+    exif[MAKE], exif[256], exif[257] = "Maker", 30, 20
+    exif.get_ifd(CAMERA).update({40962: 30, 40963: 20, EXPOSURE: 0.01})
+    colours(20, 30).save(file := io.BytesIO(), "JPEG", exif=exif)
+    found = exif_of(read(file.getvalue(), "a.jpg"))
+    assert found == {MAKE: "Maker", EXPOSURE: 0.01, GPS: {}}
+
+
 def test_gps_alone_may_be_dropped_and_everything():
     kept = tags().without("gps")
     photo = Photo(RAMP, exif=kept.exif, xmp=kept.xmp)

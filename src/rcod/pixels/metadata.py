@@ -55,7 +55,7 @@ def collect(image: Image.Image) -> tuple[Tags, int]:
         found = image.getexif()
         value = found.get(TURN, 1)
         turn = value if isinstance(value, int) and 1 <= value <= 8 else 1
-        for tag in STRUCTURE if image.format == "TIFF" else (TURN,):
+        for tag in STRUCTURE if image.format == "TIFF" else (TURN, 256, 257):
             found.pop(tag, None)
         camera = found.get_ifd(CAMERA) if CAMERA in found else {}
         for tag in SIZE_TAGS:
