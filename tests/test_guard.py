@@ -24,6 +24,7 @@ def test_token_is_shown_as_bearer_cookie_or_in_the_pages_address():
     token = "open-sesame"
     check_token(token, {"authorization": "Bearer open-sesame"}, "")
     check_token(token, {"cookie": "a=b; rcod-token=open-sesame"}, "")
+    check_token(token, {"cookie": 'prefs={"a":1}; [x]=1; rcod-token=open-sesame'}, "")
     check_token(token, {}, "token=open-sesame")
     for headers, query in (({}, ""), ({"authorization": "Bearer open"}, "token="),
                            ({"cookie": "rcod-token=open-sesam\u00e9"}, "")):  # fmt: skip

@@ -16,9 +16,9 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rcod.doors.engine import Engine, Full
@@ -228,12 +228,7 @@ def check_token(token: str, headers: Mapping[str, str], query: str) -> None:
     """Refuse who shows the token neither as a bearer's, nor in the page's cookie or address."""
     shown = [headers.get("authorization", "").removeprefix("Bearer ")]
     shown += parse_qs(query).get("token", [])
-    try:
-        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        cookie = None
-    if cookie is not None:
-        shown.append(cookie.value)
+    shown.append(cookie_parser(headers.get("cookie", "")).get(COOKIE, ""))
     if not any(hmac.compare_digest(text.encode(), token.encode()) for text in shown):
         raise Refusal(
             401,
