@@ -4,14 +4,16 @@
     python tools/claims.py measure OUT BENCH --aids AIDS
     python tools/claims.py tell OUT > docs/results.md
 
-PRIOR is the model of `rcod train tiny-prior`. Every row starts from it, sees the same pairs in the
-same order and pays the same losses at every timestep, so that whatever the dial does comes from
-the grouping alone. Rows that are done already are left alone. BENCH holds LR/ and HR/.
+PRIOR is the model of `rcod train tiny-prior`. Every row starts from it, sees the same pairs (rows
+of one host in the same order) and pays the same losses at every timestep, so that whatever the dial
+does comes from the grouping alone. Rows that are done already are left alone. BENCH holds LR/ and
+HR/. `lpips-hed` is a term of every row's loss, NIQE of none.
 """
 
 import argparse
+import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
@@ -38,9 +40,16 @@ from rcod.training.task import Sources
 from rcod.training.train import run
 from rcod.using.restore import Restorer
 
-FIXED = GroupSettings(edges=(), timesteps=(999,))
 MEASURED = 512  # pairs on which the groups' edges are measured
 NAMES = ("psnr", "lpips-hed", "niqe", "detail")
+CLAIMED = (
+    ("fidelity", "psnr"),
+    ("fidelity", "lpips-hed"),
+    ("fidelity", "niqe"),
+    ("realism", "niqe"),
+)
+
+Reports = dict[str, Report]  # of one row, by seed
 
 
 @dataclass(frozen=True)
@@ -50,27 +59,29 @@ class Row:
     told: str
     host: str = "vsd"  # or "gan": what stands beside pixels and perception
     metric: LatentMetric = "cosine"
-    count: int = 3  # of groups; 1 is the host's single timestep
+    count: int = 3  # of groups
+    fixed: int | None = None  # the only timestep, in place of groups
     sees: bool = True  # image tokens
     seeds: int = 1
     more: dict[str, object] = field(default_factory=dict[str, object])
 
 
 ROWS = {
-    "tiny-osediff": Row("the host: t = 999, no image tokens", count=1, sees=False, seeds=3,
+    "tiny-osediff": Row("the host: t = 999, no image tokens", fixed=999, sees=False, seeds=3,
                         more={"distill_way": "off"}),
     "tiny-rcod_o": Row("RCOD on it: groups, DAS, VPIM", seeds=3),
+    "without LDG": Row("t = 499 for every photo", fixed=499),
+    "groups by chance": Row("any timestep, whatever the damage", more={"explore": 1.0}),
     "without VPIM": Row("no image tokens", sees=False),
-    "without LDG": Row("any timestep, whatever the damage", more={"explore": 1.0}),
     "without DAS": Row("the distillation timestep falls anywhere", more={"distill_way": "off"}),
-    "DAS as released": Row("from t = 749 on at least 200", more={"distill_way": "released"}),
+    "tiny-s3diff": Row("the host: t = 999, no image tokens, an adversary", "gan", fixed=999,
+                       sees=False),
+    "tiny-rcod_s": Row("RCOD on it", "gan"),
     "four groups": Row("n = 4", count=4),
     "groups by L1": Row("instead of the cosine", metric="l1"),
     "groups by MSE": Row("instead of the cosine", metric="mse"),
     "clean latent of the paper": Row("Eq. 4 at t", more={"formula": "general"}),
     "clean latent as released": Row("Eq. 4 at t = 200 always", more={"formula": "constant"}),
-    "tiny-s3diff": Row("the host: t = 999, an adversary", "gan", count=1, sees=False),
-    "tiny-rcod_s": Row("RCOD on it", "gan"),
 }  # fmt: skip
 
 
@@ -120,12 +131,18 @@ def measured(crops: Path, pairs: Path, prior: Path) -> dict[LatentMetric, torch.
 
 def blinded(prior: Path, path: Path) -> Path:
     """The prior with image tokens that are always nothing."""
-    if not path.exists():
-        system, onestep, metric = load(prior)
-        assert isinstance(onestep.prompt, VisualPrompt) and isinstance(metric, MetricEstimator)
-        zero(onestep.prompt.project)
-        save(path, system, onestep, metric, torch.float32)
+    system, onestep, metric = load(prior)
+    assert isinstance(onestep.prompt, VisualPrompt) and isinstance(metric, MetricEstimator)
+    zero(onestep.prompt.project)
+    save(path, system, onestep, metric, torch.float32)
     return path
+
+
+def steps_of(folder: Path) -> int:
+    """How many steps a run has logged; 0 of one that hasn't begun."""
+    log = folder / "log.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    return json.loads(lines[-1])["step"] if lines else 0
 
 
 def train(options: argparse.Namespace) -> None:
@@ -137,9 +154,13 @@ def train(options: argparse.Namespace) -> None:
     metrics = measured(crops, build_pairs(crops, data), options.prior)
     blind = blinded(options.prior, out / "blind.safetensors")
     for name, row in ROWS.items():
-        groups = FIXED if row.count == 1 else equal_groups(metrics[row.metric], row.count)
+        groups = equal_groups(metrics[row.metric], row.count)
+        if row.fixed is not None:
+            groups = GroupSettings(edges=(), timesteps=(row.fixed,))
         for seed in range(row.seeds if name in (options.only or ROWS) else 0):
             folder = out / name / str(seed)
+            if steps_of(folder) == options.steps:
+                continue
             recipe = recipe_of(row, groups, seed, options.steps)
             start = options.prior if row.sees else blind
             sources = Sources(options.photos, start, options.cache, options.aids)
@@ -149,60 +170,82 @@ def train(options: argparse.Namespace) -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Measure what isn't measured yet."""
+    """Measure the finished rows that aren't measured yet."""
     judge = Judge.load(options.aids, torch.bfloat16, list(NAMES))
+    if judge.missing:
+        raise RcodError(f"every measure must be at hand, and {judge.missing}; fetch the aids")
     pairs = spread(open_dataset(f"bench={options.bench}", Path()), options.limit).pairs
     for model in sorted(options.out.glob("*/*/model.safetensors")):
-        target = model.with_name("report.json")
-        if target.exists() and target.stat().st_mtime > model.stat().st_mtime:
-            continue
-        print(model.parent, file=sys.stderr)
-        found = study_dial(Restorer.load(str(model)), pairs, judge, sweeps=0)
-        target.write_text(found.model_dump_json(indent=1), encoding="utf-8")
+        folder, target = model.parent, model.with_name("report.json")
+        if steps_of(folder) < recipe_in(folder).steps:
+            print(f"{folder} is not finished, left out", file=sys.stderr)
+        elif not (target.exists() and target.stat().st_mtime > model.stat().st_mtime):
+            print(folder, file=sys.stderr)
+            found = study_dial(Restorer.load(str(model)), pairs, judge, sweeps=0)
+            target.write_text(found.model_dump_json(indent=1), encoding="utf-8")
 
 
 def tell(options: argparse.Namespace) -> None:
-    """Print the page."""
+    """Print the page's tables and verdicts."""
     found = {name: reports(options.out / name) for name in ROWS}
     found = {name: all_ for name, all_ in found.items() if all_}
     if not found:
         raise RcodError(f"{options.out} holds no measured row; train and measure first")
-    recipes = sorted(options.out.glob("*/*/recipe.json"))
-    steps = Recipe.model_validate_json(recipes[0].read_text(encoding="utf-8")).steps
-    pictures = next(iter(found.values()))[0].dial.pictures
-    print(f"Every row: {steps} steps of {TINY['tiny-rcod'].batch} windows from the same prior, "
-          f"measured on {pictures} RealSR pictures. Higher PSNR is truer; lower `lpips-hed` and "
-          "NIQE are better. Where a row was trained with several seeds, their standard deviation "
-          "stands behind its mean.\n")  # fmt: skip
-    print("| row | what | PSNR, fidelity | `lpips-hed`, fidelity | NIQE, realism | "
-          "PSNR, realism | travel |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|")
+    steps = {recipe_in(file.parent).steps for file in options.out.glob("*/*/report.json")}
+    pictures = {tuple(one.picture for one in report.scores)
+                for all_ in found.values() for report in all_.values()}  # fmt: skip
+    if len(steps) > 1 or len(pictures) > 1:
+        raise RcodError(f"rows must be of one budget on the same pictures, got {steps} steps")
+    count = found[next(iter(found))]["0"].dial.pictures
+    print(f"Every row: {steps.pop()} steps of {TINY['tiny-rcod'].batch} windows from the same "
+          f"prior, measured on {count} pictures. Where a row was trained with several seeds, their "
+          "standard deviation stands behind its mean.\n")  # fmt: skip
+    print("| row | what | PSNR, fidelity | `lpips-hed`, fidelity | NIQE, fidelity | "
+          "PSNR, realism | `lpips-hed`, realism | NIQE, realism | travel |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|")
     for name, all_ in found.items():
-        places = (("fidelity", "psnr", 2), ("fidelity", "lpips-hed", 4), ("realism", "niqe", 2),
-                  ("realism", "psnr", 2))  # fmt: skip
-        cells = [told((r.means[level][key] for r in all_), digits)
-                 for level, key, digits in places]  # fmt: skip
-        cells.append(told((r.dial.travel for r in all_), 2))
+        cells = [told([r.means[level][key] for r in all_.values()], 4 if key == "lpips-hed" else 2)
+                 for level in ("fidelity", "realism") for key in NAMES[:3]]  # fmt: skip
+        cells.append(told([report.dial.travel for report in all_.values()], 2))
         print(f"| {name} | {ROWS[name].told} | {' | '.join(cells)} |")
+    print("\nGain of the first over the second, paired by picture, with its 95 % interval:\n")
+    print("| RCOD | against | " + " | ".join(f"{key}, {level}" for level, key in CLAIMED) + " |")
+    print("|---|---|" + len(CLAIMED) * "---|")
+    for name, all_ in found.items():
+        ours = "tiny-rcod_s" if ROWS[name].host == "gan" else "tiny-rcod_o"
+        if name != ours and ours in found:
+            cells = (verdict(found[ours], all_, *claim) for claim in CLAIMED)
+            print(f"| {ours} | {name} | {' | '.join(cells)} |")
     print()
-    for ours, host in (("tiny-rcod_o", "tiny-osediff"), ("tiny-rcod_s", "tiny-s3diff")):
-        if ours in found and host in found:
-            for claim in claims(ours, found[ours][0], host, found[host][0]):
-                print(f"- {claim}")
+    for name in ("tiny-rcod_o", "tiny-rcod_s"):
+        for seed, report in found.get(name, {}).items():
+            dial = report.dial
+            print(f"- {name}, seed {seed}: PSNR falls from level to level on {dial.psnr_falls} of "
+                  f"{dial.pictures} pictures, detail rises on {dial.detail_rises}.")  # fmt: skip
 
 
-def claims(ours: str, mine: Report, host: str, theirs: Report) -> Iterable[str]:
-    """The paper's main claims, each with its verdict by the pictures' bootstrap."""
-    for level, key, rises in (("fidelity", "psnr", True), ("fidelity", "lpips-hed", False),
-                              ("realism", "niqe", False)):  # fmt: skip
-        gains = [
-            a - b if rises else b - a
-            for a, b in zip(column(mine, level, key), column(theirs, level, key), strict=True)
-        ]
-        mean, low, high = interval(gains, draw_weights(len(gains)))
-        verdict = "supported" if low > 0 else "refuted" if high < 0 else "undecided"
-        yield (f"{ours} at {level} is better than {host} in {key}: **{verdict}** "
-               f"(gain {mean:+.4f}, 95 % interval {low:+.4f} to {high:+.4f})")  # fmt: skip
+def verdict(ours: Reports, theirs: Reports, level: str, key: str) -> str:
+    """How much better the one is than the other in a measure, and whether that is sure.
+
+    The gain of every picture is the mean over the seeds that both were trained with; its interval
+    is the pictures' bootstrap. Supported means that it lies above nothing and that every seed says
+    so, refuted the same below.
+    """
+    sign = 1 if key == "psnr" else -1
+    gains = [
+        [sign * (a - b) for a, b in zip(column(ours[seed], level, key),
+                                        column(theirs[seed], level, key), strict=True)]
+        for seed in ours.keys() & theirs.keys()
+    ]  # fmt: skip
+    each = [fmean(of_picture) for of_picture in zip(*gains, strict=True)]
+    mean, low, high = interval(each, draw_weights(len(each)))
+    word = "undecided"
+    if low > 0 and min(map(fmean, gains)) > 0:
+        word = "**supported**"
+    elif high < 0 and max(map(fmean, gains)) < 0:
+        word = "**refuted**"
+    digits = 4 if key == "lpips-hed" else 3
+    return f"{mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f}) {word}"
 
 
 def column(report: Report, level: str, key: str) -> list[float]:
@@ -210,17 +253,22 @@ def column(report: Report, level: str, key: str) -> list[float]:
     return [score.values[key] for score in report.scores if score.level == level]
 
 
-def reports(folder: Path) -> list[Report]:
-    """What was measured of a row, seed by seed."""
+def recipe_in(folder: Path) -> Recipe:
+    """What a run was asked to compute."""
+    return Recipe.model_validate_json((folder / "recipe.json").read_text(encoding="utf-8"))
+
+
+def reports(folder: Path) -> Reports:
+    """What was measured of a row, by its seed."""
     files = sorted(folder.glob("*/report.json"))
-    return [Report.model_validate_json(file.read_text(encoding="utf-8")) for file in files]
+    return {file.parent.name: Report.model_validate_json(file.read_text(encoding="utf-8"))
+            for file in files}  # fmt: skip
 
 
-def told(values: Iterable[float], digits: int) -> str:
+def told(values: Sequence[float], digits: int) -> str:
     """A mean, and the standard deviation of several."""
-    given = list(values)
-    text = f"{fmean(given):.{digits}f}"
-    return f"{text} ± {stdev(given):.{digits}f}" if len(given) > 1 else text
+    text = f"{fmean(values):.{digits}f}"
+    return f"{text} ± {stdev(values):.{digits}f}" if len(values) > 1 else text
 
 
 if __name__ == "__main__":
