@@ -1,5 +1,6 @@
 """Folders: nothing lost, nothing done twice, nothing half done."""
 
+import io
 import json
 import os
 import shutil
@@ -268,6 +269,20 @@ def test_tags_are_kept_or_stripped(tmp_path: Path, restorer: Restorer):
         with Image.open(tmp_path / strip / "a.png") as found:
             assert found.getexif().get(0x010F) == maker
             assert ("dpi" in found.info) == (maker is not None)
+
+
+def test_tags_that_a_format_cannot_hold_are_told(tmp_path: Path, restorer: Restorer):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x927C] = bytes(70_000)
+    write(tmp_path / "a.png", Photo(torch.rand(3, 9, 9), exif=exif.tobytes(), xmp=b"x" * 70_000))
+    told = ("has more EXIF than a JPEG holds; the maker's note is left out",
+            "has more XMP than a JPEG holds; it is left out")  # fmt: skip
+    jpeg = replace(OPTIONS, format="jpg")
+    (outcome,) = run(lambda: restorer, [tmp_path / "a.png"], tmp_path / "out", jpeg).outcomes
+    assert outcome.notes == told
+    content = (tmp_path / "a.png").read_bytes()
+    assert pipe(lambda: restorer, content, ".jpg", io.BytesIO(), jpeg).notes == told
+    assert pipe(lambda: restorer, content, ".png", io.BytesIO(), OPTIONS).notes == ()
 
 
 def test_a_map_says_where(tmp_path: Path, folder: Path, restorer: Restorer):

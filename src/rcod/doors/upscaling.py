@@ -220,6 +220,8 @@ def _stream(photos: list[Path], options: "Options", networks: "Networks") -> Non
     sys.stdout.buffer.flush()
     for written in outcome.written:
         say_aside(closing_line(photos[0], written))
+    for note in outcome.notes:
+        say_aside(f"note: {photos[0]} {note}")
 
 
 def _bytes(path: Path) -> bytes:

@@ -62,6 +62,15 @@ def writer(file: BinaryIO, encoder: str, frame: Frame, quality: int | None) -> W
     return Whole(file, encoder, frame, quality)
 
 
+def unkept(encoder: str, tags: Tags) -> tuple[str, ...]:
+    """What of a photo's tags a format can't hold, as notes."""
+    limited = encoder == "JPEG"
+    _, lost = exif_of(tags, MOST if limited else None)
+    large = limited and len(tags.xmp or b"") > MOST
+    xmp = "has more XMP than a JPEG holds; it is left out" if large else None
+    return tuple(filter(None, (lost, xmp)))
+
+
 class Png:
     """A PNG, every row predicted from the one above and the pixel before (Paeth's filter).
 

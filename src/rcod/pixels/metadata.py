@@ -90,15 +90,15 @@ def exif_of(tags: Tags, most: int | None = None, size: int = 0) -> tuple[bytes, 
     except DAMAGE:
         exif = Image.Exif()
         exif[MARK_TAG] = mark(size)
-        return exif.tobytes(), "its EXIF can't be written again and is left out"
+        return exif.tobytes(), "has EXIF that can't be written again; it is left out"
     if most is None or len(block) <= most:
         return block, None
     camera = exif.get_ifd(CAMERA)
     if camera.pop(MAKER, None) is not None and len(block := exif.tobytes()) <= most:
-        return block, "its EXIF is too large for JPEG; the maker's note is left out"
+        return block, "has more EXIF than a JPEG holds; the maker's note is left out"
     bare = Image.Exif()
     bare[MARK_TAG] = mark(size)
-    return bare.tobytes(), "its EXIF is too large for JPEG and is left out"
+    return bare.tobytes(), "has more EXIF than a JPEG holds; it is left out"
 
 
 def is_marked(image: Image.Image, size: int) -> bool:

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from rcod.diffusion.dial import Dial, check_shape
 from rcod.errors import RcodError
-from rcod.pixels.images import Photo, check_writable, from_pil, read, sink, write
+from rcod.pixels.encode import unkept
+from rcod.pixels.images import ENCODERS, Photo, check_writable, from_pil, read, sink, write
 from rcod.pixels.placing import check_free, placed
 from rcod.using.forecast import keep_to
 from rcod.using.jobs import STDIN, Job, Lost, is_several, make_folder, make_place, plan_jobs
@@ -130,7 +131,7 @@ def _outcomes(
         for i, job in enumerate(jobs):
             if stop():
                 break
-            print = _print(job, hall.settings)
+            print = print_of(job.source, hall.settings)
             if hall.is_done(job, print):
                 yield Outcome(job.source, skipped=True), ""
             elif elsewhere is None:
@@ -158,7 +159,7 @@ def rehearse(
     jobs, lost = plan_jobs(photos, out, options.parts, options.format, options.overwrite)
     ledger = Ledger(out) if is_several(photos) and out.is_dir() else None
     hall = _Hall(Restorer.load, options, options.settings(), None, lambda share: None, ledger)
-    return [(job, hall.is_done(job, _print(job, hall.settings))) for job in jobs], lost
+    return [(job, hall.is_done(job, print_of(job.source, hall.settings))) for job in jobs], lost
 
 
 def pipe(
@@ -183,15 +184,7 @@ def pipe(
         file.seek(0)
         while block := file.read(2**20):
             into.write(block)
-    return Outcome(STDIN, (written,), notes=photo.notes)
-
-
-def _print(job: Job, settings: str) -> str:
-    """What the job's results depend on; nothing where the photo can't be asked."""
-    try:
-        return print_of(job.source, settings)
-    except OSError:
-        return ""
+    return Outcome(STDIN, (written,), notes=_notes(photo, job))
 
 
 def _waits_small(job: Job) -> bool:
@@ -256,7 +249,12 @@ def _enlarge(
         sentence = str(error)
         named = sentence if str(job.source) in sentence else f"{job.source}: {sentence}"
         return Outcome(job.source, tuple(written), named)
-    return Outcome(job.source, tuple(written), notes=photo.notes)
+    return Outcome(job.source, tuple(written), notes=_notes(photo, job))
+
+
+def _notes(photo: Photo, job: Job) -> tuple[str, ...]:
+    """What of a photo its results could not keep."""
+    return *photo.notes, *unkept(ENCODERS[job.targets[0].suffix.lower()], photo.tags)
 
 
 def _fitting(restorer: Restorer, photo: Photo, job: Job, options: Options) -> Restorer:

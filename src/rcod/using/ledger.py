@@ -127,8 +127,14 @@ def enter(ledger: Ledger | None, outcome: Outcome, print: str) -> None:
 
 
 def print_of(source: Path, settings: str) -> str:
-    """What a result depends on, in short: the photo's size and date, and all settings."""
-    now = source.stat()
+    """What a result depends on, in short: the photo's size and date, and all settings.
+
+    Nothing where the photo can't be asked.
+    """
+    try:
+        now = source.stat()
+    except OSError:
+        return ""
     parts = (__version__, settings, str(now.st_size), str(now.st_mtime_ns))
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]
 
