@@ -136,6 +136,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "guard",
         "service",
         "server",
+        "sittings",
         "web",
         "terminal",
         "clustering",

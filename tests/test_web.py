@@ -23,12 +23,10 @@ from starlette.types import Receive, Scope, Send
 
 from rcod.diffusion.grouping import timestep_of_realism
 from rcod.doors import web
-from rcod.doors.guard import Refusal
 from rcod.pixels.decode import EXTRAS
 from rcod.pixels.images import Photo, read, write
 from rcod.using.between import NODES
 from rcod.using.restore import Restorer
-from rcod.using.sitting import Sitting
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "heron.jpg"
@@ -222,22 +220,6 @@ def test_routes_of_an_open_photo(server: Running, restorer: Restorer, tmp_path: 
 def read_bytes(content: BytesIO, folder: Path) -> Photo:
     (path := folder / "in.png").write_bytes(content.getvalue())
     return read(path)
-
-
-def test_photos_are_put_away_when_idle_or_too_many(restorer: Restorer):
-    photo = read(EXAMPLE)
-    sittings = web.Sittings(held=3 * photo.pixels.nbytes, idle=1000)
-    names = [sittings.add(Sitting(restorer, photo)) for _ in range(4)]
-    with pytest.raises(Refusal, match="put away"):
-        sittings.find(names[0])
-    assert sittings.find(names[1]) is sittings.find(names[1])
-    tight = web.Sittings(held=0)
-    assert tight.find(tight.add(Sitting(restorer, photo)))
-    hasty = web.Sittings(idle=-1)
-    first, last = (hasty.add(Sitting(restorer, photo)) for _ in range(2))
-    assert hasty.find(last)
-    with pytest.raises(Refusal, match="put away"):
-        hasty.find(first)
 
 
 def test_who_opens_a_connection_and_says_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch):

@@ -8,12 +8,9 @@ so that a turn of the dial costs one UNet call.
 """
 
 import logging
-import secrets
 import signal
 import socket
-import time
 from asyncio import TimerHandle, Transport
-from collections import OrderedDict
 from collections.abc import Callable
 from importlib.resources import files
 from importlib.util import find_spec
@@ -27,9 +24,10 @@ from fastapi.staticfiles import StaticFiles
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rcod.doors.engine import Engine, Ticket
-from rcod.doors.guard import COOKIE, LOOPBACK, Guard, Limits, Refusal
+from rcod.doors.guard import COOKIE, LOOPBACK, Guard, Limits
 from rcod.doors.server import Format, ImageField, create_app
 from rcod.doors.service import MEDIA, PHOTO_SHARE, Service, facts, read_dial, timings
+from rcod.doors.sittings import IDLE, Sittings
 from rcod.errors import RcodError
 from rcod.pixels.decode import EXTRAS
 from rcod.pixels.images import Photo
@@ -44,54 +42,12 @@ from rcod.using.sitting import (
     encode_png,
 )
 
-IDLE = 1200.0  # seconds after which a photo that nobody asks about is put away
-HELD = 2_000_000_000  # bytes that open photos hold together; the latest is held in any case
 HEADERS = 20.0  # seconds in which a request's headers must have arrived
 READABLE = ("JPEG", "PNG", "WebP", "TIFF", "AVIF", "GIF", "BMP", "JPEG 2000")
 PAGE = Path(str(files("rcod") / "page"))
 
 Dial = Annotated[str, Query(max_length=40)]
 Scale = Annotated[float, Query(ge=1, le=8)]
-
-
-class Sittings:
-    """The photos that are open, by their secret names."""
-
-    def __init__(self, held: int = HELD, idle: float = IDLE) -> None:
-        self._held = held
-        self._idle = idle
-        self._open: OrderedDict[str, tuple[Sitting, float]] = OrderedDict()
-        self.tickets: dict[str, Ticket[bytes] | Ticket[tuple[View, bytes]]] = {}
-
-    def add(self, sitting: Sitting) -> str:
-        """Keep a photo, put older ones away where memory asks for it, and give its name."""
-        name = secrets.token_urlsafe(16)
-        self._open[name] = sitting, time.monotonic()
-        self.tidy()
-        return name
-
-    def find(self, name: str) -> Sitting:
-        """The photo of that name, which is now the latest."""
-        self.tidy()
-        if name not in self._open:
-            raise Refusal(404, "this photo was put away; it is sent again by itself")
-        sitting, _ = self._open.pop(name)
-        self._open[name] = sitting, time.monotonic()
-        return sitting
-
-    def drop(self, name: str) -> None:
-        """Put a photo away."""
-        self._open.pop(name, None)
-        self.tickets.pop(name, None)
-
-    def tidy(self) -> None:
-        """Put away what is idle, and the oldest while too much is held."""
-        latest = next(reversed(self._open), None)
-        now = time.monotonic()
-        for name, (_, used) in list(self._open.items()):
-            held = sum(sitting.size for sitting, _ in self._open.values())
-            if name != latest and (now - used > self._idle or held > self._held):
-                self.drop(name)
 
 
 def add_page(app: FastAPI, service: Service, sittings: Sittings) -> None:
