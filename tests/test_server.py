@@ -161,6 +161,15 @@ def test_too_many_pixels_are_refused_before_decoding(server: Running):
     assert "choose a smaller scale, at most 6.2" in answer.json()["error"]
 
 
+@pytest.mark.parametrize("view", ["result", "before", "invention", "sheet"])
+def test_the_page_gets_no_larger_results_than_others(server: Running, view: str):
+    opened = httpx.post(f"{server.url}/page/photos", files={"image": ("a.png", small(160))})
+    photo = f"{server.url}/page/photos/{opened.json()['id']}"
+    answer = httpx.get(f"{photo}/{view}?scale=8", timeout=60)
+    assert answer.status_code == 413
+    assert "choose a smaller scale, at most 6.2" in answer.json()["error"]
+
+
 def test_a_large_body_is_refused_without_being_read(server: Running):
     answer = post(server.url, bytes(4_000_000))
     assert answer.status_code == 413 and "at most 3 MB" in answer.json()["error"]

@@ -107,7 +107,7 @@ def _photos(service: Service, sittings: Sittings) -> APIRouter:
         request: Request, name: str, realism: Dial = "auto", scale: Scale = 4.0,
         format: Format | None = None,
     ) -> Response:  # fmt: skip
-        sitting, place = sittings.find(name), Place(read_dial(realism), scale)
+        sitting, place = _found(service, sittings, name, scale), Place(read_dial(realism), scale)
         shown = format or shown_as(sitting.photo)
         check_format(sitting.photo, scale, shown)
 
@@ -140,7 +140,7 @@ def _add_views(router: APIRouter, service: Service, sittings: Sittings) -> None:
 
     @router.get("/{name}/before")
     async def before(request: Request, name: str, scale: Scale = 4.0) -> Response:
-        sitting = sittings.find(name)
+        sitting = _found(service, sittings, name, scale)
         shown = shown_as(sitting.photo)
         work = service.wait(request, lambda ticket: encode(sitting.before(scale), shown))
         return Response(await work, media_type=MEDIA[shown])
@@ -149,7 +149,7 @@ def _add_views(router: APIRouter, service: Service, sittings: Sittings) -> None:
     async def invention(
         request: Request, name: str, realism: Dial = "auto", scale: Scale = 4.0
     ) -> Response:
-        sitting, place = sittings.find(name), Place(read_dial(realism), scale)
+        sitting, place = _found(service, sittings, name, scale), Place(read_dial(realism), scale)
 
         def work(ticket: Ticket[tuple[float, float, bytes]]) -> tuple[float, float, bytes]:
             found = sitting.invention(place)
@@ -161,9 +161,17 @@ def _add_views(router: APIRouter, service: Service, sittings: Sittings) -> None:
 
     @router.get("/{name}/sheet")
     async def sheet(request: Request, name: str, scale: Scale = 4.0) -> Response:
-        sitting = sittings.find(name)
+        sitting = _found(service, sittings, name, scale)
         work = service.wait(request, lambda ticket: encode_png(sitting.sheet("your photo", scale)))
         return Response(await work, media_type="image/png")
+
+
+def _found(service: Service, sittings: Sittings, name: str, scale: float) -> Sitting:
+    """An open photo whose result is not too large to be made here."""
+    sitting = sittings.find(name)
+    height, width = sitting.photo.pixels.shape[-2:]
+    service.check_size((width, height), scale)
+    return sitting
 
 
 def shown_as(photo: Photo) -> Format:
