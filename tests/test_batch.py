@@ -7,8 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from rcod.pixels.images import Photo, read, write
 from rcod.pixels.placing import own_prefix, sweep
 from rcod.using.batch import pipe, rehearse, run
 from rcod.using.jobs import Job, is_several, make_folder
-from rcod.using.orders import Options
+from rcod.using.orders import Options, Outcome
 from rcod.using.restore import Restorer
 
 OPTIONS = Options(realism=0.0, scale=2.0)
@@ -194,6 +196,24 @@ def test_stopping_leaves_the_others(tmp_path: Path, folder: Path, restorer: Rest
     report = run(lambda: restorer, [folder], tmp_path / "out", OPTIONS, stop=stop)
     assert report.stopped and len(results(tmp_path / "out")) == 2
     assert not run(lambda: restorer, [folder], tmp_path / "out", OPTIONS).stopped
+
+
+def test_stopping_leaves_what_others_have_not_begun(tmp_path: Path, folder: Path):
+    for number in range(20):
+        shutil.copy(folder / "a.png", folder / f"{number}.png")
+    stopped = threading.Event()
+
+    def work(job: Job) -> Outcome:
+        if job.source.name != "0.png":
+            assert stopped.wait(10)
+            time.sleep(0.02)
+        return Outcome(job.source)
+
+    with ThreadPoolExecutor(1) as pool:
+        report = run(never, [folder], tmp_path / "out", OPTIONS, stop=stopped.is_set,
+                     watch=lambda outcome, done, total: stopped.set(),
+                     elsewhere=lambda job: pool.submit(work, job))  # fmt: skip
+    assert report.stopped and 1 <= len(report.outcomes) < 5
 
 
 def test_command_line_python_folder_and_pipe_give_the_same_bytes(

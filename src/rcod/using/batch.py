@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -26,7 +26,7 @@ from rcod.pixels.encode import unkept
 from rcod.pixels.images import ENCODERS, Photo, check_writable, from_pil, read, sink, write
 from rcod.pixels.placing import check_free, placed
 from rcod.using.forecast import keep_to
-from rcod.using.jobs import STDIN, Job, Lost, is_several, make_folder, make_place, plan_jobs
+from rcod.using.jobs import STDIN, Job, Lost, is_several, light, make_folder, make_place, plan_jobs
 from rcod.using.ledger import Ledger, enter, print_of
 from rcod.using.orders import Options, Outcome, Report, Written
 from rcod.using.passes import Flow, reduced
@@ -34,7 +34,8 @@ from rcod.using.restore import ColorFix, Restorer
 from rcod.using.sheet import ALL, Centre, lay_out
 
 PENDING = 64  # pictures that are asked for elsewhere and not back yet, at most
-AHEAD = 8_000_000  # bytes of a file that is read while the one before is computed, at most
+PAUSE = 0.2  # seconds between two questions whether to stop, while others work
+Pending = deque[tuple[Future[Outcome], str]]
 
 
 def run(
@@ -113,7 +114,7 @@ class _Hall:
             photo = _open(job, self.options, waiting)
         except RcodError as error:
             return Outcome(job.source, error=str(error))
-        if later and _waits_small(later[0]):
+        if later and light(later[0]):
             self.waiting, self.waits = pool.submit(read, later[0].source), later[0].source
         self.restorer = self.restorer or self.load()  # its errors concern all: they end the run
         return _enlarge(self.restorer, photo, self.mask, job, self.options, self.step)
@@ -126,7 +127,7 @@ def _outcomes(
     elsewhere: Callable[[Job], Future[Outcome]] | None,
 ) -> Iterator[tuple[Outcome, str]]:
     """What became of every picture, in their order, with what its results depend on."""
-    pending: deque[tuple[Future[Outcome], str]] = deque()
+    pending: Pending = deque()
     with ThreadPoolExecutor(1) as pool:
         for i, job in enumerate(jobs):
             if stop():
@@ -138,11 +139,21 @@ def _outcomes(
                 yield hall.take(job, pool, jobs[i + 1 :]), print
             else:
                 pending.append((elsewhere(job), print))
-                if len(pending) > PENDING:
-                    done, print = pending.popleft()
-                    yield done.result(), print
-    for done, print in pending:
-        yield done.result(), print
+                yield from _back(pending, PENDING, stop)
+    yield from _back(pending, 0, stop)
+
+
+def _back(pending: Pending, most: int, stop: Callable[[], bool]) -> Iterator[tuple[Outcome, str]]:
+    """Outcomes from elsewhere, until so many are pending; of what isn't begun at a stop, none."""
+    while len(pending) > most:
+        wait([pending[0][0]], PAUSE)
+        if stop():
+            for future, _ in pending:
+                future.cancel()
+        if pending[0][0].done():
+            done, print = pending.popleft()
+            if not done.cancelled():
+                yield done.result(), print
 
 
 def take(load: Callable[[], Restorer], job: Job, options: Options) -> Outcome:
@@ -180,19 +191,12 @@ def pipe(
             flow = _flows(restorer, photo, mask, options, lambda share: None)[0]
             return _pour(flow, cast(BinaryIO, file), job.targets[0], photo, options)[0]
 
-        written = _fitting(load(), photo, job, options).within_memory(work)
+        fitting = keep_to(options.memory, load(), photo, size, suffix)
+        written = fitting.within_memory(work)
         file.seek(0)
         while block := file.read(2**20):
             into.write(block)
     return Outcome(STDIN, (written,), notes=_notes(photo, job))
-
-
-def _waits_small(job: Job) -> bool:
-    """Whether a picture may be read ahead: it then lies in memory beside the one in hand."""
-    try:
-        return job.source != STDIN and job.source.stat().st_size <= AHEAD
-    except OSError:
-        return False
 
 
 def _open(job: Job, options: Options, waiting: Future[Photo] | None) -> Photo:
@@ -243,8 +247,9 @@ def _enlarge(
             seconds = time.perf_counter() - started
             written.append(Written(path, "sheet", False, None, None, drawn.size, seconds))
 
+    size, suffix = options.size(photo), job.targets[0].suffix
     try:
-        _fitting(restorer, photo, job, options).within_memory(work)
+        keep_to(options.memory, restorer, photo, size, suffix).within_memory(work)
     except RcodError as error:
         sentence = str(error)
         named = sentence if str(job.source) in sentence else f"{job.source}: {sentence}"
@@ -255,13 +260,6 @@ def _enlarge(
 def _notes(photo: Photo, job: Job) -> tuple[str, ...]:
     """What of a photo its results could not keep."""
     return *photo.notes, *unkept(ENCODERS[job.targets[0].suffix.lower()], photo.tags)
-
-
-def _fitting(restorer: Restorer, photo: Photo, job: Job, options: Options) -> Restorer:
-    """The restorer in tiles that keep to the budget of memory, where there is one."""
-    if options.memory is None:
-        return restorer
-    return keep_to(options.memory, restorer, photo, options.size(photo), job.targets[0].suffix)
 
 
 def _flows(

@@ -107,9 +107,11 @@ def _latent_tiles(restorer: Restorer, photo: Photo, tile: int) -> Plan:
 
 
 def keep_to(
-    budget: int, restorer: Restorer, photo: Photo, size: tuple[int, int], suffix: str
+    budget: int | None, restorer: Restorer, photo: Photo, size: tuple[int, int], suffix: str
 ) -> Restorer:
-    """The restorer in the largest tiles that keep to a budget of bytes."""
+    """The restorer in the largest tiles that keep to a budget of bytes, where there is one."""
+    if budget is None:
+        return restorer
     tile = restorer.tile
     least = foresee(restorer, photo, size, suffix, 1, LEAST_TILE).peak
     if least > budget:

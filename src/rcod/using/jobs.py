@@ -20,6 +20,7 @@ from rcod.pixels.images import ENCODERS, SUFFIXES
 from rcod.pixels.placing import check_free, sweep
 
 STDIN = Path("-")
+AHEAD = 8_000_000  # bytes of a file that is read while the one before is computed, at most
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,14 @@ def make_place(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RcodError(f"{folder}: must be a folder, got: {error.strerror}; move it") from None
+
+
+def light(job: Job) -> bool:
+    """Whether a picture may be read ahead: it then lies in memory beside the one in hand."""
+    try:
+        return job.source != STDIN and job.source.stat().st_size <= AHEAD
+    except OSError:
+        return False
 
 
 def _inside(folder: Path, out: Path | None) -> Iterator[Source | Lost]:
