@@ -216,6 +216,22 @@ def test_stopping_leaves_what_others_have_not_begun(tmp_path: Path, folder: Path
     assert report.stopped and 1 <= len(report.outcomes) < 5
 
 
+def test_no_photo_is_read_ahead_where_memory_is_to_be_kept(
+    tmp_path: Path, folder: Path, restorer: Restorer
+):
+    """A photo that is gone when its turn comes was not read before."""
+    for memory, done in ((None, 2), (10**10, 1)):
+        photos = [Path(shutil.copy(folder / "a.png", tmp_path / f"{i}.png")) for i in range(2)]
+
+        def load() -> Restorer:
+            time.sleep(0.3)
+            photos[1].unlink()  # noqa: B023
+            return restorer
+
+        report = run(load, photos, tmp_path / str(done), replace(OPTIONS, memory=memory))
+        assert report.summary["done"] == done
+
+
 def test_command_line_python_folder_and_pipe_give_the_same_bytes(
     tmp_path: Path, folder: Path, restorer: Restorer
 ):

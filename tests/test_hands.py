@@ -65,6 +65,28 @@ def test_processes_of_one_core_are_copies_that_have_loaded_everything(tmp_path: 
     assert not report.errors and (out / "photo.png").is_file()
 
 
+@needs_tiny
+def test_processes_share_the_memory(tmp_path: Path):
+    write(tmp_path / "photo.png", Photo(torch.rand(3, 16, 16)))
+    options = Options("neutral", memory=900_000_000)  # enough for one, and a quarter is not
+    with hands(("tiny", "cpu", "float32", Parts(), "auto"), options, 4) as elsewhere:
+        report = run(lambda: pytest.fail("nothing is done here"), [tmp_path / "photo.png"],
+                     tmp_path / "out", options, elsewhere=elsewhere)  # fmt: skip
+    assert "memory must be at least" in report.errors[0] and "got 0.23 GB" in report.errors[0]
+
+
+@needs_tiny
+def test_standard_input_is_read_by_the_process_that_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write(tmp_path / "photo.png", Photo(torch.rand(3, 16, 16)))
+    with (tmp_path / "photo.png").open() as given:
+        monkeypatch.setattr("sys.stdin", given)
+        report = run(lambda: Restorer.load("tiny", "cpu"), [Path("-")], tmp_path / "out",
+                     Options("neutral"), elsewhere=lambda job: pytest.fail("none"))  # fmt: skip
+    assert not report.errors and (tmp_path / "out" / "stdin.png").is_file()
+
+
 def test_no_processes_are_too_few():
     with (
         pytest.raises(RcodError, match="--workers must be at least 1"),

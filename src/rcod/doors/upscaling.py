@@ -60,7 +60,9 @@ ScaleOption = Annotated[
 WidthOption = Annotated[int | None, typer.Option(help="Of the result, instead of --scale.")]
 HeightOption = Annotated[int | None, typer.Option(help="With --width: fit into both.")]
 MaxSideOption = Annotated[int | None, typer.Option(help="No side of a result is longer.")]
-MemoryOption = Annotated[str | None, typer.Option(help="Keep to it, as in 4GB.")]
+MemoryOption = Annotated[
+    str | None, typer.Option(help="Keep to it, all processes together, as in 4GB.")
+]
 PhotosArgument = Annotated[
     list[Path], typer.Argument(metavar="PHOTO", help="Files, folders, patterns; - is stdin.")
 ]

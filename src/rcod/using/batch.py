@@ -128,6 +128,7 @@ def _outcomes(
 ) -> Iterator[tuple[Outcome, str]]:
     """What became of every picture, in their order, with what its results depend on."""
     pending: Pending = deque()
+    ahead = elsewhere is None and hall.options.memory is None  # whose forecast is of one picture
     with ThreadPoolExecutor(1) as pool:
         for i, job in enumerate(jobs):
             if stop():
@@ -135,8 +136,8 @@ def _outcomes(
             print = print_of(job.source, hall.settings)
             if hall.is_done(job, print):
                 yield Outcome(job.source, skipped=True), ""
-            elif elsewhere is None:
-                yield hall.take(job, pool, jobs[i + 1 :]), print
+            elif elsewhere is None or job.source == STDIN:  # which other processes don't have
+                yield hall.take(job, pool, jobs[i + 1 :] if ahead else ()), print
             else:
                 pending.append((elsewhere(job), print))
                 yield from _back(pending, PENDING, stop)

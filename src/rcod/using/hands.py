@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from multiprocessing import get_context
 
@@ -41,13 +42,15 @@ def hands(
     Args:
         networks: as for `Restorer.load`.
         options: how photos are enlarged.
-        workers: how many processes; they share the cores.
+        workers: how many processes; they share the cores and the memory.
 
     Yields:
         What `batch.run` takes as `elsewhere`.
     """
     if workers < 1:
         raise RcodError(f"--workers must be at least 1, got {workers}")
+    if options.memory is not None:
+        options = replace(options, memory=options.memory // workers)
     threads = max((os.cpu_count() or 1) // workers, 1)
     copied = threads == 1 and _may_be_copied(networks)
     context = get_context("fork" if copied else "spawn")
