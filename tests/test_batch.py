@@ -22,7 +22,7 @@ from test_cli import ENVIRONMENT
 from rcod.errors import RcodError
 from rcod.pixels.images import Photo, read, write
 from rcod.pixels.placing import own_prefix, sweep
-from rcod.using.batch import pipe, rehearse, run
+from rcod.using.batch import pipe, rehearse, run, take
 from rcod.using.jobs import Job, is_several, make_folder
 from rcod.using.orders import Options, Outcome
 from rcod.using.restore import Restorer
@@ -127,6 +127,23 @@ def test_a_file_that_comes_while_the_work_goes_on_is_kept(tmp_path: Path, restor
     report = run(lambda: restorer, [photo], result.parent, OPTIONS, step=step)
     assert "exists already" in report.errors[0] and result.read_text() == "mine"
     assert list(result.parent.iterdir()) == [result]
+
+
+def test_results_that_are_moved_away_at_once_end_nothing(
+    tmp_path: Path, folder: Path, restorer: Restorer
+):
+    elsewhere = ThreadPoolExecutor(1)
+
+    def work(job: Job) -> Outcome:
+        outcome = take(lambda: restorer, job, OPTIONS)
+        job.targets[0].unlink()
+        return outcome
+
+    with elsewhere:
+        report = run(never, [folder], tmp_path / "out", OPTIONS,
+                     elsewhere=lambda job: elsewhere.submit(work, job))  # fmt: skip
+    assert report.summary["done"] == 4
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["pictures"] == {}
 
 
 def test_what_a_folder_cannot_give_is_said(tmp_path: Path, folder: Path, restorer: Restorer):

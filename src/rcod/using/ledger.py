@@ -11,6 +11,7 @@ end, so that killing the work loses seconds.
 import hashlib
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -73,10 +74,11 @@ class Ledger:
         return known == (print, now.st_size, now.st_mtime_ns)
 
     def add(self, target: Path, entry: Entry) -> None:
-        """Note a result that was written."""
-        now = target.stat()
-        entry["bytes"], entry["changed"] = now.st_size, now.st_mtime_ns
-        self.content["pictures"][self._key(target)] = entry
+        """Note a result that was written, unless somebody has moved it away already."""
+        with suppress(OSError):
+            now = target.stat()
+            entry["bytes"], entry["changed"] = now.st_size, now.st_mtime_ns
+            self.content["pictures"][self._key(target)] = entry
 
     def fail(self, source: Path, error: str) -> None:
         """Note a picture that was not done."""
