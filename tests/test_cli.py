@@ -228,6 +228,7 @@ def test_standard_output_takes_one_result(tmp_path: Path, here):
     source = photo(tmp_path / "a.png")
     refused(here("upscale", source, source, "-o", "-"), "standard output takes one photo")
     refused(here("upscale", source, "-o", "-", "--realism", "all"), "takes one result")
+    refused(here("upscale", source, "-o", "-", "--dry-run"), "-o - has none; name a folder")
 
 
 @needs_tiny

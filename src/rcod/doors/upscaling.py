@@ -156,7 +156,9 @@ def upscale(
             overwrite, width, height, max_side, quality, "all" if strip else "gps" if strip_gps
             else "nothing", realism_map, skip_existing, memory_of(memory),
             identity=_identity(*networks))  # fmt: skip
-        if dry_run and out != PIPE:
+        if dry_run and out == PIPE:
+            raise RcodError("--dry-run tells the names of files, and -o - has none; name a folder")
+        if dry_run:
             return _rehearse(photos, out, options)
         return _do(photos, out, options, networks, workers)
 
