@@ -231,6 +231,13 @@ def test_standard_output_takes_one_result(tmp_path: Path, here):
     refused(here("upscale", source, "-o", "-", "--dry-run"), "-o - has none; name a folder")
 
 
+@pytest.mark.parametrize("command", ["web", "serve"])
+def test_the_page_without_its_extra_is_refused(command: str, here, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(sys.modules, "rcod.doors.web", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    refused(here(command), "need uvicorn, which isn't installed; pip install 'rcod[web]'")
+
+
 @needs_tiny
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to a process here")
 def test_ctrl_c_stops_cleanly(tmp_path: Path):

@@ -33,6 +33,7 @@ from rcod.doors.upscaling import (
     VisionOption,
     upscale,
 )
+from rcod.errors import RcodError
 
 app = typer.Typer(
     name="rcod",
@@ -131,8 +132,12 @@ def serve(
 ) -> None:
     """Serve the page and the HTTP interface, until Ctrl-C."""
     with _plain_errors():
-        from rcod.doors.guard import Limits
-        from rcod.doors.web import listen_and_serve
+        try:
+            from rcod.doors.guard import Limits
+            from rcod.doors.web import listen_and_serve
+        except ImportError as error:
+            what = f"the page and the HTTP interface need {error.name}, which isn't installed"
+            raise RcodError(f"{what}; pip install 'rcod[web]'") from None
         from rcod.networks.assembly import Parts
         from rcod.using.restore import Restorer
 
