@@ -104,7 +104,6 @@ class Restorer:
         realism: Dial = "auto",
         scale: Scale = 4.0,
         color: ColorFix = "auto",
-        seed: int = 0,
     ) -> Result:
         """Enlarge and restore one photo.
 
@@ -114,7 +113,6 @@ class Restorer:
                 places (h, w), or `auto-local`, which estimates one.
             scale: enlargement, 1 to 8, or the result's height and width.
             color: how the result is tied to the input's colours; auto is the system's own way.
-            seed: for systems that draw random numbers; tiny draws none.
 
         Returns:
             The restored photo, with level, timestep and the estimated metric.
