@@ -1,6 +1,7 @@
 """The HTTP interface over a real socket, in a process of its own."""
 
 import concurrent.futures
+import contextlib
 import io
 import json
 import socket
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -290,6 +291,28 @@ def test_who_leaves_gives_the_seat_back(server: Running):
     assert post(server.url, small(8)).status_code == 200
     assert time.monotonic() - begin < 3, "only what ran was finished"
     assert "rcod_seats_taken 0" in httpx.get(f"{server.url}/metrics").text
+
+
+def test_only_so_many_bodies_are_received_at_once(server: Running):
+    begun = (b"POST /v1/upscale HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; "
+             b"boundary=x\r\nContent-Length: 5000\r\n\r\n--x\r\n")  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        for _ in range(2 * 32):
+            raw = stack.enter_context(socket.create_connection(server.address, timeout=10))
+            raw.sendall(begun)
+        busy = until(lambda: post(server.url, small(8)), 503)
+        assert int(busy.headers["retry-after"]) >= 1 and "seats" in busy.json()["error"]
+        assert alive(server)
+    until(lambda: post(server.url, small(8)), 200)
+
+
+def until(ask: Callable[[], httpx.Response], status: int) -> httpx.Response:
+    """Ask until the answer is of that status."""
+    for _ in range(40):
+        if (answer := ask()).status_code == status:
+            return answer
+        time.sleep(0.05)
+    raise AssertionError(f"no answer was a {status}")
 
 
 def test_sigterm_lets_a_request_finish():

@@ -109,10 +109,14 @@ class Engine:
             self._change.notify()
         return ticket
 
-    def check_room(self) -> None:
-        """Raise `Full` when no seat is free: to be asked before a large body is read."""
+    def check_room(self, coming: int = 0) -> None:
+        """Raise `Full` when no seat is free: to be asked before a large body is read.
+
+        Args:
+            coming: bodies that are being read already; two for every seat are enough.
+        """
         with self._change:
-            if self._closed or self._taken() >= self.seats:
+            if self._closed or self._taken() >= self.seats or coming >= 2 * self.seats:
                 raise Full(self.seats, self._patience())
 
     def position(self, ticket: Waiting) -> int:

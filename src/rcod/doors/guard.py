@@ -91,6 +91,7 @@ class Guard:
         self._engine = engine
         self._meters = meters
         self._local = local
+        self._bodies: set[Body] = set()  # of the POSTs under way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -103,6 +104,8 @@ class Guard:
         answer = Answer(send, body)
         try:
             self._admit(scope)
+            if scope["method"] == "POST":
+                self._bodies.add(body)
             await self._app(scope, body.receive, answer.send)
         except Exception as error:
             refusal = error if isinstance(error, Refusal) else body.refusal
@@ -114,6 +117,8 @@ class Guard:
                 await answer.refuse(refusal, receive)
             elif not answer.done:
                 raise  # the answer broke off: hang up
+        finally:
+            self._bodies.discard(body)
         path = scope["path"]
         route = path if path in ROUTES else "/page" if path.startswith("/page/") else "other"
         self._meters.count(route, answer.status, time.perf_counter() - start)
@@ -136,7 +141,7 @@ class Guard:
         if int(headers.get("content-length", "0")) > self._limits.body:
             raise too_long(self._limits)
         try:
-            self._engine.check_room()
+            self._engine.check_room(sum(not body.whole for body in self._bodies))
         except Full as full:
             raise busy(full) from None
 
@@ -186,15 +191,15 @@ class Body:
 
     def __init__(self, receive: Receive, limits: Limits) -> None:
         self.refusal: Refusal | None = None  # set when the body had to be refused
+        self.whole = False
         self._receive = receive
         self._limits = limits
         self._deadline = time.monotonic() + limits.upload
         self._bytes = 0
-        self._whole = False
 
     async def receive(self) -> Message:
         """The next message of the request."""
-        if self._whole:
+        if self.whole:
             return await self._receive()  # waits for the client to leave
         try:
             left = self._deadline - time.monotonic()
@@ -205,7 +210,7 @@ class Body:
             raise self.refusal from None
         if message["type"] == "http.request":
             self._bytes += len(message.get("body", b""))
-            self._whole = not message.get("more_body", False)
+            self.whole = not message.get("more_body", False)
             if self._bytes > self._limits.body:
                 self.refusal = too_long(self._limits)
                 raise self.refusal
