@@ -184,6 +184,17 @@ def test_sheet_shows_all_levels(restorer: Restorer, photo: Photo):
     assert sheet.width > 3 * 80 and encode_png(sheet).startswith(b"\x89PNG")
 
 
+def test_see_through_and_wide_pictures_take_more_memory(restorer: Restorer, photo: Photo):
+    rich = Photo(photo.pixels, photo.pixels[:1].contiguous(), beyond=photo.pixels.clone())
+    one = 7 * 128 * 160 * 4  # bytes of a result
+    sitting = Sitting(restorer, rich, keep=2 * one)
+    assert sitting.size == 7 * 32 * 40 * 4
+    for step in range(3):
+        sitting.result(Place(step / 10))
+    assert [sitting.has(Place(step / 10)) for step in range(3)] == [False, True, True]
+    assert sitting.size > 2 * one
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [

@@ -89,7 +89,7 @@ class Sitting:
     @property
     def size(self) -> int:
         """Bytes of memory held."""
-        held = [self.photo.pixels, *(result.photo.pixels for result in self._results.values())]
+        held = bytes_of(self.photo) + self._held()
         if self._seen is not None:
             held += [self._seen.up, self._seen.z_up, self._seen.tokens]
         return sum(tensor.nbytes for tensor in held)
@@ -177,7 +177,14 @@ class Sitting:
         return number, place.scale, place.color
 
     def _held(self) -> int:
-        return sum(result.photo.pixels.nbytes for result in self._results.values())
+        """Bytes of the results; asked while another thread adds some."""
+        return sum(bytes_of(result.photo) for result in tuple(self._results.values()))
+
+
+def bytes_of(photo: Photo) -> int:
+    """What the planes of a picture take."""
+    planes = (photo.pixels, photo.alpha, photo.beyond)
+    return sum(plane.nbytes for plane in planes if plane is not None)
 
 
 def measure_invention(sr: Tensor, kept: Tensor) -> Invention:
