@@ -11,14 +11,18 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from PIL import Image
 from running import ENVIRONMENT, Running, start
 
+from rcod.doors.engine import Stopped, Ticket
+from rcod.doors.server import zip_levels
 from rcod.pixels.images import write
-from rcod.using.restore import Restorer
+from rcod.using.restore import Restorer, Result
+from rcod.using.sitting import Sitting, take
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "otter.jpg"
@@ -114,6 +118,24 @@ def test_levels_come_as_a_zip(server: Running, restorer: Restorer):
         assert told["realism"]["x-rcod-timestep"] == str(max(steps))
         neutral = post(server.url, small(), realism="neutral").content
         assert packed.read("neutral.png") == neutral
+
+
+def test_levels_end_with_their_tile_when_the_client_has_gone(
+    restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+):
+    finish = restorer.finish
+    done: list[Result] = []
+
+    def left(*given: Any) -> Result:
+        ticket.stop()
+        done.append(finish(*given))
+        return done[-1]
+
+    sitting = Sitting(restorer, take(small()), keep=0)
+    ticket = Ticket(lambda ticket: zip_levels(sitting, 4.0, "png", "auto", ticket))
+    monkeypatch.setattr(restorer, "finish", left)
+    ticket.run()
+    assert isinstance(ticket.result.exception(), Stopped) and done == []
 
 
 def test_models_metrics_and_description(server: Running):

@@ -1,11 +1,24 @@
 """The sheet of all levels shows the middle of each, however the result came."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from PIL.Image import Image
 
 from rcod.pixels.images import Photo
 from rcod.using.restore import Result
-from rcod.using.sheet import ALL, Centre, draw_rows, draw_sheet, lay_out
+from rcod.using.sheet import ALL, Centre, draw_rows, lay_out
+
+
+def whole_sheet(photo: Photo, results: Sequence[Result], name: str) -> Image:
+    """The sheet of results that came in one piece."""
+    centres: list[Centre] = []
+    for made in results:
+        centre = Centre((made.photo.pixels.shape[-2], made.photo.pixels.shape[-1]))
+        centre.take(made.photo, 0, 0)
+        centres.append(centre)
+    return lay_out(photo, results, centres, name)
 
 
 def result(height: int, width: int, shade: float) -> Result:
@@ -17,7 +30,7 @@ def test_pieces_make_the_sheet_that_whole_results_make():
     photo = Photo(torch.rand(3, 300, 250, generator=torch.Generator().manual_seed(0)))
     pixels = torch.rand(3, 1200, 1000, generator=torch.Generator().manual_seed(1))
     results = [Result(Photo(pixels), "neutral", 0.5, 499, 0.6, False, {}) for _ in ALL]
-    whole = draw_sheet(photo, results, "heron.jpg")
+    whole = whole_sheet(photo, results, "heron.jpg")
     centres = [Centre((1200, 1000)) for _ in ALL]
     for centre in centres:
         for top in range(0, 1200, 500):
@@ -32,7 +45,7 @@ def test_panels_show_what_is_see_through_on_grey():
     clear = result(80, 80, 1.0)
     clear = Result(Photo(clear.photo.pixels, torch.zeros(1, 80, 80)), "neutral", 0.5, 499, None,
                    False, {})  # fmt: skip
-    sheet = draw_sheet(photo, [clear] * len(ALL), "a" * 60)
+    sheet = whole_sheet(photo, [clear] * len(ALL), "a" * 60)
     assert sheet.getpixel((40, 80)) == (128, 128, 128)
 
 

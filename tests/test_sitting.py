@@ -1,7 +1,9 @@
 """Laws of a photo that stays open, on the model that ships."""
 
 import re
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from rcod.errors import RcodError
 from rcod.pixels.images import Photo, from_pil
 from rcod.using import sitting as sitting_module
 from rcod.using.between import NEAR, NODES, shares_of, told
-from rcod.using.restore import Realism, Restorer
+from rcod.using.restore import Realism, Restorer, Result
 from rcod.using.sitting import (
     Place,
     Sitting,
@@ -182,6 +184,42 @@ def test_before_is_the_photo_at_the_results_size(restorer: Restorer, photo: Phot
 def test_sheet_shows_all_levels(restorer: Restorer, photo: Photo):
     sheet = Sitting(restorer, photo).sheet("otter", 2)
     assert sheet.width > 3 * 80 and encode_png(sheet).startswith(b"\x89PNG")
+
+
+def test_levels_are_made_once_and_held_one_at_a_time(
+    restorer: Restorer, photo: Photo, monkeypatch: pytest.MonkeyPatch
+):
+    made: list[weakref.ref[torch.Tensor]] = []
+    finish = restorer.finish
+
+    def watched(*given: Any) -> Result:
+        assert not any(pixels() is not None for pixels in made)
+        result = finish(*given)
+        made.append(weakref.ref(result.photo.pixels))
+        return result
+
+    monkeypatch.setattr(restorer, "finish", watched)
+    seen: list[str] = []
+    Sitting(restorer, photo, keep=0).sheet("a", each=lambda level, _: seen.append(level))
+    assert len(made) == 4 and seen == ["fidelity", "neutral", "realism", "auto"]
+
+
+def test_levels_tell_of_every_tile_and_may_be_given_up_there(restorer: Restorer, photo: Photo):
+    tiles: list[float] = []
+    wide = from_pil(Image.open(EXAMPLE).crop((0, 10, 150, 50)))
+    Sitting(restorer.with_tile(96), wide).sheet("a", watch=tiles.append)
+    assert tiles == sorted(tiles) and len(tiles) > 2 * 4 and tiles[-1] == 1
+
+    def stop(done: float) -> None:
+        if done > 0:
+            raise InterruptedError
+
+    sitting = Sitting(restorer, photo)
+    with pytest.raises(InterruptedError):
+        sitting.sheet("a", watch=stop)
+    with pytest.raises(InterruptedError):
+        sitting.invention(Place(1.0), stop)
+    assert not sitting.has(Place("fidelity"))
 
 
 def test_see_through_and_wide_pictures_take_more_memory(restorer: Restorer, photo: Photo):

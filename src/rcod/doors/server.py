@@ -20,7 +20,6 @@ from rcod.doors.engine import Ticket
 from rcod.doors.service import MEDIA, Service, facts, read_dial, speak_plainly, timings
 from rcod.networks.systems import SYSTEMS
 from rcod.using.restore import ColorFix, Result
-from rcod.using.sheet import ALL
 from rcod.using.sitting import Place, Sitting, check_format, encode, encode_png
 
 Format = Literal["png", "jpg", "webp", "tif", "avif"]
@@ -151,7 +150,8 @@ def _add_levels(app: FastAPI, service: Service) -> None:
         def work(ticket: Ticket[bytes]) -> bytes:
             photo = service.take(content, scale)
             check_format(photo, scale, format)
-            return zip_levels(Sitting(service.restorer, photo), scale, format, color, ticket)
+            sitting = Sitting(service.restorer, photo, keep=0)  # no level is asked for twice
+            return zip_levels(sitting, scale, format, color, ticket)
 
         return Response(await service.wait(request, work), media_type=MEDIA["zip"])
 
@@ -162,12 +162,13 @@ def zip_levels(
     """Every level's file, the contact sheet, and what there is to say about them."""
     said: dict[str, dict[str, str]] = {}
     with zipfile.ZipFile(packed := io.BytesIO(), "w") as file:
-        for number, level in enumerate(ALL):
-            ticket.step((number + 1) / (len(ALL) + 2))
-            result = sitting.result(Place(level, scale, color))
+
+        def put(level: str, result: Result) -> None:
             file.writestr(_entry(f"{level}.{format}"), encode(result.photo, format))
             said[level] = facts(result)
-        file.writestr(_entry("levels.png"), encode_png(sitting.sheet("photo", scale, color)))
+
+        drawn = sitting.sheet("photo", scale, color, ticket.step, put)
+        file.writestr(_entry("levels.png"), encode_png(drawn))
         file.writestr(_entry("levels.json"), json.dumps(said, indent=2))
     return packed.getvalue()
 

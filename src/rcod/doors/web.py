@@ -152,7 +152,7 @@ def _add_views(router: APIRouter, service: Service, sittings: Sittings) -> None:
         sitting, place = _found(service, sittings, name, scale), Place(read_dial(realism), scale)
 
         def work(ticket: Ticket[tuple[float, float, bytes]]) -> tuple[float, float, bytes]:
-            found = sitting.invention(place)
+            found = sitting.invention(place, ticket.step)
             return found.share, found.mean, encode_png(draw_invention(found.where))
 
         share, mean, content = await service.wait(request, work)
@@ -162,8 +162,11 @@ def _add_views(router: APIRouter, service: Service, sittings: Sittings) -> None:
     @router.get("/{name}/sheet")
     async def sheet(request: Request, name: str, scale: Scale = 4.0) -> Response:
         sitting = _found(service, sittings, name, scale)
-        work = service.wait(request, lambda ticket: encode_png(sitting.sheet("your photo", scale)))
-        return Response(await work, media_type="image/png")
+
+        def work(ticket: Ticket[bytes]) -> bytes:
+            return encode_png(sitting.sheet("your photo", scale, watch=ticket.step))
+
+        return Response(await service.wait(request, work), media_type="image/png")
 
 
 def _found(service: Service, sittings: Sittings, name: str, scale: float) -> Sitting:

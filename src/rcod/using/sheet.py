@@ -52,23 +52,13 @@ class Centre:
         return Photo(self._planes[:3], alpha)
 
 
-def draw_sheet(photo: Photo, results: Sequence[Result], name: str) -> Image.Image:
+def lay_out(
+    photo: Photo, results: Sequence[Result | Flow], centres: Sequence[Centre], name: str
+) -> Image.Image:
     """Lay the enlarged input and its results side by side, each with its level and timestep.
 
     Panels show pixels at full size; of a large picture they show the centre.
     """
-    centres: list[Centre] = []
-    for result in results:
-        centre = Centre((result.photo.pixels.shape[-2], result.photo.pixels.shape[-1]))
-        centre.take(result.photo, 0, 0)
-        centres.append(centre)
-    return lay_out(photo, results, centres, name)
-
-
-def lay_out(
-    photo: Photo, results: Sequence[Result | Flow], centres: Sequence[Centre], name: str
-) -> Image.Image:
-    """The sheet of results of which only the middle is at hand."""
     height, width = centres[0].size
     rows, columns = centres[0].rows, centres[0].columns
     size = height, width

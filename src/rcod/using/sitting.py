@@ -15,6 +15,7 @@ import math
 import tempfile
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +33,7 @@ from rcod.pixels.resample import resize
 from rcod.using.between import NODES, is_smooth, shares_of, told
 from rcod.using.passes import Seen, Watch, finished
 from rcod.using.restore import Realism, Restorer, Result, check_realism, check_scale, target_size
-from rcod.using.sheet import ALL, draw_sheet
+from rcod.using.sheet import ALL, Centre, lay_out
 
 KEEP = 512_000_000  # bytes of results that a sitting keeps; the latest is kept in any case
 LUMA = (0.299, 0.587, 0.114)  # BT.601
@@ -91,8 +92,8 @@ class Sitting:
         """Bytes of memory held."""
         held = bytes_of(self.photo) + self._held()
         if self._seen is not None:
-            held += [self._seen.up, self._seen.z_up, self._seen.tokens]
-        return sum(tensor.nbytes for tensor in held)
+            held += sum(part.nbytes for part in (self._seen.up, self._seen.z_up, self._seen.tokens))
+        return held
 
     @torch.inference_mode()
     def result(self, place: Place, watch: Watch = lambda done: None) -> Result:
@@ -101,6 +102,7 @@ class Sitting:
             self._seen = self._restorer.look(self.photo, True)
         result = self._results.get(self._key(place))
         if result is None:
+            self._make_room(place.scale)
             result = self._restorer.finish(
                 self.photo, self._seen, place.realism, place.scale, place.color, watch
             )
@@ -108,8 +110,6 @@ class Sitting:
                 self._auto = result.realism
             self._results[self._key(place)] = result
         self._results.move_to_end(self._key(place))
-        while len(self._results) > 1 and self._held() > self._keep:
-            self._results.popitem(last=False)
         auto = place.realism == "auto" and self._seen.metric is not None
         return replace(result, auto=auto, metric=self._seen.metric if auto else None)
 
@@ -154,15 +154,34 @@ class Sitting:
         return self._key(place) in self._results
 
     @torch.inference_mode()
-    def invention(self, place: Place) -> Invention:
+    def invention(self, place: Place, watch: Watch = lambda done: None) -> Invention:
         """Where and how much a place departs from fidelity."""
-        kept = self.result(replace(place, realism="fidelity")).photo.pixels
-        return measure_invention(self.view(place).result.photo.pixels, kept)
+        kept = self.result(replace(place, realism="fidelity"), watch).photo.pixels
+        return measure_invention(self.view(place, watch).result.photo.pixels, kept)
 
-    def sheet(self, name: str, scale: float = 4.0, color: ColorFix = "auto") -> Image.Image:
-        """The contact sheet of all levels."""
-        results = [self.result(Place(level, scale, color)) for level in ALL]
-        return draw_sheet(self.photo, results, name)
+    def sheet(
+        self,
+        name: str,
+        scale: float = 4.0,
+        color: ColorFix = "auto",
+        watch: Watch = lambda done: None,
+        each: Callable[[str, Result], None] = lambda level, result: None,
+    ) -> Image.Image:
+        """The contact sheet of all levels; `each` is shown every result before it is let go."""
+        middles: list[Result] = []
+        centres = [Centre(target_size(self.photo, scale)) for _ in ALL]
+        for number, (level, centre) in enumerate(zip(ALL, centres, strict=True)):
+
+            def step(done: float, number: int = number) -> None:
+                watch((number + done) / len(ALL))
+
+            step(0)
+            result = self.result(Place(level, scale, color), step)
+            each(level, result)
+            centre.take(result.photo, 0, 0)
+            middles.append(replace(result, photo=centre.photo))
+            del result  # or it would be held while the next one is made
+        return lay_out(self.photo, middles, centres, name)
 
     @torch.inference_mode()
     def before(self, scale: float) -> Photo:
@@ -179,6 +198,13 @@ class Sitting:
     def _held(self) -> int:
         """Bytes of the results; asked while another thread adds some."""
         return sum(bytes_of(result.photo) for result in tuple(self._results.values()))
+
+    def _make_room(self, scale: float) -> None:
+        """Let the oldest results go, until one more may be kept."""
+        height, width = target_size(self.photo, scale)
+        more = bytes_of(self.photo) * height * width / self.photo.pixels[0].numel()
+        while self._results and self._held() + more > self._keep:
+            self._results.popitem(last=False)
 
 
 def bytes_of(photo: Photo) -> int:
