@@ -1,10 +1,15 @@
 """How long photos stay open."""
 
+import os
+import signal
+import threading
+import weakref
 from pathlib import Path
 
 import pytest
 
-from rcod.doors.guard import Refusal
+from rcod.doors import web
+from rcod.doors.guard import Limits, Refusal
 from rcod.doors.sittings import Sittings
 from rcod.pixels.images import read
 from rcod.using.restore import Restorer
@@ -28,7 +33,33 @@ def test_photos_are_put_away_when_idle_or_too_many(restorer: Restorer):
     tight = Sittings(held=0)
     assert tight.find(tight.add(Sitting(restorer, photo)))
     hasty = Sittings(idle=-1)
-    first, last = (hasty.add(Sitting(restorer, photo)) for _ in range(2))
-    assert hasty.find(last)
-    with pytest.raises(Refusal, match="put away"):
-        hasty.find(first)
+    for name in [hasty.add(Sitting(restorer, photo)) for _ in range(2)]:
+        with pytest.raises(Refusal, match="put away"):
+            hasty.find(name)
+
+
+def test_an_idle_photo_is_put_away_without_a_request(
+    restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+):
+    sittings = Sittings(idle=0.5)
+    monkeypatch.setattr(web, "Sittings", lambda: sittings)
+    sittings.add(sitting := Sitting(restorer, read(EXAMPLE)))
+    put_away = threading.Event()
+    weakref.finalize(sitting, put_away.set)
+    del sitting
+    seen: list[bool] = []
+
+    def end(address: str) -> None:
+        seen.append(put_away.wait(10))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def begin(address: str) -> None:
+        threading.Thread(target=end, args=(address,)).start()
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        web.listen_and_serve(lambda: restorer, "127.0.0.1", 0, Limits(), begin)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert seen == [True]

@@ -212,7 +212,7 @@ def test_routes_of_an_open_photo(server: Running, restorer: Restorer, tmp_path: 
         assert 0 < float(map_.headers["x-rcod-share"]) < 1
         assert float(map_.headers["x-rcod-mean"]) > 0
         assert client.get(f"{photo}/sheet?scale=1").headers["content-type"] == "image/png"
-        assert client.get(f"{photo}/progress").json() == {"position": 0, "fraction": 1.0}
+        assert client.get(f"{photo}/progress").json() == {"position": 0, "fraction": 0.0}
         assert client.delete(photo).status_code == 204
         assert client.get(f"{photo}/result").status_code == 404
 

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 from fastapi import FastAPI, File, Form, Request, UploadFile
 from fastapi.responses import PlainTextResponse, Response
+from starlette.types import Lifespan
 
 from rcod import __version__
 from rcod.doors.engine import Ticket
@@ -60,14 +61,15 @@ ERRORS = {
 }
 
 
-def create_app(service: Service) -> FastAPI:
-    """The HTTP interface, without its guard."""
+def create_app(service: Service, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """The HTTP interface, without its guard; `lifespan` is what else runs while it does."""
     app = FastAPI(
         title="rcod",
         version=__version__,
         summary="Enlarge and restore photos, with a dial from fidelity to realism.",
         docs_url=None,  # theirs load scripts from another host
         redoc_url=None,
+        lifespan=lifespan,
     )
     speak_plainly(app)
     _add_upscale(app, service)

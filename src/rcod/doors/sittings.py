@@ -3,16 +3,19 @@
 dropped -> add -> name -> find (again and again) -> put away: idle, or too much is held
 """
 
+import asyncio
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from rcod.doors.engine import Ticket
 from rcod.doors.guard import Refusal
 from rcod.using.sitting import Sitting, View
 
 IDLE = 1200.0  # seconds after which a photo that nobody asks about is put away
-HELD = 2_000_000_000  # bytes that open photos hold together; the latest is held in any case
+HELD = 2_000_000_000  # bytes that open photos hold together; the latest may hold more
 
 
 class Sittings:
@@ -22,7 +25,7 @@ class Sittings:
         self._held = held
         self._idle = idle
         self._open: OrderedDict[str, tuple[Sitting, float]] = OrderedDict()
-        self.tickets: dict[str, Ticket[bytes] | Ticket[tuple[View, bytes]]] = {}
+        self.tickets: dict[str, Ticket[tuple[View, bytes]]] = {}  # of results under way
 
     def add(self, sitting: Sitting) -> str:
         """Keep a photo, put older ones away where memory asks for it, and give its name."""
@@ -49,7 +52,22 @@ class Sittings:
         """Put away what is idle, and the oldest while too much is held."""
         latest = next(reversed(self._open), None)
         now = time.monotonic()
+        sizes = {name: sitting.size for name, (sitting, _) in self._open.items()}
+        held = sum(sizes.values())
         for name, (_, used) in list(self._open.items()):
-            held = sum(sitting.size for sitting, _ in self._open.values())
-            if name != latest and (now - used > self._idle or held > self._held):
+            if now - used > self._idle or (held > self._held and name != latest):
+                held -= sizes[name]
                 self.drop(name)
+
+    @asynccontextmanager
+    async def tidied(self, app: object) -> AsyncIterator[None]:
+        """While the service runs, tidy now and then though nobody asks; a lifespan."""
+
+        async def now_and_then() -> None:
+            while True:
+                await asyncio.sleep(self._idle / 20)
+                self.tidy()
+
+        task = asyncio.create_task(now_and_then())
+        yield
+        task.cancel()

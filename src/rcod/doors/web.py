@@ -95,13 +95,6 @@ def _photos(service: Service, sittings: Sittings) -> APIRouter:
         height, width = photo.pixels.shape[-2:]
         return {"id": name, "width": width, "height": height, "alpha": photo.alpha is not None}
 
-    @router.get("/{name}/progress")
-    async def progress(name: str) -> dict[str, float]:
-        ticket = sittings.tickets.get(name)
-        if ticket is None:
-            return {"position": 0, "fraction": 0.0}
-        return {"position": service.engine.position(ticket), "fraction": ticket.fraction}
-
     @router.get("/{name}/result")
     async def result(
         request: Request, name: str, realism: Dial = "auto", scale: Scale = 4.0,
@@ -119,7 +112,11 @@ def _photos(service: Service, sittings: Sittings) -> APIRouter:
             return found, encode(found.result.photo, shown)
 
         ticket = sittings.tickets[name] = service.engine.submit(work)
-        found, content = await service.wait_for(request, ticket)
+        try:
+            found, content = await service.wait_for(request, ticket)
+        finally:
+            if sittings.tickets.get(name) is ticket:
+                del sittings.tickets[name]  # and with it the picture
         headers = {
             **facts(found.result),
             "x-rcod-told": str(found.told).lower(),
@@ -137,6 +134,13 @@ def _photos(service: Service, sittings: Sittings) -> APIRouter:
 
 def _add_views(router: APIRouter, service: Service, sittings: Sittings) -> None:
     """What there is to see of a photo besides a result."""
+
+    @router.get("/{name}/progress")
+    async def progress(name: str) -> dict[str, float]:
+        ticket = sittings.tickets.get(name)
+        if ticket is None:
+            return {"position": 0, "fraction": 0.0}
+        return {"position": service.engine.position(ticket), "fraction": ticket.fraction}
 
     @router.get("/{name}/before")
     async def before(request: Request, name: str, scale: Scale = 4.0) -> Response:
@@ -229,11 +233,12 @@ def listen_and_serve(
     local = host in LOOPBACK
     with listener, Engine(limits.seats) as engine:
         service = Service(load(), engine, limits)
-        app = create_app(service)
-        add_page(app, service, Sittings())
+        sittings = Sittings()
+        app = create_app(service, sittings.tidied)
+        add_page(app, service, sittings)
         config = uvicorn.Config(
             Guard(app, limits, engine, service.meters, local),
-            http=Impatient, loop="asyncio", ws="none", lifespan="off", interface="asgi3",
+            http=Impatient, loop="asyncio", ws="none", lifespan="on", interface="asgi3",
             log_level="error", access_log=False, server_header=False, backlog=256,
             h11_max_incomplete_event_size=32_768, timeout_keep_alive=15,
             timeout_graceful_shutdown=round(limits.seconds + limits.upload),
