@@ -19,10 +19,15 @@ from running import Running, start
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 from rcod.diffusion.grouping import timestep_of_realism
 from rcod.doors import web
+from rcod.doors.engine import Engine
+from rcod.doors.server import create_app
+from rcod.doors.service import Service
+from rcod.doors.sittings import Sittings
 from rcod.pixels.decode import EXTRAS
 from rcod.pixels.images import Photo, read, write
 from rcod.using.between import NODES
@@ -259,6 +264,15 @@ def test_the_page_names_formats_whose_extras_are_there(server: Running):
     for kind, (_, module) in EXTRAS.items():
         assert (kind in told) == (find_spec(module) is not None)
     assert "TIFF" in told
+
+
+def test_the_page_is_told_whether_there_is_a_dial(server: Running, restorer: Restorer):
+    assert httpx.get(f"{server.url}/page/about").json()["dial"] is True
+    fixed = restorer.system.model_copy(update={"timestep": 499})
+    with Engine() as engine:
+        service = Service(Restorer(fixed, restorer.onestep, restorer.metric), engine)
+        web.add_page(app := create_app(service), service, Sittings())
+        assert TestClient(app).get("/page/about").json()["dial"] is False
 
 
 def test_page_asks_no_other_host():

@@ -71,6 +71,7 @@ def add_page(app: FastAPI, service: Service, sittings: Sittings) -> None:
             "megabytes": service.limits.body // 10**6,
             "minutes": round(IDLE / 60),
             "edges": system.groups.edges,
+            "dial": system.timestep is None,
             "formats": READABLE
             + tuple(kind for kind, (_, module) in EXTRAS.items() if find_spec(module) is not None),
         }
