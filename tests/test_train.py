@@ -190,6 +190,24 @@ def test_a_bad_step_moves_nothing_and_is_counted(tmp_path: Path):
     assert torch.equal(task.weight, other.weight)
 
 
+def test_a_bad_step_of_one_learner_moves_no_other():
+    task = Sum(4)
+    other = torch.nn.Parameter(torch.ones(2))
+    task.learners["adversary"] = Learner([other], recipe("tiny-metric").optim, 4)
+    parts = task.parts
+
+    def both(n: int) -> Iterator[Part]:
+        yield from parts(n)
+        yield Part("adversary", other.sum() * (torch.nan if n == 0 else 1), {})
+
+    task.parts = both
+    values = train.step(task, recipe("tiny-metric"), 0, TEAM)
+    assert np.isnan(values["norm"])
+    assert torch.equal(task.weight, torch.ones(2)) and torch.equal(other, torch.ones(2))
+    train.step(task, recipe("tiny-metric"), 1, TEAM)
+    assert not (torch.equal(task.weight, torch.ones(2)) or torch.equal(other, torch.ones(2)))
+
+
 def test_many_bad_steps_in_a_row_lead_back_to_the_last_state_and_a_lower_rate(tmp_path: Path):
     task = Sum(8, bad=(5, 6))
     loop(task, tmp_path, steps="8", save_every="3", patience="2").go()
@@ -296,7 +314,8 @@ def test_adapters_alone_learn_and_are_merged_into_the_result(sources: Sources, t
     batch = next(data.batches(2, 32, torch.Generator().manual_seed(0)))
     for n in range(2):
         learner.add(prior_loss(nets, batch, setting, torch.Generator().manual_seed(n)))
-        learner.follow(n, TEAM)
+        learner.weigh(TEAM)
+        learner.move(n)
     row = SYSTEMS["tiny"].model_copy(update={"model": nets.onestep.backbone.settings})
     prior = setting.model_copy(update={"goal": "prior"})
     path = tmp_path / "model.safetensors"

@@ -71,7 +71,9 @@ def main() -> None:
             "off": estimate / most - 1,
         }  # fmt: skip
         print(json.dumps({part: found[part]}), file=sys.stderr, flush=True)
-    norms = {who: learner.follow(0, Team(torch.device("cpu"))) for who, learner in learners.items()}
+    norms = {who: learner.weigh(Team(torch.device("cpu"))) for who, learner in learners.items()}
+    for learner in learners.values():
+        learner.move(0)
     print(json.dumps({"recipe": name, "norms": norms, **found}, indent=1))
 
 

@@ -4,7 +4,8 @@ Matrices and kernels move along their orthogonalised momentum (Muon, Jordan et a
 else by AdamW; a warm-up, a plateau and a straight fall; clipped gradients; and a running average
 of the weights, which is what a run keeps.
 
-    loss, loss, ... -> add -> gradients -> mean of all processes -> finite? -> follow -> average
+    loss, loss, ... -> add -> gradients -> weigh: mean of all processes, finite? -> move, or refuse
+                                                                            '-> running average
 """
 
 import math
@@ -59,8 +60,8 @@ class Learner:
         torch.autograd.backward(scaled, inputs=self.parameters)
         self._heard = self._heard.to(loss.device) + share * loss.detach()
 
-    def follow(self, step: int, team: Team) -> float:
-        """One step down the gradient; returns its norm, or NaN where it wasn't finite."""
+    def weigh(self, team: Team) -> float:
+        """The mean gradient of all processes, clipped; its norm, or NaN where it isn't finite."""
         heard, self._heard = self._heard, torch.zeros(())
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
         for parameter in self.parameters:
@@ -70,10 +71,14 @@ class Learner:
             grads = [grad / self.loud for grad in grads]
         norm = torch.stack([torch.linalg.vector_norm(grad) for grad in grads]).norm()
         if not (norm + heard).isfinite():
-            return self._refuse()
+            return math.nan
         factor = (self.settings.clip / (norm + 1e-6)).clamp(max=1.0)
         for parameter, grad in zip(self.parameters, grads, strict=True):
             parameter.grad = grad * factor
+        return float(norm)
+
+    def move(self, step: int) -> None:
+        """One step down the weighed gradient."""
         rate = self.rate(step) * self.slow
         self.optimizer.param_groups[0]["lr"] = self.settings.lr * rate
         self.optimizer.step()
@@ -85,15 +90,24 @@ class Learner:
         self.good += 1
         if self.loud and self.good % PATIENT == 0:
             self.loud *= 2
-        return float(norm)
 
-    def _refuse(self) -> float:
-        """Leave the weights alone; float16 tries a smaller scale first, which is no failure."""
+    def refuse(self, norm: float) -> bool:
+        """Leave the weights alone, since some learner's gradient isn't finite.
+
+        Args:
+            norm: what `weigh` found here.
+
+        Returns:
+            Whether that is a failure; that float16 tries a smaller scale is none.
+        """
+        for parameter in self.parameters:
+            parameter.grad = None
+        if math.isfinite(norm):
+            return False
         self.good = 0
-        if self.loud > 1:
-            self.loud = max(1.0, self.loud / 2)
-            return 0.0
-        return math.nan
+        failed = self.loud <= 1
+        self.loud = max(1.0, self.loud / 2) if self.loud else 0.0
+        return failed
 
     @torch.no_grad()
     def _turn(self, rate: float) -> None:

@@ -74,7 +74,8 @@ def prepare(recipe: Course, sources: Sources, folder: Path, team: Team) -> Task:
 def step(task: Task, recipe: Course, n: int, team: Team) -> dict[str, float]:
     """One step: losses of every batch it takes, then every learner's update; returns numbers.
 
-    `norm` is the first learner's gradient; it is NaN where any learner's was not finite.
+    `norm` is the first learner's gradient. Where any learner's isn't finite nobody moves, and
+    `norm` is NaN, but for a scale that float16 tries: then it is 0.
     """
     sums: dict[str, torch.Tensor] = {}
     learning: dict[str, None] = {}
@@ -85,12 +86,17 @@ def step(task: Task, recipe: Course, n: int, team: Team) -> dict[str, float]:
             for key, value in part.values.items():
                 mean = value.detach().float().mean() / recipe.accumulate
                 sums[key] = sums[key] + mean if key in sums else mean
-    norms = {name: task.learners[name].follow(n, team) for name in learning}
-    bad = any(math.isnan(norm) for norm in norms.values())
+    learners = [task.learners[name] for name in learning]
+    norms = [learner.weigh(team) for learner in learners]
+    norm = norms[0]
+    if all(map(math.isfinite, norms)):
+        for learner in learners:
+            learner.move(n)
+    else:
+        failed = [one.refuse(found) for one, found in zip(learners, norms, strict=True)]
+        norm = math.nan if any(failed) else 0.0
     told = team.mean([torch.stack(list(sums.values()))])[0].tolist() if sums else []
-    return dict(zip(sums, told, strict=True)) | {
-        "norm": math.nan if bad else next(iter(norms.values()))
-    }
+    return dict(zip(sums, told, strict=True)) | {"norm": norm}
 
 
 class Loop:
