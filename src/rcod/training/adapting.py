@@ -252,6 +252,11 @@ def teacher_texts(
     recipe: Adaptation, sources: Sources, photos: list[Source], device: torch.device
 ) -> Hear | None:
     """What the teacher hears of each batch: captions of its photos, a phrase, or nothing."""
+    if sources.captions is not None and recipe.text != "captions":
+        raise RcodError(
+            f"--captions is heard with text=captions alone, got text={recipe.text}; set that, or "
+            "leave the file out"
+        )
     if recipe.distill == "off" or recipe.goal == "metric":
         return None
     base = recipe.row.base
