@@ -8,7 +8,7 @@ The autoencoder alone needs no loop: it is fitted in closed form.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -23,6 +23,7 @@ from rcod.networks.estimators import MetricEstimator
 from rcod.networks.lora import attach, merge
 from rcod.networks.onestep import OneStep, enlarge
 from rcod.networks.systems import SYSTEMS, System, build
+from rcod.pixels.aids import digest
 from rcod.pixels.perceptual import LpipsHed
 from rcod.training.adversary import Discriminator
 from rcod.training.data import Batch, Pairs, build_crops, build_pairs
@@ -41,8 +42,16 @@ FITTED = 1024  # crops that the autoencoder is fitted to
 class TinyTask:
     """The tiny model, its data and its losses, for the loop."""
 
-    def __init__(self, recipe: Recipe, system: System, nets: Networks, data: Pairs) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        system: System,
+        nets: Networks,
+        data: Pairs,
+        origin: Sequence[str] = (),
+    ) -> None:
         self.recipe, self.system, self.nets, self.data = recipe, system, nets, data
+        self.origin = list(origin)  # what tells these photos and this beginning from others
         self.learners = learners_of(nets, recipe)
         self.images, self.notes = recipe.batch, list[str]()
         self.rng = seeded(recipe.seed)
@@ -57,11 +66,16 @@ class TinyTask:
             yield Part(name, loss, logged if name == "student" else {})
 
     def position(self) -> Place:
-        """The state of the dice, which choose the data too."""
-        return {"rng": self.rng.get_state()}
+        """The state of the dice, which choose the data too, and what they choose from."""
+        return {"rng": self.rng.get_state(), "origin": self.origin}
 
     def seek(self, place: Place) -> None:
         """Go on from there."""
+        if place.get("origin", self.origin) != self.origin:
+            raise RcodError(
+                "a run goes on with the photos and the --start that it began with, and these are "
+                "others; give those, or begin another run with --run FOLDER"
+            )
         self.rng.set_state(cast(Tensor, place["rng"]))
 
     def write(self, path: Path, recipe: str) -> None:
@@ -94,7 +108,9 @@ def prepare(recipe: Recipe, sources: Sources, folder: Path) -> TinyTask:
     if recipe.goal == "restore" and recipe.formula == "residual":
         fit_gain(nets.onestep, first(data, 512, recipe))
     nets.onestep.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    return TinyTask(recipe, system, nets, data)
+    origin = [path.name for path in (crops, pairs) if path is not None]
+    origin += [] if sources.start is None else [digest(sources.start)]
+    return TinyTask(recipe, system, nets, data, origin)
 
 
 def fit(recipe: Recipe, sources: Sources, rundir: RunDir) -> Path:
