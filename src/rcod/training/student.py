@@ -85,7 +85,7 @@ def open_student(recipe: Adaptation, sources: Sources, device: torch.device) -> 
     assert system.base is not None
     base = find_base(system.base, sources.base)
     parts = Parts(base=str(base), vision=sources.vision, merge=False)
-    started = _started(system, sources)
+    started = _started(recipe, system, sources)
     networks: dict[Part, nn.Module] = {
         "unet": empty_network(read_config(base, "unet"), "unet"),
         "vae": empty_network(read_config(base, "vae"), "vae"),
@@ -234,9 +234,13 @@ def _linear(out: int, inward: int, rng: torch.Generator) -> dict[str, Tensor]:
     return {k: (2 * torch.rand(shape, generator=rng) - 1) * reach for k, shape in shapes.items()}
 
 
-def _started(system: System, sources: Sources) -> dict[str, Tensor]:
+def _started(recipe: Adaptation, system: System, sources: Sources) -> dict[str, Tensor]:
     """What a run begins with beside fresh adapters."""
     found: dict[str, Tensor] = {}
+    if recipe.goal == "metric" and sources.start is None:
+        raise RcodError(
+            f"{recipe.name} learns the metric of a trained {system.name}; name it with --start FILE"
+        )
     if sources.start is not None:
         other, found = read_tensors(sources.start)
         if other.adapters != system.adapters:
