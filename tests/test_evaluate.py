@@ -14,10 +14,11 @@ from rcod.errors import RcodError
 from rcod.judging import evaluate as evaluating
 from rcod.judging.contenders import parse
 from rcod.judging.datasets import Dataset, Pair, open_dataset
-from rcod.judging.evaluate import Found, run, save_csv
+from rcod.judging.evaluate import Found, run
 from rcod.judging.journal import Made, append, read_lines
 from rcod.judging.judge import Judge
 from rcod.judging.peers import bicubic, perform
+from rcod.judging.report import save_csv
 from rcod.networks.checkpoint import find_weights
 from rcod.pixels.images import Photo, write
 from rcod.pixels.metrics import eight_bit
@@ -121,6 +122,8 @@ def test_set_without_truths_has_no_paired_scores(tmp_path: Path, in_process: lis
     alone = Dataset("alone", (Pair("a", tmp_path / "a.png", None),))
     found = run([alone], [parse("bicubic")], tmp_path / "out", Judge())
     assert set(found.means("alone", "bicubic")) == {"detail"}
+    assert found.missing["psnr"] == "a: there is no true picture to compare with"
+    assert any(line.startswith("PSNR is blank: a:") for line in found.table())
 
 
 def test_absent_results_and_double_names_are_named(dataset: Dataset, tmp_path: Path):

@@ -8,7 +8,6 @@ its system is still the same, its score when its file and the protocol are.
                                 '-> Judge -> scores -------------------+-> Found
 """
 
-import csv
 import json
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from rcod.judging.contenders import Contender
 from rcod.judging.datasets import Dataset, Pair, check, match, pixels, stem
 from rcod.judging.inception import frechet
 from rcod.judging.journal import Made, Scored, append, read_lines
-from rcod.judging.judge import MEASURES, Judge, fingerprint
+from rcod.judging.judge import MEASURES, Judge, blanks, fingerprint
 from rcod.judging.peers import task
 from rcod.judging.scoring import average
 from rcod.pixels.aids import digest
@@ -134,7 +133,8 @@ def run(
     }
     rows = _score(datasets, labels, files, made, out, judge, say)
     fid = _fid(datasets, labels, files, judge)
-    return Found(tuple(datasets), tuple(labels), rows, fid, judge.missing, protocol)
+    missing = judge.missing | _blanks(datasets, rows, judge)
+    return Found(tuple(datasets), tuple(labels), rows, fid, missing, protocol)
 
 
 def place(out: Path, dataset: Dataset, label: str, picture: str) -> Path:
@@ -251,6 +251,20 @@ def _score(
     return tuple(rows)
 
 
+def _blanks(datasets: Sequence[Dataset], rows: Sequence[Row], judge: Judge) -> dict[str, str]:
+    """Why a measure that runs here is blank all the same: its first picture, and the reason."""
+    pairs = {(one.name, pair.name): pair for one in datasets for pair in one.pairs}
+    found: dict[str, str] = {}
+    for row in rows:
+        if all(name in row.values or name in found for name in judge.able):
+            continue
+        height, width = pixels(row.file).shape[1:]
+        paired = pairs[row.dataset, row.picture].hr is not None
+        why = blanks(row.values, (height, width), paired, judge.able)
+        found |= {k: f"{row.picture}: {v}" for k, v in why.items() if k not in found}
+    return found
+
+
 def _judged(pair: Pair, files: Sequence[Path], judge: Judge) -> list[dict[str, float]]:
     """Scores of several results of one picture."""
     if not files:
@@ -280,17 +294,3 @@ def _fid(
             mine = [files[(dataset.name, label, pair.name)] for pair in dataset.pairs]
             found[(dataset.name, label)] = frechet(cloud(mine), true)
     return found
-
-
-def save_csv(found: Found, path: Path) -> None:
-    """Write one row per set, picture and system; blank where a measure could not run."""
-    names = [name for name in MEASURES if name != "fid"]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["set", "picture", "system", "timestep", "estimate", *names])
-        for row in found.rows:
-            step = row.made.timestep if row.made else None
-            estimate = row.made.estimate if row.made else None
-            values = [f"{row.values[n]:.6f}" if n in row.values else None for n in names]
-            guess = None if estimate is None else f"{estimate:.6f}"
-            table.writerow([row.dataset, row.picture, row.label, step, guess, *values])

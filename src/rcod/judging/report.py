@@ -23,7 +23,7 @@ from torch import Tensor
 
 from rcod import __version__
 from rcod.judging.datasets import Dataset, pixels
-from rcod.judging.evaluate import Found, Row, save_csv
+from rcod.judging.evaluate import Found, Row
 from rcod.judging.intervals import draw_weights, interval
 from rcod.judging.judge import MEASURES, fingerprint
 from rcod.judging.peers import bicubic
@@ -46,6 +46,20 @@ def write_report(found: Found, out: Path) -> Path:
     page = out / "report.html"
     page.write_text(_page(shown), encoding="utf-8")
     return page
+
+
+def save_csv(found: Found, path: Path) -> None:
+    """Write one row per set, picture and system; blank where a measure could not run."""
+    names = [name for name in MEASURES if name != "fid"]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["set", "picture", "system", "timestep", "estimate", *names])
+        for row in found.rows:
+            step = row.made.timestep if row.made else None
+            estimate = row.made.estimate if row.made else None
+            values = [f"{row.values[n]:.6f}" if n in row.values else None for n in names]
+            guess = None if estimate is None else f"{estimate:.6f}"
+            table.writerow([row.dataset, row.picture, row.label, step, guess, *values])
 
 
 def summary(found: Found) -> dict[str, object]:
