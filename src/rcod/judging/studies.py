@@ -158,6 +158,8 @@ def _between(restorer: Restorer, lr: Tensor, place: float) -> dict[str, Tensor]:
 @torch.inference_mode()
 def _latents(restorer: Restorer, pair: Pair) -> tuple[Tensor, Tensor]:
     """Latents of the enlarged input and of the true picture, (1, C, h, w) each."""
+    if restorer.system.base is not None:  # theirs depend on the photo's frame and damage
+        raise RcodError(f"latent metrics are studied on tiny, got {restorer.system.name}")
     device = restorer.onestep.alphas.device
     up, hr = bicubic(pixels(pair.lr)), pixels(truth_of(pair))
     encode = restorer.onestep.encode
