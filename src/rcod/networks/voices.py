@@ -31,12 +31,6 @@ class Choir:
         """The voice of that name, new if there was none."""
         return self.voices.setdefault(name, Voice())
 
-    def give(self, name: str, network: nn.Module) -> None:
-        """Let every adapter of a network that has no voice yet speak with this one."""
-        for module in network.modules():
-            if isinstance(module, LowRank) and module.voice is None:
-                module.voice = self.voice(name)
-
     @property
     def heard(self) -> frozenset[str]:
         """Who is heard now."""
