@@ -156,8 +156,6 @@ def upscale(
             overwrite, width, height, max_side, quality, "all" if strip else "gps" if strip_gps
             else "nothing", realism_map, skip_existing, memory_of(memory),
             identity=_identity(*networks))  # fmt: skip
-        if dry_run and out == PIPE:
-            raise RcodError("--dry-run tells the names of files, and -o - has none; name a folder")
         if dry_run:
             return _rehearse(photos, out, options)
         return _do(photos, out, options, networks, workers)
@@ -198,6 +196,8 @@ def _rehearse(photos: list[Path], out: Path, options: "Options") -> None:
     from rcod.doors.terminal import complain
     from rcod.using.batch import rehearse
 
+    if out == PIPE:
+        raise RcodError("--dry-run tells the names of files, and -o - has none; name a folder")
     done, lost = rehearse(photos, out, options)
     for job, is_there in done:
         will = "done already" if is_there else "would become"
