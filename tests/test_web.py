@@ -101,6 +101,13 @@ def test_a_visit(
         wait_for(page, "document.body.dataset.state === 'exact'")
         assert canvas(page) != chosen and placed(page) == before
         assert text(page, "dial-number") == "0.37"
+        for kind, hidden in (("keydown", True), ("keyup", False)):  # space, with the dial in focus
+            page.execute_script(
+                "document.getElementById('dial').dispatchEvent("
+                "new KeyboardEvent(arguments[0], {key: ' ', bubbles: true}))",
+                kind,
+            )
+            assert page.find_element(By.ID, "split").get_property("hidden") is hidden
 
         page.find_element(By.ID, "map-button").click()
         wait_for(page, "document.getElementById('map').naturalWidth > 0")

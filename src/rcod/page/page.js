@@ -13,7 +13,7 @@ const BLENDED = 24e6; // pixels above which no levels are fetched ahead
 const TOLD = 8e6; // pixels up to which the server can tell a place from five others
 const CALM = 220; // ms without a turn before a slow picture is asked for
 
-let about = { largest: 1e8, edges: [0.5, 0.7] };
+let about = { largest: 1e8, edges: [0.5, 0.7], dial: true };
 let photo = null; // { file, id, width, height }
 let place = { realism: "auto", scale: 4 };
 let results = new Map(); // key -> { bitmap, level, realism, metric, seconds }
@@ -119,6 +119,7 @@ function forget() {
   inventions = new Map();
   autoPlace = null;
   $("map").hidden = true;
+  $("after").width = 1; // no picture of the photo before
   $("before").removeAttribute("src");
 }
 
@@ -279,6 +280,7 @@ function measure(name) {
 
 // What is done once the person rests: the invention's number, then the levels to blend between.
 async function afterwards() {
+  if (!about.dial) return;
   const mine = epoch, at = keyOf(place.realism);
   const still = () => mine === epoch && at === keyOf(place.realism) && !running;
   clearTimeout(calm);
@@ -498,8 +500,8 @@ document.addEventListener("paste", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.target.closest("select, dialog") || event.ctrlKey || event.metaKey || event.altKey || !photo || $("work").hidden) return;
   const level = ["fidelity", "neutral", "realism", "auto"][Number(event.key) - 1];
-  if (level) turn(level === "auto" ? "auto" : LEVELS[level]);
-  if (event.key === "m" || event.key === "M") $("map-button").click();
+  if (level && about.dial) turn(level === "auto" ? "auto" : LEVELS[level]);
+  if ((event.key === "m" || event.key === "M") && about.dial) $("map-button").click();
 });
 window.addEventListener("blur", () => peek(false));
 
@@ -514,6 +516,7 @@ if (theme) document.documentElement.dataset.theme = theme;
 
 try {
   about = await (await ask("/page/about")).json();
+  body.classList.toggle("dialless", !about.dial);
   $("limits").textContent = `${about.formats.join(", ")}; up to ${about.megapixels} megapixels and ${about.megabytes} MB. Photos stay in the memory of the machine that serves this page and are put away after ${about.minutes} minutes.`;
 } catch (error) {
   failed(error);

@@ -178,7 +178,7 @@ view.addEventListener("keydown", (event) => {
 });
 
 document.addEventListener("keydown", (event) => {
-  if (event.target.closest("select, input, dialog") || event.ctrlKey || event.metaKey || view.offsetParent === null) return;
+  if (event.target.closest("select, dialog") || event.ctrlKey || event.metaKey || view.offsetParent === null) return;
   if (event.key === "+" || event.key === "=") zoomTo(zoom * 1.5);
   if (event.key === "-") zoomTo(zoom / 1.5);
   if (event.key === "0") fit();
