@@ -1,7 +1,7 @@
 """Put a run's model into the package, as float16.
 
     python tools/publish.py RUN/model.safetensors
-    python tools/publish.py EARLY.safetensors LATE.safetensors --timesteps 649,499,249
+    python tools/publish.py EARLY.safetensors LATE.safetensors --timesteps 649,499,349
 
 Several models of one run are averaged, weight by weight: what an adversary made them draw in turn
 fades. The system, its dial and the metric estimator are the last one's.
