@@ -26,7 +26,10 @@ def lay(row: Path, psnr: float, steps: int = 200) -> None:
 
 
 def tell(rows: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, TOOL, "tell", rows], capture_output=True, text=True)
+    for study in ("ldg", "mem"):
+        (rows / f"{study}.txt").write_text(f"what {study} says")
+    command = [sys.executable, TOOL, "tell", rows, "--where", "here"]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +43,9 @@ def test_claims_are_told_as_every_seed_has_them(
         lay(tmp_path / "tiny-osediff" / str(seed), 26.0)
         lay(tmp_path / "tiny-rcod_o" / str(seed), ours)
     lay(tmp_path / "tiny-rcod_o" / "2", 40.0)  # a seed that the host was not trained with
-    lines = tell(tmp_path).stdout.splitlines()
+    page = tell(tmp_path).stdout
+    assert "RealSR pictures: here." in page and page.endswith("```\nwhat mem says\n```\n")
+    lines = page.splitlines()
     gain = (first + second) / 2 - 26
     (line,) = (line for line in lines if line.startswith("| tiny-rcod_o | tiny-osediff |"))
     cells = line.split(" | ")

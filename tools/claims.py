@@ -2,7 +2,7 @@
 
     python tools/claims.py train OUT --prior PRIOR --photos PHOTOS --cache CACHE --aids AIDS
     python tools/claims.py measure OUT BENCH --aids AIDS
-    python tools/claims.py tell OUT > docs/results.md
+    python tools/claims.py tell OUT --where "HARDWARE, commit COMMIT" > docs/results.md
 
 PRIOR is the model of `rcod train tiny-prior`. Every row starts from it, sees the same pairs (rows
 of one host in the same order) and pays the same losses at every timestep, so that whatever the dial
@@ -27,6 +27,7 @@ from rcod.judging.datasets import open_dataset, spread
 from rcod.judging.intervals import draw_weights, interval
 from rcod.judging.judge import Judge
 from rcod.judging.promises import Report, study_dial
+from rcod.judging.studies import STUDIES
 from rcod.networks.backbone import zero
 from rcod.networks.checkpoint import load, save
 from rcod.networks.estimators import MetricEstimator
@@ -48,6 +49,22 @@ CLAIMED = (
     ("fidelity", "niqe"),
     ("realism", "niqe"),
 )
+
+STUDIED = {"ldg": "What the latent metric sees", "mem": "What the metric estimator guesses"}
+PAGE = """# Do RCOD's claims hold on the tiny model?
+
+Every row was trained alike and for little, {steps} steps of {windows} windows from the same prior,
+and measured on {count} RealSR pictures: {where}. This page is what
+`python tools/claims.py tell OUT` prints.
+
+- These are differences after a small budget, not those of finished models. Where a row was trained
+  with several seeds, their standard deviation stands behind its mean; rows with one seed say
+  nothing of training's own noise.
+- A host is its recipe on this model: its timestep, losses and texts. The clean latent is the
+  residual one but in the two rows that say otherwise, and the prior was taught with image tokens.
+- `lpips-hed` is a term of every row's loss, NIQE of none. Intervals are of 95 % each, and there are
+  many of them.
+"""
 
 Reports = dict[str, Report]  # of one row, by seed
 
@@ -98,6 +115,8 @@ def parse() -> argparse.Namespace:
             one.add_argument("--only", action="append", choices=list(ROWS), help="repeat it")
             for name in ("prior", "photos", "cache"):
                 one.add_argument(f"--{name}", type=Path, required=True)
+        if kind == "tell":
+            one.add_argument("--where", required=True, help="hardware and commit")
         if kind == "measure":
             one.add_argument("bench", type=Path, help="folder with LR/ and HR/")
             one.add_argument("--limit", type=int, help="only so many pictures, evenly spread")
@@ -174,7 +193,11 @@ def measure(options: argparse.Namespace) -> None:
     judge = Judge.load(options.aids, torch.bfloat16, list(NAMES))
     if judge.missing:
         raise RcodError(f"every measure must be at hand, and {judge.missing}; fetch the aids")
-    pairs = spread(open_dataset(f"bench={options.bench}", Path()), options.limit).pairs
+    dataset = open_dataset(f"bench={options.bench}", Path())
+    for study in STUDIED:
+        lines = STUDIES[study](Restorer.load("tiny"), dataset.pairs, judge).lines
+        (options.out / f"{study}.txt").write_text("\n".join(lines), encoding="utf-8")
+    pairs = spread(dataset, options.limit).pairs
     for model in sorted(options.out.glob("*/*/model.safetensors")):
         folder, target = model.parent, model.with_name("report.json")
         if steps_of(folder) < recipe_in(folder).steps:
@@ -197,9 +220,8 @@ def tell(options: argparse.Namespace) -> None:
     if len(steps) > 1 or len(pictures) > 1:
         raise RcodError(f"rows must be of one budget on the same pictures, got {steps} steps")
     count = found[next(iter(found))]["0"].dial.pictures
-    print(f"Every row: {steps.pop()} steps of {TINY['tiny-rcod'].batch} windows from the same "
-          f"prior, measured on {count} pictures. Where a row was trained with several seeds, their "
-          "standard deviation stands behind its mean.\n")  # fmt: skip
+    windows = TINY["tiny-rcod"].batch
+    print(PAGE.format(steps=steps.pop(), windows=windows, count=count, where=options.where))
     print("| row | what | PSNR, fidelity | `lpips-hed`, fidelity | NIQE, fidelity | "
           "PSNR, realism | `lpips-hed`, realism | NIQE, realism | travel |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|")
@@ -222,6 +244,9 @@ def tell(options: argparse.Namespace) -> None:
             dial = report.dial
             print(f"- {name}, seed {seed}: PSNR falls from level to level on {dial.psnr_falls} of "
                   f"{dial.pictures} pictures, detail rises on {dial.detail_rises}.")  # fmt: skip
+    for study, title in STUDIED.items():
+        lines = (options.out / f"{study}.txt").read_text(encoding="utf-8")
+        print(f"\n## {title}\n\n```\n{lines}\n```")
 
 
 def verdict(ours: Reports, theirs: Reports, level: str, key: str) -> str:
