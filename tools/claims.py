@@ -42,7 +42,7 @@ from rcod.training.train import run
 from rcod.using.restore import Restorer
 
 MEASURED = 512  # pairs on which the groups' edges are measured
-NAMES = ("psnr", "lpips-hed", "niqe", "detail")
+NAMES = ("psnr", "lpips-hed", "niqe", "detail", "ssim")
 CLAIMED = (
     ("fidelity", "psnr"),
     ("fidelity", "lpips-hed"),
