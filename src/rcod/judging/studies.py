@@ -118,8 +118,7 @@ def mem(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
 
 def blend(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
     """How should the dial stand between its ends? Three ways, at three places each."""
-    if restorer.system.base is not None or restorer.system.timestep is not None:
-        raise RcodError(f"ways between are studied on tiny, got {restorer.system.name}")
+    _check_tiny(restorer, "ways between")
     scores: dict[str, dict[str, list[float]]] = {}
     for pair in pairs:
         for place in (0.25, 0.5, 0.75):
@@ -142,6 +141,12 @@ STUDIES: dict[str, Callable[[Restorer, Sequence[Pair], Judge], Studied]]
 STUDIES = {"dial": dial, "blend": blend, "ldg": ldg, "mem": mem}
 
 
+def _check_tiny(restorer: Restorer, what: str) -> None:
+    """Refuse published systems: their latents depend on the photo's frame and damage."""
+    if restorer.system.base is not None or restorer.system.timestep is not None:
+        raise RcodError(f"{what} are studied on tiny, got {restorer.system.name}")
+
+
 @torch.inference_mode()
 def _between(restorer: Restorer, lr: Tensor, place: float) -> dict[str, Tensor]:
     """A photo (3, h, w) restored between the ends of the dial in three ways, (3, 4h, 4w) each."""
@@ -158,8 +163,7 @@ def _between(restorer: Restorer, lr: Tensor, place: float) -> dict[str, Tensor]:
 @torch.inference_mode()
 def _latents(restorer: Restorer, pair: Pair) -> tuple[Tensor, Tensor]:
     """Latents of the enlarged input and of the true picture, (1, C, h, w) each."""
-    if restorer.system.base is not None:  # theirs depend on the photo's frame and damage
-        raise RcodError(f"latent metrics are studied on tiny, got {restorer.system.name}")
+    _check_tiny(restorer, "latent metrics")
     device = restorer.onestep.alphas.device
     up, hr = bicubic(pixels(pair.lr)), pixels(truth_of(pair))
     encode = restorer.onestep.encode
