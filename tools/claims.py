@@ -29,7 +29,7 @@ from rcod.judging.judge import Judge
 from rcod.judging.promises import Report, study_dial
 from rcod.judging.studies import STUDIES
 from rcod.networks.backbone import zero
-from rcod.networks.checkpoint import load, save
+from rcod.networks.checkpoint import find_weights, load, save
 from rcod.networks.estimators import MetricEstimator
 from rcod.networks.onestep import enlarge
 from rcod.networks.prompts import VisualPrompt
@@ -189,23 +189,30 @@ def train(options: argparse.Namespace) -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Measure the finished rows that aren't measured yet."""
+    """Study the shipped model and measure the finished rows, what isn't done yet of both."""
     judge = Judge.load(options.aids, torch.bfloat16, list(NAMES))
     if judge.missing:
         raise RcodError(f"every measure must be at hand, and {judge.missing}; fetch the aids")
     dataset = open_dataset(f"bench={options.bench}", Path())
     for study in STUDIED:
-        lines = STUDIES[study](Restorer.load("tiny"), dataset.pairs, judge).lines
-        (options.out / f"{study}.txt").write_text("\n".join(lines), encoding="utf-8")
+        target = options.out / f"{study}.txt"
+        if not is_newer(target, find_weights("tiny")):
+            lines = STUDIES[study](Restorer.load("tiny"), dataset.pairs, judge).lines
+            target.write_text("\n".join(lines), encoding="utf-8")
     pairs = spread(dataset, options.limit).pairs
     for model in sorted(options.out.glob("*/*/model.safetensors")):
         folder, target = model.parent, model.with_name("report.json")
         if steps_of(folder) < recipe_in(folder).steps:
             print(f"{folder} is not finished, left out", file=sys.stderr)
-        elif not (target.exists() and target.stat().st_mtime > model.stat().st_mtime):
+        elif not is_newer(target, model):
             print(folder, file=sys.stderr)
             found = study_dial(Restorer.load(str(model)), pairs, judge, sweeps=0)
             target.write_text(found.model_dump_json(indent=1), encoding="utf-8")
+
+
+def is_newer(target: Path, source: Path) -> bool:
+    """Whether a file was made after the one that it was made of."""
+    return target.exists() and target.stat().st_mtime > source.stat().st_mtime
 
 
 def tell(options: argparse.Namespace) -> None:
