@@ -262,6 +262,11 @@ def test_what_lacks_is_said(photos: Path, tmp_path: Path, monkeypatch: pytest.Mo
     refused("osediff", "text=captions needs --captions FILE", lpips="0", text="captions")
     refused("s3diff", "stands on S3Diff's trained degradation estimator", False, lpips="0")
     refused("osediff", "processors can't train in float16", precision="float16")
+    refused("mem", "mem learns the metric of a trained rcod_s; name it with --start", False)
+    setting = recipe("osediff", lpips="0")
+    given = sources(setting, photos)._replace(captions=tmp_path / "tags.txt")
+    with pytest.raises(RcodError, match="--captions is heard with text=captions alone"):
+        adapting.prepare(setting, given, tmp_path, TEAM)
 
 
 CHILD = """

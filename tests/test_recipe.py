@@ -55,6 +55,8 @@ def test_an_unknown_recipe_names_the_known_ones():
         ("osediff", {"goal": "metric"}, "goal belongs to the recipe; choose another recipe"),
         ("osediff", {"mse": "0", "lpips": "0"}, "nothing ties the result to the photo"),
         ("osediff", {"distill_range": "980,20"}, "distill_range must rise, got"),
+        ("rcod_o", {"group_count": "4"}, "group_count is of group_by=paper and quantiles"),
+        ("rcod_o", {"distill_range": "20,500"}, "das places the timesteps of vsd itself"),
     ],
 )
 def test_impossible_combinations_are_refused(name: str, changes: dict[str, str], words: str):

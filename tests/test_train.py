@@ -338,6 +338,15 @@ def test_errors_say_what_to_do(sources: Sources, tmp_path: Path):
         train.run(recipe("tiny-rcod", guides="0"), nothing, tmp_path / "third")
 
 
+def test_a_run_goes_on_with_its_own_beginning_alone(sources: Sources, tmp_path: Path):
+    setting = recipe("tiny-prior", steps="1")
+    done = train.run(setting, sources, tmp_path / "run")
+    other = sources._replace(start=done.model)
+    with pytest.raises(RcodError, match="the --start that it began with"):
+        train.run(setting, other, tmp_path / "run", resume=True)
+    train.run(setting, sources, tmp_path / "run", resume=True)
+
+
 def test_orthogonal_steps_have_equal_singular_values():
     matrix = torch.randn(12, 40, generator=torch.Generator().manual_seed(0)) * 1e-4
     for each in (matrix, matrix.T):
