@@ -100,6 +100,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "events",
         "rundir",
         "objectives",
+        "growing",
         "tiny",
         "student",
         "lessons",

@@ -28,6 +28,7 @@ from rcod.pixels.perceptual import LpipsHed
 from rcod.training.adversary import Discriminator
 from rcod.training.data import Batch, Pairs, build_crops, build_pairs
 from rcod.training.elder import build_guides, chosen
+from rcod.training.growing import grow
 from rcod.training.learner import Learner
 from rcod.training.objectives import Networks, cost
 from rcod.training.photos import photos_in
@@ -147,7 +148,7 @@ def begun(recipe: Recipe, start: Path | None) -> tuple[System, OneStep, MetricEs
         raise RcodError(f"{recipe.name} continues from a model; name it with --start FILE")
     if not isinstance(metric, MetricEstimator):
         raise RcodError(f"{recipe.name} trains the project's own model, got {system.name}")
-    return system, onestep, metric
+    return *grow(system, onestep, recipe.model), metric
 
 
 def blank(recipe: Recipe) -> tuple[System, OneStep, MetricEstimator]:
