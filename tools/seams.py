@@ -22,7 +22,7 @@ from rcod.using.restore import Restorer
 
 SHAPE = (233, 301)  # LR pixels of a piece: odd, and more than one tile in both directions
 TILES = (128, 136, 160, 192, 224)
-MARGINS = (0, 2, 4, 8, 16)
+MARGINS = (0, 2, 4, 6, 8, 12, 16)
 
 
 def main() -> None:
