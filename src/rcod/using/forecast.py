@@ -25,7 +25,7 @@ from rcod.using.restore import LEAST_TILE, Restorer
 
 PROCESS = 330e6  # bytes of Python, PyTorch and the tiny model, where they can't be asked for
 WARM = 40e6  # bytes that libraries take when they work for the first time
-APPETITE = {4: (700, 350)}  # bytes a LR pixel of a tile, and a byte of precision
+APPETITE = {4: (700, 158)}  # bytes a LR pixel of a tile, and a byte of precision, beside layers
 HOSTED = (340_000, 100)  # bytes a latent pixel of a tile, and a pixel of the enlarged photo
 SAMPLE = 96  # LR pixels a side of the tile that is timed
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -78,9 +78,11 @@ def foresee(
         file = 5 * size[0] * size[1]
     planes = 3 + (photo.alpha is not None) + 3 * (photo.beyond is not None)
     own = 4 * planes * height * width
-    pixels, networks = APPETITE[factor]  # tiny's is measured
+    pixels, values = APPETITE[factor]  # tiny's is measured
+    wide, half = restorer.system.model.widths
+    values += 2 * wide + 2 * half // 4  # a layer's input and result, and the same at half the sides
     precision = next(restorer.onestep.parameters()).element_size()  # of the first, the UNet's
-    tile_bytes = (pixels + networks * precision) * where.largest + 12 * _result_share(where, size)
+    tile_bytes = (pixels + values * precision) * where.largest + 12 * _result_share(where, size)
     peak = _process() + own + file + tile_bytes
     return Forecast(size, tile, where.tiles, where.tiles * levels, peak)
 
