@@ -244,7 +244,7 @@ def test_plan_and_serve_stand_on_a_base_as_well(tmp_path: Path, monkeypatch: pyt
     told += ["--base", str(where.base), "--vision", str(where.vision)]
     ran = CliRunner().invoke(app, ["plan", str(source), *told])
     assert ran.exit_code == 0, ran.output
-    assert "96 x 64 to 384 x 256, 1 tile of at most 512 x 512, 1 pass, " in ran.output
+    assert "96 x 64 to 384 x 256, 1 tile of at most 536 x 536, 1 pass, " in ran.output
     begun: list[Restorer] = []
     monkeypatch.setattr("rcod.doors.web.listen_and_serve", lambda load, *rest: begun.append(load()))
     ran = CliRunner().invoke(app, ["serve", *told])

@@ -133,7 +133,7 @@ class HostedPass(Order):
 
 
 def latent_side(tile: int) -> int:
-    """Greatest side of a tile in latent pixels, by the restorer's tile (LR pixels, 512 at first).
+    """Greatest side of a tile in latent pixels, by the restorer's tile (LR pixels, 536 at first).
 
     768 x 768 pixels of the result: what Stable Diffusion still composes well, and what leaves
     room in 8 GB; when memory runs out the restorer halves its tile, and so this.

@@ -32,7 +32,7 @@ from rcod.using.spool import levelled
 Watch = Callable[[float], None]  # told the share that is done; may raise to end the work
 
 TILE = 536  # LR pixels a side that the network looks at; a result of 2048 x 2048 is one tile
-MARGIN, SEAM = 8, 8  # LR pixels that a tile looks further than it answers for; and are blended
+MARGIN, SEAM = 12, 8  # LR pixels that a tile looks further than it answers for; and are blended
 TOKENS = 224  # pixels a side that image towers look at
 STRIP = 2**20  # pixels of the enlarged photo that the towers' view is made of at once
 
