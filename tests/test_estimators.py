@@ -1,7 +1,9 @@
 """Laws of metric estimation."""
 
+import pytest
 import torch
 
+from rcod.device import seeded
 from rcod.networks.estimators import MetricEstimator
 
 
@@ -25,3 +27,16 @@ def test_branches_of_less_precision_see_almost_the_same():
     found = estimator(photos)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, exact, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("size", [(5000, 1), (1, 5000), (1, 1), (3, 700)])
+def test_a_line_of_pixels_has_a_metric(size: tuple[int, int]):
+    """What memory held before must not matter, as it did in strided convolutions of bfloat16."""
+    estimator = MetricEstimator().eval()
+    estimator.branches.to(torch.bfloat16, memory_format=torch.channels_last)
+    photo = torch.rand(1, 3, *size, generator=seeded(0))
+    with torch.inference_mode():
+        for _ in range(5):
+            junk = [torch.full((n,), torch.nan) for n in 2 * [5000, 20000, 60000, 160000]]
+            del junk
+            assert bool(estimator(photo).isfinite())

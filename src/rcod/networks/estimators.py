@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+LEAST = 16  # pixels a side: in bfloat16, strided convolutions of a line of pixels may give NaN
+
 
 class Branch(nn.Module):
     """Residual stages over the LR photo, pooled to one vector."""
@@ -65,6 +67,10 @@ class MetricEstimator(nn.Module):
         Returns:
             Estimated cosine, (B,) in [0, 1].
         """
+        height, width = lr.shape[-2:]
+        if min(height, width) < LEAST:
+            more = (0, max(LEAST - width, 0), 0, max(LEAST - height, 0))
+            lr = F.pad(lr, more, mode="replicate")
         x = (2 * lr - 1).to(next(self.branches.parameters()).dtype)
         features = torch.cat([branch(x) for branch in self.branches], dim=1)
         return F.relu(self.head(features)).squeeze(1)
