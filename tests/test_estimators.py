@@ -33,7 +33,8 @@ def test_branches_of_less_precision_see_almost_the_same():
 def test_a_line_of_pixels_has_a_metric(size: tuple[int, int]):
     """What memory held before must not matter, as it did in strided convolutions of bfloat16."""
     estimator = MetricEstimator().eval()
-    estimator.branches.to(torch.bfloat16, memory_format=torch.channels_last)
+    estimator.branches.to(torch.bfloat16)
+    estimator.branches.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     photo = torch.rand(1, 3, *size, generator=seeded(0))
     with torch.inference_mode():
         for _ in range(5):
