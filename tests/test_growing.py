@@ -42,6 +42,9 @@ def test_a_larger_model_answers_as_before_and_can_learn_more(settings: TinySetti
     assert new is not None and bool((new[:8, 8:] != 0).all())  # from a new channel to old ones
     new = larger.backbone.unet.get_parameter("after.2.second.weight").grad
     assert new is not None and new.abs().sum() > 0  # of a new block
+    assert larger.backbone.touch is not None
+    new = larger.backbone.touch.last.weight.grad
+    assert new is not None and bool((new != 0).any(dim=(0, 2, 3)).all())  # of every channel
 
 
 def test_a_model_never_shrinks():

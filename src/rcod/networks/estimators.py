@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LEAST = 16  # pixels a side: in bfloat16, strided convolutions of a line of pixels may give NaN
+LEAST = 16  # pixels a side: bfloat16's strided convolutions of one or two columns may give NaN
 
 
 class Branch(nn.Module):

@@ -7,6 +7,7 @@ and has a gradient at once (Net2Net, Chen et al., 2016, without its copies).
     old weights, fresh larger weights -> old corner, nothing beside it, fresh below -> larger model
 """
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -17,6 +18,7 @@ from rcod.networks.backbone import TinyBackbone, TinySettings
 from rcod.networks.onestep import OneStep
 from rcod.networks.systems import System, build
 
+ADDED = re.compile(r"\.(before|after)\.\d+\.second\.")  # what a block adds to the trunk
 STACKED = ("modulate.weight", "modulate.bias")  # two layers' outputs, one after the other
 TURNED = ("unet.up.weight",)  # (in, out, ...), as transposed convolutions have it
 
@@ -68,7 +70,7 @@ def grown(old: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, T
     for name, untaught in fresh.items():
         known = old.get(name)
         if known is None:
-            adds = name.endswith(("second.weight", "second.bias", "touch.last.weight"))
+            adds = ADDED.search(name) is not None
             found[name] = torch.zeros_like(untaught) if adds else untaught.clone()
         elif name.endswith(STACKED):
             halves = zip(known.chunk(2), untaught.chunk(2), strict=True)
@@ -83,12 +85,6 @@ def grown(old: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, T
 def _laid(old: Tensor, fresh: Tensor) -> Tensor:
     """Old weights (out, in, ...) in the corner of fresh ones, from which they take nothing."""
     new = fresh.clone()
-    out = old.shape[0]
-    if old.ndim > 1:
-        new[:out] = 0
-        new[:out, : old.shape[1]] = old
-    elif old.ndim == 1:
-        new[:out] = old
-    else:
-        new = old.clone()
+    new[: len(old)] = 0
+    new[tuple(slice(side) for side in old.shape)] = old
     return new
