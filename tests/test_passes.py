@@ -1,5 +1,6 @@
 """A photo of any size: tiles that can't be told from the whole."""
 
+import weakref
 from itertools import pairwise
 
 import pytest
@@ -76,6 +77,22 @@ def test_tiles_equal_the_whole(restorer: Restorer, scale: float, color):
     tiled = restorer.with_tile(128)(photo, 1.0, scale, color).photo.pixels
     error = (whole - tiled).abs() * 255
     assert float(error.max()) < 2 and float(error.mean()) < 0.1
+
+
+def test_a_piece_that_was_taken_is_let_go_before_the_next(restorer: Restorer):
+    small = restorer.with_tile(128)
+    photo = Photo(noise(3, 100, 300))
+    taken: list[weakref.ref[Tensor]] = []
+    kept: list[bool] = []
+
+    def watch(done: float) -> None:
+        kept.extend(piece() is not None for piece in taken)
+
+    flow = small.flow(photo, small.look(photo, False), 0.5, 4.0, "wavelet", watch)
+    for piece, _, _ in flow.pieces:
+        taken.append(weakref.ref(piece.pixels))
+        del piece
+    assert len(taken) >= 3 and kept and not any(kept)
 
 
 def test_a_flat_field_stays_flat_across_tiles(restorer: Restorer):

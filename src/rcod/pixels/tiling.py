@@ -151,6 +151,7 @@ def merged(
                 below[..., left:right] = piece[:, -row.fall :] * share
                 piece = piece[:, : -row.fall]
             yield piece, row.first, left
+            del piece  # or it would stay while the next is made
         above = below
 
 

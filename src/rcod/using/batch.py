@@ -291,6 +291,7 @@ def _pour(
             into.put(piece, top, left)
             if options.realism == "all":
                 centre.take(piece, top, left)
+            del piece  # or it would stay while the next is made
     height, width = flow.size
     done = Written(target, flow.level, flow.auto, flow.timestep, flow.metric, (width, height),
                    sum(flow.seconds.values()))  # fmt: skip

@@ -129,7 +129,6 @@ class Order:
 class Pass(Order):
     """An order filled piece by piece."""
 
-    @torch.inference_mode()
     def pieces(self) -> Iterator[tuple[Photo, int, int]]:
         """The result's pieces with their top and left, in reading order."""
         lr = self._lr_size
@@ -137,6 +136,7 @@ class Pass(Order):
         done = count(1)
         tallies = (Tally(), Tally()) if self.color == "adain" and tiles.tiles > 1 else None
 
+        @torch.no_grad()  # not around the generator: its wrapper would keep the last piece
         def made(row: Span, column: Span) -> Tensor:
             sr, up = self._restored(row, column)
             with clock(self.seconds, "color"):
@@ -153,6 +153,7 @@ class Pass(Order):
         made_pieces = merged(made, *tiles)
         for piece, top, left in made_pieces if tallies is None else levelled(made_pieces, *tallies):
             yield self._photo(piece, top, left), top, left
+            del piece  # or it would stay while the next is made
             self._rest()
 
     @property

@@ -221,6 +221,7 @@ class Restorer:
         for piece, top, left in flow.pieces:
             height, width = piece.pixels.shape[-2:]
             pixels[:, top : top + height, left : left + width] = piece.pixels
+            del piece  # or it would stay while the next is made
         return Result(
             finished(photo, pixels, flow.size), flow.level, flow.realism, flow.timestep,
             flow.metric, flow.auto, flow.seconds,
