@@ -27,7 +27,7 @@ WIDE = 256  # latents; up to here every width is as fast as the next (measured)
 UNIT = 32  # of wider ones, so that half of it fills the rows of a processor's matrix unit
 KEPT = 8  # timesteps whose weights are kept: a dial asks for the same few again and again
 ROWS = 32  # of latents, in a band of pixels
-REACH = 8  # pixels around that the last touch may look at: three convolutions, two by two
+REACH = 2  # latents around that the last touch may look at: three convolutions, two by two pixels
 LAST = torch.channels_last
 
 
@@ -59,6 +59,8 @@ class SwiftBackbone(nn.Module):
         self.mean = nn.Buffer(tiny.mean)  # colour, (3,)
         self.analysis, self.synthesis = (nn.Buffer(one) for one in _basis(tiny))
         self.offset = nn.Buffer(-(self.analysis * tiny.mean.view(1, 3, 1, 1)).sum((1, 2, 3)))
+        if tiny.touch is not None:
+            self.first = nn.Buffer(_strided(tiny.touch.first.weight))
         self._timed: OrderedDict[int, Timed] = OrderedDict()
 
     def encode(self, image: Tensor) -> Tensor:
@@ -78,22 +80,32 @@ class SwiftBackbone(nn.Module):
         batch, _, height, width = z.shape
         image = z.new_empty(batch, 3, 4 * height, 4 * width)
         for first, last in _bands(height, ROWS):
-            ends = first == 0, last == height
-            band = F.pad(z[:, :, max(first - 1, 0) : last + 1], (2, 2, 2 * ends[0], 2 * ends[1]))
-            blocks = F.conv2d(band, self.synthesis)  # (B, 48, rows, w + 2)
-            image[..., 4 * first : 4 * last, :] = returned(F.pixel_shuffle(blocks, 4), ends)
-        image.add_(self.mean.view(1, 3, 1, 1))
-        return image if self.touch is None else self._touched(image)
+            top = max(first - REACH, 0)
+            band = self._assembled(z, top, min(last + REACH, height))
+            if self.touch is not None:
+                self._touch(band)
+            own = slice(4 * (first - top), 4 * (last - top))
+            image[..., 4 * first : 4 * last, :] = band[..., own, :]
+        return image
 
-    def _touched(self, image: Tensor) -> Tensor:
-        """The last touch, band after band."""
+    def _assembled(self, z: Tensor, first: int, last: int) -> Tensor:
+        """The blocks of some rows of latents, (B, C, h, w) -> (B, 3, 4 (last - first), 4w)."""
+        ends = first == 0, last == z.shape[2]
+        band = F.pad(z[:, :, max(first - 1, 0) : last + 1], (2, 2, 2 * ends[0], 2 * ends[1]))
+        blocks = F.conv2d(band, self.synthesis)  # (B, 48, rows, w + 2)
+        return returned(F.pixel_shuffle(blocks, 4), ends).add_(self.mean.view(1, 3, 1, 1))
+
+    def _touch(self, image: Tensor) -> None:
+        """The last touch, in place: (B, 3, H, W)."""
         assert self.touch is not None
-        touched = torch.empty_like(image)
-        for first, last in _bands(image.shape[-2] // 4, ROWS):
-            top = max(4 * first - REACH, 0)
-            band = self.touch(image[..., top : 4 * last + REACH, :])
-            touched[..., 4 * first : 4 * last, :] = band[..., 4 * first - top : 4 * last - top, :]
-        return touched
+        batch, _, height, width = image.shape
+        x = image.new_empty(image.shape, dtype=self.first.dtype)
+        torch.sub(image, 0.5, out=x)
+        x = F.conv2d(x, self.first, self.touch.first.bias, stride=2, padding=2)
+        x = self.touch.second(F.silu(x, inplace=True))
+        found = self.touch.last(F.silu(x, inplace=True))  # (B, 12, H/2, W/2)
+        pairs = image.view(batch, 3, height // 2, 2, width // 2, 2)
+        pairs += found.view(batch, 3, 2, 2, height // 2, width // 2).permute(0, 1, 4, 2, 5, 3)
 
     def predict(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         """(B, C, h, w), (B,), (B, N, D) -> eps (B, C, h, w); h and w may be odd."""
@@ -239,22 +251,24 @@ def returned(x: Tensor, ends: tuple[bool, bool] = (True, True)) -> Tensor:
 
     Args:
         x: (B, 3, H, W), 4 columns of it beyond the left and the right border, and 4 rows beyond
-            each of the ends.
+            each of the ends; written into.
         ends: whether the band ends at the picture's upper and lower border.
+
+    Returns:
+        The part of `x` inside the borders.
     """
     x = _folded_back(x, -1, (True, True))
-    return _folded_back(x, -2, ends) if any(ends) else x
+    return _folded_back(x, -2, ends)
 
 
 def _folded_back(x: Tensor, axis: int, ends: tuple[bool, bool]) -> Tensor:
-    """One axis of `returned`; nothing is written into `x`."""
+    """One axis of `returned`."""
     size = x.shape[axis]
-    parts = [x.narrow(axis, 6 * ends[0], size - 6 * ends[0] - 6 * ends[1])]
     if ends[0]:
-        parts.insert(0, x.narrow(axis, 4, 2) + x.narrow(axis, 2, 2).flip(axis))
+        x.narrow(axis, 4, 2).add_(x.narrow(axis, 2, 2).flip(axis))
     if ends[1]:
-        parts.append(x.narrow(axis, size - 6, 2) + x.narrow(axis, size - 4, 2).flip(axis))
-    return torch.cat(parts, axis)
+        x.narrow(axis, size - 6, 2).add_(x.narrow(axis, size - 4, 2).flip(axis))
+    return x.narrow(axis, 4 * ends[0], size - 4 * ends[0] - 4 * ends[1])
 
 
 def _basis(tiny: TinyBackbone) -> tuple[Tensor, Tensor]:
@@ -272,6 +286,12 @@ def _basis(tiny: TinyBackbone) -> tuple[Tensor, Tensor]:
     spots = tiny.assemble(latents) - grey  # (C, 3, 12, 12), around the middle block
     taps = F.pixel_unshuffle(spots, 4).flip(2, 3)  # (C, 48, 3, 3)
     return answers.T.reshape(-1, 3, 8, 8), taps.transpose(0, 1).contiguous()
+
+
+def _strided(weight: Tensor) -> Tensor:
+    """A convolution (width, 12, 3, 3) of pixels two by two, as (width, 3, 6, 6) of every other."""
+    taps = weight.detach().unflatten(1, (3, 2, 2)).permute(0, 1, 4, 2, 5, 3)
+    return taps.reshape(len(weight), 3, 6, 6).contiguous(memory_format=LAST)
 
 
 def _folded(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Folded:
