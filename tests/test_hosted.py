@@ -117,3 +117,16 @@ def test_colours_of_published_systems_are_bytes():
         steps = 255 * keep_colors(sr, look, fix, True)
         torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-3)
     assert latent_side(512) == 96 and latent_side(128) == 24
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_a_brisk_layer_halves_narrow_latents_whatever_memory_held(width: int):
+    net = torch.nn.Sequential()
+    net.add_module("conv", torch.nn.Conv2d(64, 64, 3, stride=2, padding=1).bfloat16())
+    exact = widen(copy.deepcopy(net))
+    hasten(widen(net))
+    x = torch.randn(1, 64, 64, width, generator=torch.Generator().manual_seed(0))
+    for _ in range(5):
+        junk = [torch.full((n,), torch.nan) for n in 4 * [3000, 5000, 10_000, 20_000, 60_000]]
+        del junk
+        torch.testing.assert_close(net(x), exact(x), rtol=0, atol=0.05)

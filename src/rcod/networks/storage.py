@@ -24,6 +24,7 @@ BRISK = re.compile(
     r"(^|\.)(conv|conv1|conv2|conv_in|conv_out|conv_shortcut|ff\.net\.\d+(\.proj)?|mlp\.fc\d)"
     r"(\.base)*$"
 )  # convolutions and feed-forward layers of a UNet or a tower, under adapters or not
+NARROW = 2  # columns; strided convolutions of so few give whatever memory held, in bfloat16
 
 
 class WideLinear(nn.Linear):
@@ -46,7 +47,7 @@ class WideConv(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, in, h, w) -> (B, out, h', w'), in the input's dtype."""
-        if self.brisk:
+        if self.brisk and (max(self.stride) == 1 or input.shape[-1] > NARROW):
             found = self._conv_forward(input.to(self.weight.dtype), self.weight, self.bias)
             return found.to(input.dtype)
         bias = None if self.bias is None else self.bias.to(input.dtype)
