@@ -55,9 +55,12 @@ def test_make_commands_in_the_papers_are_targets():
 
 
 def test_links_in_the_papers_lead_somewhere():
-    for paper in ("README.md", "CONTRIBUTING.md"):
-        links = re.findall(r"\]\((?!https?:|#)([^)#]+)", read(paper))
-        assert [link for link in links if not (ROOT / link).exists()] == []
+    papers = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md"),
+              *ROOT.glob("src/rcod/weights/*.md")]  # fmt: skip
+    assert len(papers) > 10
+    for paper in papers:
+        links = re.findall(r"\]\((?!https?:|#)([^)#]+)", paper.read_text(encoding="utf-8"))
+        assert [link for link in links if not (paper.parent / link).exists()] == [], paper
 
 
 def test_every_function_that_the_method_names_is_there():
@@ -109,11 +112,6 @@ def test_every_example_is_small_and_credited():
             assert photo.mode == "RGB" and max(photo.size) <= 200
         assert path.name in read("NOTICE")
         assert path.name in read("examples/README.md")
-
-
-def test_weights_stay_under_40_megabytes():
-    weights = list((ROOT / "src" / "rcod" / "weights").glob("*.safetensors"))
-    assert sum(path.stat().st_size for path in weights) < 40_000_000
 
 
 def test_every_dependency_is_pinned():

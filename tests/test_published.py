@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, golden
+from conftest import golden
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from PIL import Image
-from test_golden_systems import BASES, FILES, GOLDEN, converted, parts
+from test_golden_systems import FILES, GOLDEN, converted, parts
 from typer.testing import CliRunner
 
 from rcod.doors.cli import app
@@ -214,10 +214,6 @@ def test_bfloat16_stays_close_to_float32(name: str, brisk: bool, monkeypatch: py
         decibels = -10 * np.log10(max(error, 1e-12))
         print(f"\n{name} {path.stem}: {decibels:.1f} dB")
         assert decibels >= 38
-
-
-def test_shared_data_is_where_the_bases_are():
-    assert set(BASES) == {"sd21-base", "sd-turbo"} and SHARED.name == "shared"
 
 
 def test_bases_are_sought_in_order_and_the_error_says_what_to_put(monkeypatch: pytest.MonkeyPatch):

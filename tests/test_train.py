@@ -327,6 +327,13 @@ def test_adapters_alone_learn_and_are_merged_into_the_result(sources: Sources, t
     torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
 
 
+def test_the_metrics_estimator_learns_beside_a_dial_that_stays():
+    inside = checkpoint.find_weights("tiny")
+    system, _, _ = checkpoint.load(inside)
+    assert system.groups != recipe_named("tiny-metric", []).groups
+    assert tiny.begun(recipe_named("tiny-metric", []), inside)[0] == system
+
+
 def test_errors_say_what_to_do(sources: Sources, tmp_path: Path):
     bare = sources._replace(start=None)
     with pytest.raises(RcodError, match="continues from a model; name it with --start"):

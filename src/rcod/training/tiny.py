@@ -140,8 +140,9 @@ def begun(recipe: Recipe, start: Path | None) -> tuple[System, OneStep, MetricEs
     """The model that a run begins with."""
     if start is not None:
         system, onestep, metric = checkpoint.load(start)
-        system = system.model_copy(update={"groups": recipe.groups, "formula": recipe.formula})
-        onestep.formula = recipe.formula
+        if recipe.goal != "metric":  # which leaves the step and its dial as they are
+            system = system.model_copy(update={"groups": recipe.groups, "formula": recipe.formula})
+            onestep.formula = recipe.formula
     elif recipe.goal == "autoencoder":
         return blank(recipe)
     else:
