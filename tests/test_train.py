@@ -28,7 +28,7 @@ from rcod.training.data import Pairs, build_crops, build_pairs
 from rcod.training.learner import Learner, orthogonal
 from rcod.training.objectives import prior_loss
 from rcod.training.photos import photos_in
-from rcod.training.recipe import Recipe
+from rcod.training.recipe import TINY, Recipe
 from rcod.training.rundir import RunDir
 from rcod.training.task import Part, Place, Sources
 from rcod.training.team import Team
@@ -330,8 +330,8 @@ def test_adapters_alone_learn_and_are_merged_into_the_result(sources: Sources, t
 def test_the_metrics_estimator_learns_beside_a_dial_that_stays():
     inside = checkpoint.find_weights("tiny")
     system, _, _ = checkpoint.load(inside)
-    assert system.groups != recipe_named("tiny-metric", []).groups
-    assert tiny.begun(recipe_named("tiny-metric", []), inside)[0] == system
+    assert system.groups != TINY["tiny-metric"].groups
+    assert tiny.begun(TINY["tiny-metric"], inside)[0] == system
 
 
 def test_errors_say_what_to_do(sources: Sources, tmp_path: Path):
