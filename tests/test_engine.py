@@ -60,6 +60,23 @@ def test_what_nobody_waits_for_is_given_up():
                 ticket.result.result(5)
 
 
+def test_who_gives_up_while_waiting_gives_the_seat_back_at_once():
+    with Engine(seats=3) as engine:
+        go, first = blocked(engine)
+        waiting = [engine.submit(lambda _: pytest.fail("must not run")) for _ in range(2)]
+        for ticket in waiting:
+            ticket.stop()
+            ticket.stop()
+            with pytest.raises(Stopped):
+                ticket.result.result(0)
+        assert engine.taken() == 1 and not first.result.done()
+        engine.check_room()
+        last = engine.submit(lambda _: "last")
+        assert (engine.position(waiting[1]), engine.position(last)) == (0, 1)
+        go.set()
+        assert (first.result.result(5), last.result.result(5)) == ("done", "last")
+
+
 def test_errors_are_raised_where_they_are_waited_for():
     def fail(ticket: Ticket[None]) -> None:
         raise RcodError("no")

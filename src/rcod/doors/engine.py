@@ -41,17 +41,24 @@ class Stopped(Exception):
 class Ticket(Generic[T]):
     """A piece of work that waits, runs or is done."""
 
-    def __init__(self, work: Callable[["Ticket[T]"], T]) -> None:
+    def __init__(
+        self,
+        work: Callable[["Ticket[T]"], T],
+        leave: Callable[["Ticket[T]"], None] = lambda ticket: None,
+    ) -> None:
+        """`leave` is told once the work is given up."""
         self.fraction = 0.0  # of the work that is done, 0 to 1
         self.result: Future[T] = Future()
         self.waited = 0.0  # seconds in the queue
         self._work = work
+        self._leave = leave
         self._came = time.perf_counter()
         self._stop = threading.Event()
 
     def stop(self) -> None:
         """Give the work up: at once while it waits, at its next `step` while it runs."""
         self._stop.set()
+        self._leave(self)
 
     def step(self, fraction: float) -> None:
         """Called by the work between its parts; raises `Stopped` once nobody waits."""
@@ -101,7 +108,7 @@ class Engine:
 
     def submit(self, work: Callable[[Ticket[T]], T]) -> Ticket[T]:
         """Take a seat for a piece of work, or raise `Full`."""
-        ticket = Ticket(work)
+        ticket = Ticket(work, self._drop)
         with self._change:
             if self._closed or self._taken() >= self.seats:
                 raise Full(self.seats, self._patience())
@@ -143,6 +150,14 @@ class Engine:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _drop(self, ticket: Waiting) -> None:
+        """Give the seat of a ticket back if it still waits, and end it as `Stopped`."""
+        with self._change:
+            if ticket not in self._queue:
+                return
+            self._queue.remove(ticket)
+        ticket.run()  # stopped, it does no work
 
     def _taken(self) -> int:
         return len(self._queue) + (self._running is not None)
