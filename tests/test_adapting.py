@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from test_golden_systems import BASES, FILES, GOLDEN, converted
 from torch.nn.functional import avg_pool2d
 
+from rcod.diffusion.grouping import GroupSettings
 from rcod.errors import RcodError
 from rcod.networks.assembly import Parts
-from rcod.networks.checkpoint import load, read_tensors
+from rcod.networks.checkpoint import load, read_tensors, write_tensors
 from rcod.networks.stable import StableBackbone, empty_network, fill_network, read_config
 from rcod.networks.systems import SYSTEMS, covers
 from rcod.training import adapting, lessons, train
@@ -244,6 +245,21 @@ def test_a_trained_file_runs_and_a_resumed_run_equals_an_unbroken_one(
     fewer.write_text(f"{photos}/0.png\n")
     with pytest.raises(RcodError, match="--photos must be the photos that the run was begun with"):
         train.run(setting, given._replace(photos=fewer), tmp_path / "broken", resume=True)
+
+
+def test_metric_estimation_leaves_the_rest_of_the_row_alone(photos: Path, tmp_path: Path):
+    row, tensors = read_tensors(converted("rcod_s"))
+    groups = GroupSettings(edges=(0.31, 0.62), timesteps=(750, 500, 250))
+    row = row.model_copy(update={"formula": "general", "groups": groups, "metric": False})
+    start = tmp_path / "start.safetensors"
+    write_tensors(start, row, tensors)
+    setting = recipe("mem", steps="1")
+    given = sources(setting, photos)._replace(start=start)
+    found, _ = read_tensors(train.run(setting, given, tmp_path / "run").model)
+    assert found == row.model_copy(update={"metric": True})
+    write_tensors(start, row.model_copy(update={"timestep": 999}), tensors)
+    with pytest.raises(RcodError, match="a dial for mem to turn, got rcod_s's one timestep"):
+        open_student(setting, given, CPU)
 
 
 def test_what_lacks_is_said(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -104,6 +104,9 @@ class Adaptation(Course, frozen=True, extra="forbid"):
             (self.pixel_steps and row.adapters != "pair", f"{self.system} has one adapter; "
              "set pixel_steps=0"),
             (self.goal == "metric" and not row.metric, f"{self.system} has no metric estimator"),
+            (self.goal == "metric" and (self.formula or self.group_by != "edges" or self.groups
+             != GroupSettings()), f"{self.name} leaves step and dial as --start has them; leave "
+             "formula, groups and group_by out"),
             (self.distill_range[0] >= self.distill_range[1], "distill_range must rise, got "
              f"{self.distill_range}"),
             (not (self.mse or self.lpips) and self.goal == "restore", "mse and lpips are both 0, "

@@ -137,9 +137,10 @@ class AdapterTask:
         )
 
     def _row(self) -> System:
-        return self.class_.student.system.model_copy(
-            update={"groups": self.groups or self.recipe.groups}
-        )
+        system = self.class_.student.system
+        if self.recipe.goal == "metric":  # whose dial stays as it is
+            return system
+        return system.model_copy(update={"groups": self.groups or self.recipe.groups})
 
     def _split(self) -> str:
         """Leave each process a part of what is frozen; says how much."""

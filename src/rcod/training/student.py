@@ -81,11 +81,10 @@ class Student:
 
 def open_student(recipe: Adaptation, sources: Sources, device: torch.device) -> Student:
     """A recipe's student on a device: from a file of the same kind, or fresh."""
-    system = recipe.row.model_copy(update={"targets": TARGETS[recipe.row.adapters]})
+    system, started = _started(recipe, sources)
     assert system.base is not None
     base = find_base(system.base, sources.base)
     parts = Parts(base=str(base), vision=sources.vision, merge=False)
-    started = _started(recipe, system, sources)
     networks: dict[Part, nn.Module] = {
         "unet": empty_network(read_config(base, "unet"), "unet"),
         "vae": empty_network(read_config(base, "vae"), "vae"),
@@ -234,8 +233,9 @@ def _linear(out: int, inward: int, rng: torch.Generator) -> dict[str, Tensor]:
     return {k: (2 * torch.rand(shape, generator=rng) - 1) * reach for k, shape in shapes.items()}
 
 
-def _started(recipe: Adaptation, system: System, sources: Sources) -> dict[str, Tensor]:
-    """What a run begins with beside fresh adapters."""
+def _started(recipe: Adaptation, sources: Sources) -> tuple[System, dict[str, Tensor]]:
+    """The row of what learns, and what it begins with beside fresh adapters."""
+    system = recipe.row.model_copy(update={"targets": TARGETS[recipe.row.adapters]})
     found: dict[str, Tensor] = {}
     if recipe.goal == "metric" and sources.start is None:
         raise RcodError(
@@ -247,6 +247,8 @@ def _started(recipe: Adaptation, system: System, sources: Sources) -> dict[str, 
             raise RcodError(
                 f"--start must be a file with {system.name}'s kind of adapters, got {other.name}'s"
             )
+        if recipe.goal == "metric":  # which leaves the step and its dial as they are
+            system = _estimated(recipe, other)
         found.pop(FIXED, None)  # of its own condition
         if other.condition != system.condition:
             found = {k: v for k, v in found.items() if not k.startswith("prompt.")}
@@ -258,7 +260,17 @@ def _started(recipe: Adaptation, system: System, sources: Sources) -> dict[str, 
                 "into the folder of --aids, or name a file that holds one with --start"
             )
         found |= estimator_tensors(path, read_pickle(path), None)
-    return found
+    return system, found
+
+
+def _estimated(recipe: Adaptation, system: System) -> System:
+    """The row of a trained system once its metric is estimated, too."""
+    if system.timestep is not None:
+        raise RcodError(
+            f"--start must be a system with a dial for {recipe.name} to turn, got {system.name}'s "
+            "one timestep; name a trained rcod_s"
+        )
+    return system.model_copy(update={"metric": True})
 
 
 def _projection(base: Path, parts: Parts, recipe: Adaptation) -> dict[str, Tensor]:
