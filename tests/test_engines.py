@@ -12,12 +12,13 @@ import torch
 from packaging.requirements import Requirement
 from PIL import Image
 
+from rcod.diffusion.grouping import GroupSettings, timestep_of_realism
 from rcod.errors import RcodError
 from rcod.judging import fullsize
 from rcod.networks.backbone import TinySettings
 from rcod.networks.checkpoint import save
 from rcod.networks.engines import harness, precision
-from rcod.networks.exporting import export, open_graph
+from rcod.networks.exporting import _example, export, open_graph
 from rcod.networks.framing import frame
 from rcod.networks.graphs import Enlarge, sharp
 from rcod.networks.systems import SYSTEMS, TINY, build
@@ -136,6 +137,21 @@ def test_what_is_exported_runs_without_pytorch(kind, weights, tmp_path):
     found = read(tmp_path / "result.png").pixels
     assert found.shape == expected.shape == (3, 120, 180)
     assert 255 * (found - expected).abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    "stops", [(664, 499, 349), (749, 499, 249), (900, 620, 75, 20), (401, 100), (300,)]
+)
+def test_the_examples_dial_is_ours(stops):
+    groups = GroupSettings(edges=tuple(map(float, range(1, len(stops)))), timesteps=stops)
+    example = _example("onnx", TINY.model_copy(update={"groups": groups}), False)
+    (line,) = [line for line in example.splitlines() if line.startswith("t = ")]
+    for place in (0, 0.1, 0.25, 1 / 3, 0.5, 0.57, 0.75, 0.9, 1):
+        found: dict[str, object] = {"np": np, "realism": str(place)}
+        exec(line, found)
+        assert found["t"] == timestep_of_realism(place, groups)
+    fixed = _example("onnx", SYSTEMS["osediff"], False)
+    assert "t = 999  #" in fixed
 
 
 @pytest.mark.skipif(not has["onnx"], reason="not checked here: pip install 'rcod[onnx]'")

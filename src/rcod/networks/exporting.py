@@ -65,9 +65,9 @@ folder, photo, realism, result = sys.argv[1:]
 {opener}
 
 lr = np.asarray(Image.open(photo).convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 255
-t = np.array([{timestep}])  # the dial: realism 0 keeps, 1 invents
+t = {timestep}  # the dial: 0 keeps, 1 invents
 up, more = run("enlarge", lr), {more}
-z = run("clean", run("encode", up, *more), t, run("prompt", up), *more)
+z = run("clean", run("encode", up, *more), np.array([t]), run("prompt", up), *more)
 sr = run("color", run("decode", z), up)[0].transpose(1, 2, 0)
 Image.fromarray((255 * sr).round().astype(np.uint8)).save(result)
 '''
@@ -118,7 +118,7 @@ def export(system: System, onestep: OneStep, kind: str, folder: Path) -> Exporte
         graphs={graph.name: list(graph.inputs) for graph in graphs}, difference=found,
     )  # fmt: skip
     (folder / "rcod.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    example = _example(kind, steps, onestep.estimator is not None)
+    example = _example(kind, system, onestep.estimator is not None)
     (folder / "example.py").write_text(example, encoding="utf-8")
     return told
 
@@ -218,13 +218,18 @@ def _restored(onestep: OneStep, up: Tensor, t: Tensor, tokens: Tensor) -> Tensor
 
 
 def _timestep(system: System, place: float) -> int:
-    return system.timestep or timestep_of_realism(place, system.groups)
+    if system.timestep is not None:
+        return system.timestep
+    return timestep_of_realism(place, system.groups)
 
 
-def _example(kind: str, steps: dict[str, int], scored: bool) -> str:
+def _example(kind: str, system: System, scored: bool) -> str:
     """The example's text."""
-    low, high = steps["fidelity"], steps["realism"]
-    timestep = f"{low} + round({high - low} * float(realism))" if high > low else str(low)
+    stops = system.groups.timesteps[::-1]
+    timestep = str(_timestep(system, 0.0))
+    if system.timestep is None and len(stops) > 1:  # the line through all groups' timesteps
+        turned = f"{len(stops) - 1} * float(realism)"
+        timestep = f"round(np.interp({turned}, range({len(stops)}), {stops}))"
     more = '[run("scores", lr)]' if scored else "[]"
     return EXAMPLE.format(opener=OPENERS[kind], timestep=timestep, more=more)
 
