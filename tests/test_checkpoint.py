@@ -1,5 +1,6 @@
 """Laws of weights on disk."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from rcod.errors import RcodError
+from rcod.networks import checkpoint
 from rcod.networks.backbone import TinySettings
 from rcod.networks.checkpoint import find_weights, load, save
-from rcod.networks.systems import SYSTEMS, build
+from rcod.networks.systems import SYSTEMS, System, build
 
 SMALL = SYSTEMS["tiny"].model_copy(
     update={"model": TinySettings(latent=12, widths=(8, 16), blocks=(1, 1, 1), tokens=8, heads=2)}
@@ -44,3 +46,55 @@ def test_errors_say_what_to_do(tmp_path: Path):
     save_file({"onestep.x": torch.zeros(1)}, tmp_path / "bare.safetensors", metadata=header)
     with pytest.raises(RcodError, match="doesn't fit its own settings"):
         load(tmp_path / "bare.safetensors")
+
+
+def lying(path: Path, **model: object) -> Path:
+    """A file of a few bytes whose header says something else of the model."""
+    row = json.loads(SMALL.model_dump_json())
+    row["model"] |= model
+    save_file({"onestep.gain": torch.zeros(1)}, path, metadata={"rcod": json.dumps(row)})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ({"widths": [-1, 4]}, "model.widths.0: Input should be greater than or equal to 1, got -1"),
+        ({"widths": [8, 10**9]}, "model.widths.1: .* less than or equal to 4096"),
+        ({"blocks": [1, 10**9, 1]}, "model.blocks.1: .* less than or equal to 64"),
+        ({"tokens": 10**9}, "model.tokens: .* less than or equal to 4096"),
+        ({"touch": 10**9}, "model.touch: .* less than or equal to 4096"),
+        ({"heads": 3}, "model: heads must divide the 16 channels at half resolution, got 3"),
+        ({"waves": float("inf")}, "model.waves: .* less than or equal to 1000"),
+    ],
+)
+def test_settings_no_model_has_are_refused(tmp_path: Path, model: dict[str, object], words: str):
+    with pytest.raises(RcodError, match=f"must be safetensors written by rcod, got: {words}"):
+        load(lying(tmp_path / "lies.safetensors", **model))
+
+
+def test_a_header_is_held_against_its_tensors_before_it_gets_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = lying(tmp_path / "lies.safetensors", widths=[4096, 4096], blocks=[64, 64, 64])
+    real = checkpoint.build
+
+    def without_memory(system: System):
+        assert torch.get_default_device().type == "meta", "a quarter of a terabyte was asked for"
+        with monkeypatch.context() as patch:  # which would take seconds of drawing shapes
+            patch.setattr(torch.nn.init, "kaiming_uniform_", lambda tensor, **_: tensor)
+            return real(system)
+
+    monkeypatch.setattr(checkpoint, "build", without_memory)
+    with pytest.raises(RcodError, match="doesn't fit its own settings"):
+        load(path)
+
+
+def test_loading_throws_as_many_dice_as_building(tmp_path: Path):
+    """A run of training draws on after it has loaded its beginning."""
+    torch.manual_seed(0)
+    save(tmp_path / "a.safetensors", SMALL, *build(SMALL), torch.float32)
+    after = torch.get_rng_state()
+    torch.manual_seed(0)
+    load(tmp_path / "a.safetensors")
+    assert torch.equal(torch.get_rng_state(), after)

@@ -2,8 +2,11 @@
 
 from importlib.resources import files
 
+import pytest
+
+from rcod.errors import RcodError
 from rcod.networks.checkpoint import load
-from rcod.networks.systems import SYSTEMS, System
+from rcod.networks.systems import SYSTEMS, System, covers
 
 
 def test_rows_survive_their_own_text_and_know_their_name():
@@ -22,3 +25,19 @@ def test_bundled_weights_load_and_are_small():
         loaded, _, _ = load(path)  # pyright: ignore[reportArgumentType]  (a real folder)
         assert loaded.name == system.name
     assert total < 40e6
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("(", r"must be a regular expression, got \(: missing"),
+        ("a{99999999999999999999}", "must be a regular expression, got a.9"),
+        (r"(\w+\.?)+!", "2 repeats and 2 groups at most, no group repeated, got"),
+        ("(a|a)" * 30 + "!", "2 repeats and 2 groups at most"),
+        (".*" * 30 + "!", "2 repeats and 2 groups at most"),
+        ("a" * 301, "must have 300 characters"),
+    ],
+)
+def test_patterns_that_never_end_are_refused(pattern: str, words: str):
+    with pytest.raises(RcodError, match=f"a pattern for layers .*{words}"):
+        covers(pattern, 8 * "attentions.")

@@ -11,12 +11,15 @@ and never on where a tile was cut.
 """
 
 import math
-from typing import Protocol
+from typing import Annotated, Protocol, Self
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Width = Annotated[int, Field(ge=1, le=4096)]
+Blocks = Annotated[int, Field(ge=0, le=64)]
 
 LOUDNESS = 8.0  # of the time embedding: at 1 the blocks hardly hear it, and the dial learns late
 
@@ -44,12 +47,22 @@ class TinySettings(BaseModel, frozen=True, extra="forbid"):
 
     latent: int = Field(default=32, ge=3, le=48)  # channels; 48 would be lossless
     lap: float = 0.0  # degrees by which pixels are turned across the borders of blocks; see `lap`
-    waves: float = Field(default=16.0, ge=1)  # of the time embedding: few make an even dial
-    widths: tuple[int, int] = (64, 128)  # channels at latent resolution and at half of it
-    blocks: tuple[int, int, int] = (5, 8, 5)  # residual blocks: before, at half, after
-    tokens: int = 128  # width of an image token
-    heads: int = 4  # of the attention to the tokens
-    touch: int = Field(default=0, ge=0)  # channels of the decoder's last touch; 0: none
+    waves: float = Field(default=16.0, ge=1, le=1000)  # of time: few make an even dial
+    widths: tuple[Width, Width] = (64, 128)  # channels at latent resolution and at half of it
+    blocks: tuple[Blocks, Blocks, Blocks] = (5, 8, 5)  # residual: before, at half, after
+    tokens: Width = 128  # width of an image token
+    heads: Width = 4  # of the attention to the tokens
+    touch: int = Field(default=0, ge=0, le=4096)  # channels of the decoder's last touch; 0: none
+
+    @model_validator(mode="after")
+    def heads_share_the_channels(self) -> Self:
+        """Refuse heads that can't be equally wide."""
+        if self.widths[1] % self.heads:
+            raise ValueError(
+                f"heads must divide the {self.widths[1]} channels at half resolution, "
+                f"got {self.heads}"
+            )
+        return self
 
 
 class TinyBackbone(nn.Module):

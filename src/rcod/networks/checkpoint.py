@@ -18,7 +18,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from rcod.device import bfloat16_pays
-from rcod.errors import RcodError
+from rcod.errors import RcodError, explain
 from rcod.networks.assembly import Parts, assemble, check_fit, check_parts, fixed_texts
 from rcod.networks.bases import find_base
 from rcod.networks.estimators import DegradationEstimator, MetricEstimator
@@ -105,15 +105,27 @@ def load(
         onestep = assemble(system, tensors, parts, dtype)
         return system, onestep, onestep.estimator if system.metric else None
     check_parts(system, parts)
+    with torch.device("meta"):  # without memory: a header may ask for any amount
+        _fill(path, build(system), tensors, assign=True)
     onestep, metric = build(system)
-    for prefix, network in (("onestep.", onestep), ("metric.", metric)):
-        mine = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        try:
-            network.load_state_dict(mine, strict=True)
-        except RuntimeError as error:
-            raise RcodError(f"{path} doesn't fit its own settings: {error}") from None
+    _fill(path, (onestep, metric), tensors)
     system = system.model_copy(update={"metric": True})  # older files don't say so
     return system, onestep.eval(), metric.eval()
+
+
+def _fill(
+    path: Path,
+    networks: tuple[OneStep, MetricEstimator],
+    tensors: Mapping[str, Tensor],
+    assign: bool = False,
+) -> None:
+    """Give tiny's networks a file's tensors: all of them, and each where it fits."""
+    for prefix, network in zip(("onestep.", "metric."), networks, strict=True):
+        mine = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        try:
+            network.load_state_dict(mine, strict=True, assign=assign)
+        except RuntimeError as error:
+            raise RcodError(f"{path} doesn't fit its own settings: {error}") from None
 
 
 def ready(
@@ -152,11 +164,14 @@ def read_tensors(path: Path) -> tuple[System, dict[str, Tensor]]:
             header = (file.metadata() or {}).get(KEY)
             if header is None:
                 raise RcodError(f"{path} must carry rcod's settings in its header and has none")
-            system = System.model_validate(json.loads(header))
+            system = System.model_validate_json(header)
             return system, {key: file.get_tensor(key).float() for key in list(file.keys())}
     except FileNotFoundError:
         raise RcodError(f"no weights at {path}; name a bundled model or a file") from None
-    except (SafetensorError, ValidationError, json.JSONDecodeError) as error:
+    except ValidationError as error:
+        told = explain(error, "its header")
+        raise RcodError(f"{path} must be safetensors written by rcod, got: {told}") from None
+    except SafetensorError as error:
         raise RcodError(f"{path} must be safetensors written by rcod, got: {error}") from None
 
 

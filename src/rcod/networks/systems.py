@@ -8,16 +8,21 @@ fix. The row travels in the header of its weights.
 import re
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from rcod.diffusion.grouping import GroupSettings
-from rcod.diffusion.schedule import CleanLatent
+from rcod.diffusion.schedule import STEPS, CleanLatent
+from rcod.errors import RcodError
 from rcod.networks.backbone import TinyBackbone, TinySettings
 from rcod.networks.bases import Base
 from rcod.networks.estimators import MetricEstimator
 from rcod.networks.framing import Framing
 from rcod.networks.onestep import OneStep
 from rcod.networks.prompts import TinyTower, VisualPrompt
+
+LONGEST = 300  # characters of a pattern for layers
+FEW = 2  # repeats in it, and groups: more can be matched in more ways than anybody waits for
+REPEATED_GROUP = re.compile(r"\)[*+?{]")
 
 Targets = str | tuple[str, ...]  # a pattern for whole names of layers, or names and their ends
 
@@ -32,18 +37,18 @@ class System(BaseModel, frozen=True, extra="forbid"):
     model: TinySettings = TinySettings()  # shape of tiny; the others' base knows its own
     groups: GroupSettings = GroupSettings()
     formula: CleanLatent = "residual"
-    step: int = 200  # of the formula `constant`
-    scale: int = 4  # enlargement it was trained for
+    step: int = Field(default=200, ge=0, lt=STEPS)  # of the formula `constant`
+    scale: int = Field(default=4, ge=1, le=16)  # enlargement it was trained for
     base: Base | None = None  # frozen networks it stands on
     adapters: Literal["none", "plain", "pair", "guided"] = "none"
     targets: dict[str, Targets] = {}  # the layers that a file's adapters must cover
     condition: Literal["visual", "text"] = "visual"
     texts: tuple[str, ...] = ()  # heard where the caller says nothing: positive, negative
     guidance: float = 1.0  # from the negative text to the positive one
-    timestep: int | None = None  # the only one it knows; otherwise the group's
+    timestep: int | None = Field(default=None, ge=0, lt=STEPS)  # its only one, or the group's
     metric: bool = False  # whether an estimator can choose the group
     framing: Framing = "free"
-    least: int = 1  # pixels; a shorter side of a photo is brought to it first
+    least: int = Field(default=1, ge=1, le=4096)  # pixels a side; shorter ones are brought to it
     color: Literal["wavelet", "adain"] = "wavelet"
     truncate: bool = False  # whether its published pictures were rounded down
 
@@ -138,5 +143,25 @@ def build(system: System) -> tuple[OneStep[TinyBackbone], MetricEstimator]:
 def covers(targets: Targets | list[str], layer: str) -> bool:
     """Whether a layer is among an adapter's targets, as peft reads them."""
     if isinstance(targets, str):
-        return re.fullmatch(targets, layer) is not None
+        return pattern(targets).fullmatch(layer) is not None
     return any(layer == one or layer.endswith(f".{one}") for one in targets)
+
+
+def pattern(text: str) -> re.Pattern[str]:
+    """A pattern for whole names of layers, which a file may bring along.
+
+    Raises:
+        RcodError: if it is none, or one that could take for ever to match.
+    """
+    repeats = sum(text.count(sign) for sign in "*+?{")
+    if len(text) > LONGEST or max(repeats, text.count("(")) > FEW or REPEATED_GROUP.search(text):
+        raise RcodError(
+            f"a pattern for layers must have {LONGEST} characters, {FEW} repeats and {FEW} groups "
+            f"at most, no group repeated, got {text[:60]}; name the layers one by one instead"
+        )
+    try:
+        return re.compile(text)
+    except (re.error, OverflowError) as error:
+        raise RcodError(
+            f"a pattern for layers must be a regular expression, got {text[:60]}: {error}"
+        ) from None
