@@ -187,3 +187,15 @@ def test_frechet_distance_equals_its_formula():
 
 def test_aids_are_looked_for_where_told(tmp_path: Path):
     assert aid("x.safetensors", tmp_path) == tmp_path / "x.safetensors"
+
+
+def test_aids_that_are_no_weights_leave_a_blank_with_its_reason(tmp_path: Path):
+    page = b"<!DOCTYPE html><html>Not Found</html>"
+    for name in ("alexnet-owt-7be5be79.pth", aid("hed_vgg16.safetensors", tmp_path).name):
+        (tmp_path / name).write_bytes(page)
+    (tmp_path / "vgg16-397923af.pth").write_bytes(b"\x80\x02cos\nsystem\n.")
+    judge = Judge.load(tmp_path, wanted=["psnr", "lpips", "lpips-vgg", "lpips-hed"])
+    assert judge.able == ("psnr",)
+    for name in ("lpips", "lpips-vgg"):
+        assert "must be a plain state dict, and is no such file or asks" in judge.missing[name]
+    assert "hed_vgg16.safetensors must be whole safetensors, got" in judge.missing["lpips-hed"]

@@ -7,10 +7,13 @@ or in PyTorch's cache, where other programs may have put them.
 
 import hashlib
 import os
+import pickle
+import warnings
 from functools import lru_cache
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -31,7 +34,7 @@ def read_aid(name: str, where: Path | None = None) -> dict[str, Tensor]:
             f"the judging aid {name} must be a file, but {path} is none; "
             "run `python tools/fetch_aids.py DIR` and set RCOD_AIDS=DIR"
         )
-    return load_file(path)
+    return _read_safe(path)
 
 
 def find_published(names: tuple[str, ...], where: Path | None = None) -> Path | None:
@@ -45,14 +48,32 @@ def find_published(names: tuple[str, ...], where: Path | None = None) -> Path | 
 def read_published(path: Path) -> dict[str, Tensor]:
     """Read a state dict (.pth, .pt or .safetensors) without running code it may hold."""
     if path.suffix == ".safetensors":
-        return load_file(path)
+        return _read_safe(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, KeyError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of unusual pickles; an error follows where it matters
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise RcodError(
+            f"{path} must be a plain state dict, and is no such file or asks to run code; "
+            "download it again"
+        ) from None
+    except (RuntimeError, ValueError, EOFError, OSError, KeyError, IndexError, TypeError,
+            AttributeError) as error:  # fmt: skip
         raise RcodError(f"{path} must be a plain state dict, got: {error}") from None
     if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise RcodError(f"{path} must be a plain state dict of tensors, got {type(loaded)}")
     return loaded
+
+
+def _read_safe(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a .safetensors file."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise RcodError(
+            f"{path} must be whole safetensors, got: {error}; download it again"
+        ) from None
 
 
 @lru_cache(maxsize=64)
