@@ -247,6 +247,24 @@ def test_a_trained_file_runs_and_a_resumed_run_equals_an_unbroken_one(
         train.run(setting, given._replace(photos=fewer), tmp_path / "broken", resume=True)
 
 
+def test_a_run_goes_on_with_the_file_that_it_began_with(photos: Path, tmp_path: Path, blind: None):
+    setting, other = recipe("pisa_sr", distill="off"), tmp_path / "other.safetensors"
+    row, tensors = read_tensors(converted("pisa_sr"))
+    write_tensors(other, row, tensors | {"unet.pixel.unused": torch.zeros(1)})
+    given = sources(setting, photos)
+    ours, theirs = (
+        adapting.prepare(setting, given._replace(start=start), photos, TEAM)
+        for start in (converted("pisa_sr"), other)
+    )
+    place = ours.position() | {"done": 4}
+    with pytest.raises(RcodError, match="--start must be the file that the run was begun with"):
+        theirs.seek(place)
+    ours.seek(place)
+    del place["origin"]  # as states were before
+    theirs.seek(place)
+    assert ours.done == theirs.done == 4
+
+
 def test_metric_estimation_leaves_the_rest_of_the_row_alone(photos: Path, tmp_path: Path):
     row, tensors = read_tensors(converted("rcod_s"))
     groups = GroupSettings(edges=(0.31, 0.62), timesteps=(750, 500, 250))

@@ -103,19 +103,26 @@ class AdapterTask:
         return lessons.groups_of(torch.cat(found), self.recipe)
 
     def position(self) -> Place:
-        """How many samples were seen, of which photos, and the groups."""
+        """How many samples were seen, of which photos, where it all began, and the groups."""
         return {
             "done": self.done,
             "photos": fingerprint(self.samples.photos),
+            "origin": self.class_.student.origin,
             "groups": None if self.groups is None else self.groups.model_dump(),
         }
 
     def seek(self, place: Place) -> None:
-        """Go on from there; the photos must be the same."""
+        """Go on from there; the photos must be the same, and the file it began with."""
         if place["photos"] != fingerprint(self.samples.photos):
             raise RcodError(
                 "--photos must be the photos that the run was begun with, in the same order; "
                 "begin a new run with --start to go on with others"
+            )
+        origin = self.class_.student.origin
+        if place.get("origin", origin) != origin:
+            raise RcodError(
+                "--start must be the file that the run was begun with, or left out if there was "
+                "none; begin a new run with --run FOLDER to go on from another"
             )
         self.done, self._lots = cast(int, place["done"]), None
         known = place["groups"]

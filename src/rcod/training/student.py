@@ -11,7 +11,7 @@ one: the layers that learnt, under their names.
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -31,7 +31,7 @@ from rcod.networks.published import estimator_tensors
 from rcod.networks.stable import Part, StableBackbone, empty_network, read_config
 from rcod.networks.systems import System, Targets, covers
 from rcod.networks.voices import Choir, add_voice
-from rcod.pixels.aids import find_published
+from rcod.pixels.aids import digest, find_published
 from rcod.training.adaptation import Adaptation
 from rcod.training.task import Sources
 
@@ -63,6 +63,7 @@ class Student:
     handles: Mapping[str, Tensor]  # by their names in a file
     kept: Mapping[str, Tensor]  # the rest of the file
     critic: list[nn.Parameter] = field(default_factory=list)
+    origin: str = ""  # the digest of the file that it began with, if there was one
 
     def parameters(self, *starts: str) -> list[nn.Parameter]:
         """What learns under names that start so; told to learn."""
@@ -97,7 +98,8 @@ def open_student(recipe: Adaptation, sources: Sources, device: torch.device) -> 
     tensors |= {} if FIXED in tensors else fixed_texts(system, base)
     without = {name: t for name, t in tensors.items() if not name.startswith("unet.whole.")}
     onestep = assemble(system, without, parts, DTYPES[recipe.precision]).to(device)
-    return enrol(system, onestep, tensors, recipe)
+    origin = "" if sources.start is None else digest(sources.start)
+    return replace(enrol(system, onestep, tensors, recipe), origin=origin)
 
 
 def enrol(
