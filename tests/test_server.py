@@ -1,5 +1,6 @@
 """The HTTP interface over a real socket, in a process of its own."""
 
+import asyncio
 import concurrent.futures
 import contextlib
 import io
@@ -18,8 +19,10 @@ import pytest
 from PIL import Image
 from running import ENVIRONMENT, Running, start
 
-from rcod.doors.engine import Stopped, Ticket
-from rcod.doors.server import zip_levels
+from rcod.doors.engine import Engine, Stopped, Ticket
+from rcod.doors.guard import Guard
+from rcod.doors.server import create_app, zip_levels
+from rcod.doors.service import Service
 from rcod.pixels.images import write
 from rcod.using.restore import Restorer, Result
 from rcod.using.sitting import Sitting, take
@@ -136,6 +139,35 @@ def test_levels_end_with_their_tile_when_the_client_has_gone(
     monkeypatch.setattr(restorer, "finish", left)
     ticket.run()
     assert isinstance(ticket.result.exception(), Stopped) and done == []
+
+
+def answered(restorer: Restorer, path: str = "/v1/upscale") -> httpx.Response:
+    """What the service says to a small photo, in this process."""
+
+    async def ask(app: Guard) -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            return await client.post(path, files={"image": ("a.png", small(8))})
+
+    with Engine() as engine:
+        service = Service(restorer, engine)
+        app = Guard(create_app(service), service.limits, engine, service.meters, False)
+        return asyncio.run(ask(app))
+
+
+@pytest.mark.parametrize("path", ["/v1/upscale", "/v1/levels"])
+def test_what_nobody_foresaw_is_a_sentence_and_logged_once(
+    restorer: Restorer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str
+):
+    def broken(*given: Any) -> Result:
+        raise RuntimeError("secret/path")
+
+    monkeypatch.setattr(restorer, "finish", broken)
+    answer = answered(restorer, path)
+    assert answer.status_code == 500 and answer.headers["content-type"] == "application/json"
+    assert answer.json() == {"error": "the server failed; its log says why"}
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert caplog.text.count("RuntimeError: secret/path") == 1
 
 
 def test_models_metrics_and_description(server: Running):

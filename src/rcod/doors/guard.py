@@ -112,7 +112,7 @@ class Guard:
             body.refusal = None
             if refusal is None:
                 log.error("a request failed", exc_info=error)
-                refusal = Refusal(500, "the server failed; its log says why")
+                refusal = failed()
             if answer.status == 0:
                 await answer.refuse(refusal, receive)
             elif not answer.done:
@@ -258,3 +258,8 @@ def too_long(limits: Limits) -> Refusal:
 def busy(full: Full) -> Refusal:
     """The refusal when no seat is free."""
     return Refusal(503, str(full), {"retry-after": str(full.retry_after)})
+
+
+def failed() -> Refusal:
+    """The refusal when something broke that nobody foresaw."""
+    return Refusal(500, "the server failed; its log says why")

@@ -20,7 +20,7 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 
 from rcod.doors.engine import Engine, Full, Stopped, Ticket
-from rcod.doors.guard import Limits, Refusal, busy
+from rcod.doors.guard import Limits, Refusal, busy, failed
 from rcod.doors.meters import Meters
 from rcod.errors import RcodError
 from rcod.pixels.decode import DAMAGE
@@ -137,11 +137,14 @@ async def _left(request: Request) -> None:
 
 def speak_plainly(app: FastAPI) -> None:
     """Answer every error with one sentence."""
+    foreseen = RcodError, Refusal, HTTPException, RequestValidationError
 
     def say(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
         return JSONResponse({"error": sentence}, status, headers)
 
     def refused(request: Request, error: Exception) -> JSONResponse:
+        if not isinstance(error, foreseen):
+            error = failed()  # what broke goes on to the guard, which logs it
         if isinstance(error, Full):
             error = busy(error)
         if isinstance(error, Refusal):
@@ -154,5 +157,5 @@ def speak_plainly(app: FastAPI) -> None:
             return say(422, f"{where}: {first['msg']}")
         return say(422, str(error))
 
-    for kind in (RcodError, Refusal, HTTPException, RequestValidationError):
+    for kind in (*foreseen, Exception):
         app.add_exception_handler(kind, refused)
