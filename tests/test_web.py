@@ -25,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 from rcod.diffusion.grouping import timestep_of_realism
 from rcod.doors import web
 from rcod.doors.engine import Engine
+from rcod.doors.guard import Limits
 from rcod.doors.server import create_app
 from rcod.doors.service import Service
 from rcod.doors.sittings import Sittings
@@ -280,6 +281,20 @@ def test_the_page_is_told_whether_there_is_a_dial(server: Running, restorer: Res
         service = Service(Restorer(fixed, restorer.onestep, restorer.metric), engine)
         web.add_page(app := create_app(service), service, Sittings())
         assert TestClient(app).get("/page/about").json()["dial"] is False
+
+
+@pytest.mark.parametrize("token", [None, "open-sesame"])
+def test_only_the_token_becomes_a_cookie(restorer: Restorer, token: str | None):
+    with Engine() as engine:
+        service = Service(restorer, engine, Limits(token=token))
+        web.add_page(app := create_app(service), service, Sittings())
+        client = TestClient(app, follow_redirects=False)
+        for given in ("open-sesame", "open-sesamf", "\u20ac", "a;b", ""):
+            answer = client.get("/", params={"token": given})
+            assert (answer.status_code, answer.headers["location"]) == (303, "/")
+            cookie = answer.headers.get("set-cookie", "")
+            assert cookie.startswith("rcod-token=open-sesame;") == (given == token)
+            assert bool(cookie) == (given == token)
 
 
 def test_page_asks_no_other_host():

@@ -57,8 +57,9 @@ def add_page(app: FastAPI, service: Service, sittings: Sittings) -> None:
     async def page(token: str | None = None) -> Response:
         if token is None:
             return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
-        answer = RedirectResponse("/", 303)  # the guard has checked it; out of the address with it
-        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+        answer = RedirectResponse("/", 303)  # out of the address with it
+        if token == service.limits.token:
+            answer.set_cookie(COOKIE, token, httponly=True, samesite="strict")
         return answer
 
     @app.get("/page/about", include_in_schema=False)
