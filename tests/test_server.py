@@ -3,8 +3,10 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import errno
 import io
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -24,7 +26,7 @@ from rcod.doors.guard import Guard
 from rcod.doors.server import create_app, zip_levels
 from rcod.doors.service import Service
 from rcod.pixels.images import write
-from rcod.using.restore import Restorer, Result
+from rcod.using.restore import LEAST_TILE, Restorer, Result
 from rcod.using.sitting import Sitting, take
 
 ROOT = Path(__file__).parents[1]
@@ -141,13 +143,13 @@ def test_levels_end_with_their_tile_when_the_client_has_gone(
     assert isinstance(ticket.result.exception(), Stopped) and done == []
 
 
-def answered(restorer: Restorer, path: str = "/v1/upscale") -> httpx.Response:
+def answered(restorer: Restorer, path: str = "/v1/upscale", **fields: str) -> httpx.Response:
     """What the service says to a small photo, in this process."""
 
     async def ask(app: Guard) -> httpx.Response:
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
-            return await client.post(path, files={"image": ("a.png", small(8))})
+            return await client.post(path, files={"image": ("a.png", small(8))}, data=fields)
 
     with Engine() as engine:
         service = Service(restorer, engine)
@@ -168,6 +170,29 @@ def test_what_nobody_foresaw_is_a_sentence_and_logged_once(
     assert answer.json() == {"error": "the server failed; its log says why"}
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert caplog.text.count("RuntimeError: secret/path") == 1
+
+
+def test_a_full_disk_or_memory_is_not_the_clients_mistake(
+    restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+):
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def small_memory(*given: Any) -> Result:
+        return restorer.with_tile(LEAST_TILE).within_memory(unheld)
+
+    def unheld(_: Restorer) -> Result:
+        raise RuntimeError("can't allocate memory: you tried to allocate 9 bytes")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        answer = answered(restorer)
+    sentence = answer.json()["error"]
+    assert answer.status_code == 507 and "No space left on device" in sentence
+    monkeypatch.setattr(restorer, "finish", small_memory)
+    answer = answered(restorer)
+    assert answer.status_code == 507 and "memory must hold one tile" in answer.json()["error"]
+    assert answered(restorer, realism="can't allocate memory").status_code == 422
 
 
 def test_models_metrics_and_description(server: Running):

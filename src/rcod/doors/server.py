@@ -57,6 +57,7 @@ ERRORS = {
         500: "The server failed.",
         503: "The queue is full; Retry-After tells when to come back.",
         504: "The work took too long.",
+        507: "The server is short of memory, or of room on its disk.",
     }.items()
 }
 

@@ -19,6 +19,7 @@ from fastapi.responses import JSONResponse
 from PIL import Image
 from starlette.exceptions import HTTPException
 
+from rcod.device import is_out_of_memory
 from rcod.doors.engine import Engine, Full, Stopped, Ticket
 from rcod.doors.guard import Limits, Refusal, busy, failed
 from rcod.doors.meters import Meters
@@ -135,6 +136,17 @@ async def _left(request: Request) -> None:
         pass
 
 
+def is_short(error: BaseException | None) -> bool:
+    """Whether it began with what this machine is short of: memory, or a disk to write to."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:  # damaged pictures have no number
+            return True
+        if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
+            return True
+        error = error.__context__
+    return False
+
+
 def speak_plainly(app: FastAPI) -> None:
     """Answer every error with one sentence."""
     foreseen = RcodError, Refusal, HTTPException, RequestValidationError
@@ -155,7 +167,7 @@ def speak_plainly(app: FastAPI) -> None:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"][1:]) or "the request"
             return say(422, f"{where}: {first['msg']}")
-        return say(422, str(error))
+        return say(507 if is_short(error) else 422, str(error))
 
     for kind in (*foreseen, Exception):
         app.add_exception_handler(kind, refused)
