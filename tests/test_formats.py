@@ -4,6 +4,7 @@ import importlib.util
 import io
 import random
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
@@ -19,7 +20,7 @@ from rcod.errors import RcodError
 from rcod.pixels.decode import decode
 from rcod.pixels.encode import Frame, writer
 from rcod.pixels.images import Photo, read, suffix_of, write
-from rcod.pixels.metadata import STRUCTURE, Tags, mark
+from rcod.pixels.metadata import STRUCTURE, Tags, collect, mark
 from rcod.pixels.placing import is_ours
 from rcod.pixels.profiles import srgb_profile
 from rcod.using.batch import run
@@ -279,6 +280,44 @@ def test_the_turn_in_xmp_goes_when_it_has_been_made():
     colours(20, 30).save(file := io.BytesIO(), "JPEG", xmp=turned, exif=exif)
     photo = read(file.getvalue(), "a.jpg")
     assert photo.pixels.shape == (3, 30, 20) and photo.xmp == XMP
+
+
+@pytest.mark.parametrize(
+    "unclosed",
+    ["<tiff:Orientation>", '<tiff:Orientation a="', "<tiff:Orientation ", ' tiff:Orientation="'],
+)
+def test_xmp_of_elements_without_end_is_left_out_at_once(unclosed: str):
+    """It took minutes, in which nothing else ran; the limit is on the processor's time."""
+    image = colours()
+    image.info["xmp"] = unclosed.encode() * (1_000_000 // len(unclosed) | 1)
+    before = time.process_time()
+    tags, _ = collect(image)
+    assert time.process_time() - before < 2
+    assert tags.xmp is None
+
+
+def test_xmp_loses_elements_that_no_longer_hold_and_keeps_the_others():
+    wrong = ("<tiff:Orientation>6</tiff:Orientation>", "<tiff:Orientation />",
+             '<tiff:ImageWidth rdf:about="a>b">30</tiff:ImageWidth >',
+             "<exif:PixelXDimension\n>30</exif:PixelXDimension>")  # fmt: skip
+    attributes = " tiff:Orientation = '6' exif:PixelYDimension=\"20\""
+    kept = "<dc:title><rdf:Alt><rdf:li>A > B</rdf:li></rdf:Alt></dc:title>"
+    image = colours()
+    image.info["xmp"] = f"<rdf:Description{attributes} a='b'>{kept.join(wrong)}</rdf:Description>"
+    tags, _ = collect(image)
+    assert tags.xmp == f"<rdf:Description a='b'>{kept * 3}</rdf:Description>".encode()
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["<exif:GPSLatitude><rdf:Alt><rdf:li>48,1N</rdf:li></rdf:Alt></exif:GPSLatitude>",
+     "<exif:GPSLatitude>48,<!-- -->1N</exif:GPSLatitude>", "<exif:GPSLatitude>48,1N"],
+)  # fmt: skip
+def test_a_place_that_cannot_be_cut_out_of_xmp_takes_it_along(place: str):
+    told = Tags(xmp=f"<rdf:Description>{place}</rdf:Description>".encode())
+    assert told.without("gps").xmp is None and told.without("nothing") == told
+    plain = b"<a><exif:GPSLatitude>48,1N</exif:GPSLatitude>b</a>"
+    assert Tags(xmp=plain).without("gps").xmp == b"<a>b</a>"
 
 
 def test_the_size_in_exif_goes_since_the_result_has_another():

@@ -132,8 +132,14 @@ def _without_gps(exif: bytes | None) -> bytes | None:
 
 
 def _cut(xmp: bytes | None, names: str) -> bytes | None:
-    """XMP without some properties, written as attributes or as elements."""
+    """XMP without some properties, written as attributes or as elements of plain text.
+
+    Where one of the names is left, in an element of elements or in none that ends, no XMP is.
+    Every part of the pattern stops at the next tag: time grows as the length, whatever came.
+    """
     if xmp is None:
         return None
-    pattern = rf"\s(?:{names})=(?:\"[^\"]*\"|'[^']*')|<({names})(?:\s[^>]*)?(?:/>|>.*?</\1>)"
-    return re.sub(pattern.encode(), b"", xmp, flags=re.DOTALL)
+    attribute = rf"\s(?:{names})\s*=\s*(?:\"[^\"]*\"|'[^']*')"
+    element = rf"<({names})(?:\s[^<>]*)?(?:/>|>[^<]*</\1\s*>)"
+    rest = re.sub(f"{attribute}|{element}".encode(), b"", xmp)
+    return None if re.search(names.encode(), rest) else rest
