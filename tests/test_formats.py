@@ -29,6 +29,7 @@ from rcod.using.restore import Restorer
 
 RAMP = torch.linspace(0, 1, 60).view(1, 1, -1).expand(3, 40, -1)
 MAKE, WHEN, CAMERA, EXPOSURE, GPS = 0x010F, 0x0132, 0x8769, 0x829A, 0x8825
+INTEROP = 0xA005
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description '
     b'dc:title="Heron" exif:GPSLatitude="48,1N"/></x:xmpmeta>'
@@ -318,6 +319,20 @@ def test_a_place_that_cannot_be_cut_out_of_xmp_takes_it_along(place: str):
     assert told.without("gps").xmp is None and told.without("nothing") == told
     plain = b"<a><exif:GPSLatitude>48,1N</exif:GPSLatitude>b</a>"
     assert Tags(xmp=plain).without("gps").xmp == b"<a>b</a>"
+
+
+def test_the_directory_within_the_cameras_arrives_in_every_format(tmp_path: Path):
+    """As cameras write it, in EXIF's Interoperability directory."""
+    exif = Image.Exif()
+    exif[MAKE] = "Maker"
+    exif.get_ifd(CAMERA).update({EXPOSURE: 0.01, INTEROP: {1: "R98", 2: b"0100"}})
+    colours(20, 30).save(file := io.BytesIO(), "JPEG", exif=exif.tobytes())
+    photo = read(file.getvalue(), "a.jpg")
+    for kind in ("tif", "png", "jpg"):
+        write(tmp_path / f"a.{kind}", photo)
+        with Image.open(tmp_path / f"a.{kind}") as image:
+            assert image.getexif().get_ifd(INTEROP) == {1: "R98", 2: b"0100"}, kind
+            assert image.getexif().get_ifd(CAMERA)[EXPOSURE] == pytest.approx(0.01)
 
 
 def test_the_size_in_exif_goes_since_the_result_has_another():

@@ -19,7 +19,7 @@ import torch
 from PIL import Image, TiffImagePlugin
 
 from rcod.errors import RcodError
-from rcod.pixels.metadata import CAMERA, GPS, MOST, STRUCTURE, Tags, exif_of, mark
+from rcod.pixels.metadata import CAMERA, GPS, INTEROP, MOST, STRUCTURE, Tags, exif_of, mark
 
 LEVEL = 4  # of deflate: on photos a third of the time of 6, and a hundredth larger
 BLOCK = 64  # rows filtered at once, and of a strip of a TIFF
@@ -218,7 +218,10 @@ class Tiff:
             if tag not in STRUCTURE and tag not in (CAMERA, GPS):
                 tags[tag] = value
         for tag in (CAMERA, GPS):
-            if below := block.get_ifd(tag):
+            below = block.get_ifd(tag)
+            if tag == CAMERA and INTEROP in below:  # a directory within it
+                below = below | {INTEROP: block.get_ifd(INTEROP)}
+            if below:
                 tags[tag] = below
         colours = 1 if frame.channels < 3 else 3
         tags[256], tags[257], tags[259] = frame.width, frame.height, 8

@@ -17,6 +17,7 @@ from rcod.pixels.decode import DAMAGE
 
 MARK_TAG = 0x000B  # EXIF's ProcessingSoftware
 TURN, CAMERA, GPS, MAKER = 0x0112, 0x8769, 0x8825, 0x927C
+INTEROP = 0xA005  # EXIF's directory within that of the camera
 SIZE_TAGS = (0xA002, 0xA003)  # EXIF's own width and height, wrong once a photo is enlarged
 MOST = 65_000  # bytes of EXIF or XMP that fit into one segment of a JPEG
 WRONG = (  # XMP's turn and sizes
