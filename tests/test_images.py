@@ -13,7 +13,7 @@ from torch import Tensor
 from rcod.errors import RcodError
 from rcod.pixels import placing
 from rcod.pixels.encode import Frame, joined, writer
-from rcod.pixels.images import Photo, check_writable, find, from_pil, read, to_pil, write
+from rcod.pixels.images import Photo, check_writable, find, from_pil, read, sink, to_pil, write
 from rcod.pixels.metadata import Tags
 from rcod.pixels.profiles import srgb_profile
 
@@ -344,6 +344,42 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
     with pytest.raises(RcodError, match="must be writable"):
         write(tmp_path / "a.png" / "b.png", Photo(torch.ones(3, 2, 2)))
+
+
+@pytest.mark.parametrize("icc", [None, srgb_profile(), wide_profile()])
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif"])
+def test_a_grey_result_has_a_grey_profile_that_means_the_same(
+    tmp_path: Path, kind: str, icc: bytes | None
+):
+    """PNG's specification, and programs that refuse a profile for another kind of picture."""
+    ladder = torch.linspace(0, 1, 256).expand(3, 8, -1)
+    write(tmp_path / f"a.{kind}", Photo(ladder, icc=icc, grey=True, bits=8))
+    with Image.open(tmp_path / f"a.{kind}") as image:
+        found = image.info["icc_profile"]
+        shown = ImageCms.profileToProfile(image, ImageCms.ImageCmsProfile(io.BytesIO(found)),
+                                          ImageCms.createProfile("sRGB"),
+                                          outputMode="RGB")  # fmt: skip
+        assert image.mode == "L" and found == srgb_profile(grey=True) and shown is not None
+        assert np.abs(np.array(shown, int) - np.array(image, int)[..., None]).max() <= 1
+    photo = read(tmp_path / f"a.{kind}")
+    assert photo.grey and photo.icc == srgb_profile(grey=True)
+    torch.testing.assert_close(photo.pixels, ladder, rtol=0, atol=0.02 if kind == "jpg" else 1e-6)
+
+
+def test_grey_with_a_profile_of_colours_is_converted_to_grey_as_of_srgb():
+    icc = bytearray(srgb_profile())
+    at = icc.index(b"para") + 12
+    icc[at : at + 4] = struct.pack(">i", 65536)  # nearly linear: another curve than sRGB's
+    image = Image.linear_gradient("L")
+    image.info["icc_profile"] = bytes(icc)
+    photo = from_pil(image)
+    image.info.clear()
+    assert float((photo.pixels - from_pil(image).pixels).abs().max()) > 0.1
+    with io.BytesIO() as file:
+        with sink(file, ".png", photo, (256, 256)) as into:
+            into.put(photo, 0, 0)
+        again = read(file.getvalue())
+    torch.testing.assert_close(again.pixels, photo.pixels, rtol=0, atol=0.6 / 255)
 
 
 def test_the_profile_we_write_is_valid_and_dated_once():

@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,7 +26,7 @@ from rcod.pixels.decode import DAMAGE, STRIP, Planes, decode, decode_pil, unit
 from rcod.pixels.encode import Frame, Writer, writer
 from rcod.pixels.metadata import Tags, collect
 from rcod.pixels.placing import placed
-from rcod.pixels.profiles import Shaper, convert, shaper, srgb_profile, to_grey
+from rcod.pixels.profiles import Shaper, convert, curves_of, shaper, srgb_profile, to_grey
 from rcod.pixels.resample import spread_colours
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".jxl", ".pgm",
@@ -183,11 +182,11 @@ def sink(
     grey = photo.grey and encoder not in ("WEBP", "AVIF")  # they have none
     if encoder == "TIFF" and bits == 16 and not solid:
         grey = False  # few could read it
-    if not grey and icc is not None and icc[16:20] == b"GRAY":
-        icc = None
+    if icc is not None and (icc[16:20] == b"GRAY") != grey:
+        icc = None  # it is for colours where the result is grey, or the other way around
     channels = (1 if grey else 3) + (not solid)
-    frame = Frame(*size, channels, bits, icc or srgb_profile(), photo.tags)
-    into = Sink(writer(file, encoder, frame, quality), frame, grey, _own(icc))
+    frame = Frame(*size, channels, bits, icc or srgb_profile(grey), photo.tags)
+    into = Sink(writer(file, encoder, frame, quality), frame, grey, curves_of(icc))
     yield into
     into.writer.close()
 
@@ -281,15 +280,6 @@ def _to_srgb(values: Tensor, own: Shaper) -> tuple[Tensor, Tensor | None]:
             beyond = torch.zeros_like(pixels) if beyond is None else beyond
             beyond[:, top : top + STRIP] = lost
     return pixels, beyond
-
-
-@lru_cache(maxsize=4)
-def _own(icc: bytes | None) -> Shaper | None:
-    """The curves to write by; None where that is sRGB."""
-    if icc is None:
-        return None
-    found = Shaper.parse(icc)
-    return None if found is None or found.is_srgb() else found
 
 
 def _turned(plane: Tensor, turn: int) -> Tensor:

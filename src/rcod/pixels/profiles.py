@@ -11,6 +11,7 @@ both ways, so that 16 bits stay 16 bits; tables of ink and the like go through L
 import io
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -53,11 +54,11 @@ class Shaper:
         return _look_up(self.value, _curve(light.clamp(0, 1)))
 
     def is_srgb(self) -> bool:
-        """Whether both ways lead to where they began, to what 8 bits can tell."""
-        if self.matrix is None:
-            return False
+        """Whether values mean what they do in sRGB, to what 8 bits can tell."""
         corners = torch.linspace(0, 1, 6)
         grid = torch.stack(torch.meshgrid(corners, corners, corners, indexing="ij")).flatten(2)
+        if self.matrix is None:
+            grid = torch.linspace(0, 1, 256).view(1, 1, -1)
         return bool((self.to_srgb(grid) - grid).abs().max() < 0.004)
 
     @classmethod
@@ -99,6 +100,15 @@ def shaper(icc: bytes, mode: str, name: str) -> Shaper | None:
     return found
 
 
+@lru_cache(maxsize=4)
+def curves_of(icc: bytes | None) -> Shaper | None:
+    """The curves of a result's profile; None where that is sRGB."""
+    if icc is None:
+        return None
+    found = Shaper.parse(icc)
+    return None if found is None or found.is_srgb() else found
+
+
 def convert(image: Image.Image, icc: bytes, name: str) -> Image.Image:
     """Convert an 8-bit picture to sRGB by LittleCMS: tables of ink, Lab, and the like."""
     if _space(icc, image.mode, name) == "RGB":  # grey, too, may have a profile of colours
@@ -127,11 +137,26 @@ def to_grey(srgb: Tensor) -> Tensor:
     return (srgb * weights[:, None, None]).sum(0, keepdim=True).clamp(0, 1)
 
 
-def srgb_profile() -> bytes:
-    """The ICC profile of sRGB, the same bytes on every call."""
+def srgb_profile(grey: bool = False) -> bytes:
+    """The ICC profile of sRGB, or of grey with its curve; the same bytes on every call."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # else the time of the call
-    return bytes(profile)
+    return _greyed(bytes(profile)) if grey else bytes(profile)
+
+
+def _greyed(icc: bytes) -> bytes:
+    """A profile of grey with the white and the curve of one of colours."""
+    tags = _tags(icc)
+    text = "sRGB grey".encode("utf-16-be")
+    name = struct.pack(">4s3I4s2I", b"mluc", 0, 1, 12, b"enUS", len(text), 28) + text
+    kept = {b"desc": name, b"kTRC": tags[b"rTRC"]}
+    kept |= {key: tags[key] for key in (b"cprt", b"wtpt", b"chad")}
+    entries, data, start = struct.pack(">I", len(kept)), b"", 132 + 12 * len(kept)
+    for key, value in kept.items():
+        entries += struct.pack(">4s2I", key, start + len(data), len(value))
+        data += value + bytes(-len(value) % 4)
+    size = struct.pack(">I", start + len(data))
+    return size + icc[4:16] + b"GRAY" + icc[20:128] + entries + data
 
 
 def _space(icc: bytes, mode: str, name: str) -> str | None:
