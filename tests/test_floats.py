@@ -75,7 +75,7 @@ def tiff(
         (256, 4, [width]), (257, 4, [height]), (258, 3, [8 * values.dtype.itemsize] * channels),
         (259, 3, [compression]), (262, 3, [2 if channels > 2 else 1]), (274, 3, [3]),
         (277, 3, [channels]), (284, 3, [2 if apart else 1]), (317, 3, [predictor]),
-        (339, 3, [3] * channels), *more,
+        (339, 3, [3 if values.dtype.kind == "f" else 1] * channels), *more,
     ]  # fmt: skip
     if channels % 2 == 0:
         entries.append((338, 3, [extra]))
@@ -128,6 +128,56 @@ def test_every_precision_and_alpha(kind: str, atol: float, channels: int):
         else:
             assert photo.alpha is not None
             torch.testing.assert_close(photo.alpha[0], upright[-1], rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("compression", "predictor"), [(1, 1), (8, 2), (5, 1)])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_sixteen_bits_plane_by_plane_are_read_in_full(
+    order: str, compression: int, predictor: int, channels: int
+):
+    """Pillow takes their bytes for 8 bits, or gives them as 8."""
+    meant = (picture(channels) * 65535).round().astype(np.uint16)
+    photo = read(tiff(meant, order, compression, predictor, apart=True))
+    upright = torch.from_numpy(meant[::-1, ::-1].astype(np.float32)).permute(2, 0, 1) / 65535
+    torch.testing.assert_close(photo.pixels, upright[:3], rtol=0, atol=1e-7)
+    assert photo.bits == 16 and (photo.alpha is not None) == (channels == 4)
+
+
+def test_ink_of_sixteen_bits_plane_by_plane_is_refused():
+    content = tiff((picture(4) * 65535).astype(np.uint16), apart=True)
+    ink = bytearray(content)
+    at = ink.index(struct.pack("<HHIH", 262, 3, 1, 2))
+    ink[at + 8] = 5
+    ink[ink.index(struct.pack("<HHIH", 338, 3, 1, 2))] = 0xFF  # no longer the tag of alpha
+    with pytest.raises(RcodError, match=r"a\.tif: must have its 16-bit CMYK channels side by side"):
+        read(bytes(ink), "a.tif")
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_adobe_deflate"])
+def test_grey_where_white_is_zero_is_turned_around(compression: str):
+    values = np.linspace(0, 65535, 600).astype(np.uint16).reshape(20, 30)
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "TIFF", compression=compression, tiffinfo={262: 0})
+    with Image.open(file) as image:
+        assert image.getexif()[262] == 0
+    expected = torch.from_numpy(1 - values.astype(np.float32) / 65535)
+    torch.testing.assert_close(read(file.getvalue()).pixels[0], expected)
+
+
+def test_grey_of_twelve_bits_reaches_white():
+    values = np.linspace(0, 4095, 600).round().astype(np.uint16)
+    pairs = values.reshape(-1, 2).astype(np.uint32)
+    packed = np.stack((pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8,
+                       pairs[:, 1] & 255), -1).astype(np.uint8).tobytes()  # fmt: skip
+    entries = ((256, 30), (257, 20), (258, 12), (259, 1), (262, 1), (273, 122), (277, 1),
+               (278, 20), (279, len(packed)))  # fmt: skip
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    content = struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + directory + bytes(4) + packed
+    photo = read(content)
+    expected = torch.from_numpy(values.astype(np.float32) / 4095).view(20, 30)
+    torch.testing.assert_close(photo.pixels[0], expected)
+    assert photo.grey and photo.bits == 16
 
 
 def test_tags_travel_and_the_result_has_16_bits(tmp_path: Path):

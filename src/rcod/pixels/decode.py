@@ -25,7 +25,7 @@ from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 from rcod.errors import RcodError
-from rcod.pixels.floats import DAMAGE, check_unit, read_floats
+from rcod.pixels.floats import DAMAGE, as_meant, check_tiff, check_unit, read_floats
 
 MAX_PIXELS = 80_000_000  # an 80 megapixel photo is 1 GB as float32; larger files are often traps
 READABLE = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "JXL", "MPO", "PNG", "PPM", "TGA",
@@ -103,7 +103,7 @@ def decode_pil(
     if colours.mode == "F":
         values = check_unit(torch.from_numpy(np.array(colours, np.float32))[None], name)
     else:
-        values = unit(colours)
+        values = as_meant(image, unit(colours))
     shown = None if alpha is None else unit(alpha)
     return Planes(values, "RGB" if len(values) == 3 else "L", shown, bits, image, notes)
 
@@ -120,7 +120,7 @@ def unit(image: Image.Image) -> Tensor:
 
 
 def _of_floats(source: Path | bytes, name: str) -> Planes | None:
-    """A TIFF of float colours, which Pillow doesn't open."""
+    """A TIFF of float colours, or of deep ones plane by plane, neither of which Pillow reads."""
     found = read_floats(source, name)
     if found is None:
         return None
@@ -199,12 +199,8 @@ def _check(image: Image.Image, name: str) -> tuple[str, ...]:
     if image.format is not None and image.format not in READABLE:
         known = ", ".join(READABLE)
         raise RcodError(f"{name}: must be one of {known}, got {image.format}; convert it first")
-    kind = image.tag_v2.get(254) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
-    if isinstance(kind, int) and kind & 1:  # of a smaller version
-        raise RcodError(f"{name}: must be a developed picture, got the preview that a camera's raw "
-                        "file begins with; export the photo first")  # fmt: skip
-    if image.mode == "I" and image.format == "TIFF":
-        raise RcodError(f"{name}: must have 8 or 16 bits per channel, got 32; convert it first")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        check_tiff(image, name)
     several = getattr(image, "is_animated", False)  # counting frames could take for ever
     if not several or image.format == "MPO":  # whose others are previews
         return ()

@@ -1,7 +1,8 @@
-"""What is in a TIFF of floating point colours, which Pillow can't open?
+"""What is in the TIFFs that Pillow can't open, or misreads?
 
-Strips and tiles are unpacked one by one, the predictor is undone, and values become planes.
-What the file carries besides is found where Pillow looks for it.
+Of floating point colours, and of 16-bit colours that lie plane by plane, strips and tiles are
+unpacked here, the predictor is undone, and values become planes. What the file carries besides
+is found where Pillow looks for it. Other TIFFs are refused, or their values mended.
 
     file -> directory -> strip or tile -> bytes -> predictor undone -> floats -> planes (C, H, W)
 """
@@ -26,13 +27,14 @@ MAX_PIXELS = 40_000_000  # of a picture of floats, which is up to four times as 
 MAX_BLOCK = 80_000_000  # bytes of a strip that Pillow unpacks
 DEFLATED = (8, 32946)
 KINDS = {16: "f2", 32: "f4", 64: "f8"}  # by bits
+WHOLE = "u2"  # numbers that are no floats
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError,
           AttributeError, RuntimeError, struct.error, zlib.error)  # fmt: skip  # by Pillow
 
 
 class Floats(NamedTuple):
-    """A decoded picture of floats."""
+    """A decoded picture of floats, or of 16 bits plane by plane."""
 
     values: Tensor  # (1 or 3, H, W) float32 in [0, 1]
     alpha: Tensor | None  # (1, H, W) float32 in [0, 1]
@@ -58,7 +60,7 @@ class Layout:
 
     width: int
     height: int
-    bits: int
+    kind: str  # of numbers, as numpy names it
     channels: int
     apart: bool  # every channel lies in blocks of its own
     compression: int
@@ -67,15 +69,20 @@ class Layout:
     order: str  # of bytes: < or >
 
     @property
+    def size(self) -> int:
+        """Bytes of a number."""
+        return int(self.kind[1])
+
+    @property
     def together(self) -> int:
         """Channels that lie side by side."""
         return 1 if self.apart else self.channels
 
 
 def read_floats(source: Path | bytes, name: str) -> Floats | None:
-    """Read a TIFF of float colours or of float grey with alpha; None where it is none.
+    """Read a TIFF of float colours, of float grey with alpha, or of 16 bits plane by plane.
 
-    Damage is any of Pillow's errors, for the caller to tell.
+    None where it is none. Damage is any of Pillow's errors, for the caller to tell.
     """
     with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
         head = file.read(8)
@@ -92,8 +99,9 @@ def read_floats(source: Path | bytes, name: str) -> Floats | None:
             return None
         if layout.width * layout.height > MAX_PIXELS:
             raise RcodError(
-                f"{name}: a picture of floats must have at most {MAX_PIXELS // 10**6} megapixels, "
-                f"got {layout.width} x {layout.height}; cut or shrink it first"
+                f"{name}: a picture of floats or of planes must have at most "
+                f"{MAX_PIXELS // 10**6} megapixels, got {layout.width} x {layout.height}; "
+                "cut or shrink it first"
             )
         planes = torch.empty(layout.channels, layout.height, layout.width)
         for block in _blocks(tags, layout):
@@ -115,11 +123,39 @@ def check_unit(values: Tensor, name: str) -> Tensor:
     return values.clamp_(0, 1)
 
 
+def check_tiff(image: TiffImagePlugin.TiffImageFile, name: str) -> None:
+    """Refuse a TIFF that Pillow opens and would misread."""
+    kind, bits = image.tag_v2.get(254), image.tag_v2.get(258)
+    if isinstance(kind, int) and kind & 1:  # of a smaller version
+        raise RcodError(f"{name}: must be a developed picture, got the preview that a camera's raw "
+                        "file begins with; export the photo first")  # fmt: skip
+    if image.mode == "I":
+        raise RcodError(f"{name}: must have 8 or 16 bits per channel, got 32; convert it first")
+    if image.tag_v2.get(284) == 2 and isinstance(bits, tuple) and 16 in bits:
+        raise RcodError(f"{name}: must have its 16-bit {image.mode} channels side by side, "
+                        "got each on its own; save it interleaved")  # fmt: skip
+
+
+def as_meant(image: Image.Image, values: Tensor) -> Tensor:
+    """Values (1, H, W) of more than 8 bits, of which Pillow minds neither range nor direction."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or not image.mode.startswith("I"):
+        return values
+    if image.tag_v2.get(258) == (12,):
+        values = (values * (65535 / 4095)).clamp_(max=1)
+    return 1 - values if image.tag_v2.get(262) == 0 else values  # white is 0
+
+
 def _layout(tags: TiffImagePlugin.ImageFileDirectory_v2, order: str) -> Layout | None:
-    """The pixels' layout; None unless all are floats of several channels."""
+    """The pixels' layout; None unless they are of several channels, of a kind read here."""
     bits, kinds = set(_several(tags, 258)), set(_several(tags, 339))
     channels, photometric = _one(tags, 277, 1), _one(tags, 262, 1)
-    if kinds != {3} or len(bits) != 1 or not bits <= set(KINDS):
+    apart = _one(tags, 284, 1) == 2
+    if len(bits) != 1 or not bits <= set(KINDS):
+        return None
+    kind = KINDS[bits.pop()]
+    if apart and kind == "f2" and kinds <= {1}:
+        kind = WHOLE
+    elif kinds != {3}:
         return None
     colours = {1: 1, 2: 3}.get(photometric)
     if colours is None or channels not in (colours, colours + 1) or channels == 1:
@@ -128,7 +164,7 @@ def _layout(tags: TiffImagePlugin.ImageFileDirectory_v2, order: str) -> Layout |
     if width < 1 or height < 1:
         raise ValueError("a picture has pixels")
     return Layout(
-        width, height, bits.pop(), channels, _one(tags, 284, 1) == 2, _one(tags, 259, 1),
+        width, height, kind, channels, apart, _one(tags, 259, 1),
         _one(tags, 317, 1), None if channels == colours else _one(tags, 338, 0), order,
     )  # fmt: skip
 
@@ -154,7 +190,7 @@ def _blocks(tags: TiffImagePlugin.ImageFileDirectory_v2, layout: Layout) -> Iter
 
 def _fill(planes: Tensor, block: Block, layout: Layout, file: BinaryIO) -> None:
     """Put one block's values where they belong."""
-    line = block.width * layout.together * layout.bits // 8  # bytes
+    line = block.width * layout.together * layout.size  # bytes
     if line * block.height > 4 * planes.nbytes + 2**24:  # a tile may stand over, within reason
         raise ValueError("a strip or a tile is larger than the picture")
     file.seek(block.start)
@@ -196,8 +232,7 @@ def _by_pillow(packed: bytes, compression: int, line: int, rows: int) -> bytes:
 
 def _values(raw: np.ndarray, layout: Layout) -> np.ndarray:
     """A block's numbers, (h, w, c) float32, its predictor undone."""
-    rows, c, size = len(raw), layout.together, layout.bits // 8
-    kind = KINDS[layout.bits]
+    rows, c, size, kind = len(raw), layout.together, layout.size, layout.kind
     if layout.predictor == 3:  # bytes less those of the pixel before, the highest of all first
         summed = np.cumsum(raw.reshape(rows, -1, c), axis=1, dtype=np.uint8)
         ordered = summed.reshape(rows, size, -1).transpose(0, 2, 1)
@@ -211,7 +246,8 @@ def _values(raw: np.ndarray, layout: Layout) -> np.ndarray:
     else:
         raise ValueError(f"predictor {layout.predictor} is unknown")
     with np.errstate(over="ignore"):  # infinity is refused with the rest
-        return found.reshape(rows, -1, c).astype(np.float32)
+        values = found.reshape(rows, -1, c).astype(np.float32)
+    return values / 65535 if kind == WHOLE else values
 
 
 def _carrier(
