@@ -16,6 +16,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
     ),
     "pixels": (
         "floats",
+        "extras",
         "decode",
         "metadata",
         "placing",

@@ -29,7 +29,7 @@ from rcod.doors.guard import Limits
 from rcod.doors.server import create_app
 from rcod.doors.service import Service
 from rcod.doors.sittings import Sittings
-from rcod.pixels.decode import EXTRAS
+from rcod.pixels.extras import EXTRAS
 from rcod.pixels.images import Photo, read, write
 from rcod.using.between import NODES
 from rcod.using.restore import Restorer

@@ -5,10 +5,7 @@ request -> received (bytes, checked) -> Service.wait: a seat, a turn -> result -
 """
 
 import asyncio
-import contextlib
-import io
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
@@ -16,7 +13,6 @@ from typing import TypeVar, cast
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from PIL import Image
 from starlette.exceptions import HTTPException
 
 from rcod.device import is_out_of_memory
@@ -24,7 +20,6 @@ from rcod.doors.engine import Engine, Full, Stopped, Ticket
 from rcod.doors.guard import Limits, Refusal, busy, failed
 from rcod.doors.meters import Meters
 from rcod.errors import RcodError
-from rcod.pixels.decode import DAMAGE
 from rcod.pixels.images import Photo
 from rcod.using.restore import Realism, Restorer, Result
 from rcod.using.sitting import take
@@ -75,17 +70,7 @@ class Service:
 
     def take(self, content: bytes, scale: float) -> Photo:
         """Read a photo, unless it or its result is too large; in the engine's thread."""
-        size = None
-        with contextlib.suppress(*DAMAGE, Image.DecompressionBombError), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content)) as image:
-                size = image.size  # known before anything is decoded
-        if size is not None:
-            self.check_size(size, scale)
-        photo = take(content)
-        height, width = photo.pixels.shape[-2:]
-        self.check_size((width, height), scale)
-        return photo
+        return take(content, lambda size: self.check_size(size, scale))
 
     def check_size(self, size: tuple[int, int], scale: float) -> None:
         """Refuse what is too large to work on here."""

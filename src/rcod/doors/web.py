@@ -29,7 +29,7 @@ from rcod.doors.server import Format, ImageField, create_app
 from rcod.doors.service import MEDIA, PHOTO_SHARE, Service, facts, read_dial, timings
 from rcod.doors.sittings import IDLE, Sittings
 from rcod.errors import RcodError
-from rcod.pixels.decode import EXTRAS
+from rcod.pixels.extras import EXTRAS
 from rcod.pixels.images import Photo
 from rcod.using.restore import Restorer
 from rcod.using.sitting import (

@@ -25,12 +25,12 @@ from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 from rcod.errors import RcodError
-from rcod.pixels.floats import DAMAGE, as_meant, check_tiff, check_unit, read_floats
+from rcod.pixels.extras import open_by_extra, size_of_jxl
+from rcod.pixels.floats import DAMAGE, Refuse, as_meant, check_tiff, check_unit, read_floats
 
 MAX_PIXELS = 80_000_000  # an 80 megapixel photo is 1 GB as float32; larger files are often traps
 READABLE = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "JXL", "MPO", "PNG", "PPM", "TGA",
             "TIFF", "WEBP")  # fmt: skip
-EXTRAS = {"HEIC": ("heic", "pi_heif"), "JPEG XL": ("jxl", "pillow_jxl")}  # extra, module
 MORE = "has more than one {}; the first is taken and the others are left out"
 Pair = tuple[int, np.ndarray, np.ndarray]  # first row, high bytes, low bytes
 STRIP = 256  # rows turned to floats at once, so that a large photo is in memory only twice
@@ -48,23 +48,32 @@ class Planes:
     notes: tuple[str, ...] = ()
 
 
-def decode(source: Path | bytes, name: str) -> Planes:
-    """Read a picture file or its bytes; what is wrong with it is one sentence naming it."""
+def decode(source: Path | bytes, name: str, refuse: Refuse = lambda size: None) -> Planes:
+    """Read a picture file or its bytes; what is wrong with it is one sentence naming it.
+
+    Args:
+        source: the file, or what is in it.
+        name: what an error calls it.
+        refuse: is told width and height before anything is decoded, and raises if it is too large.
+    """
     try:
         before = source.stat() if isinstance(source, Path) else None
         if (len(source) if isinstance(source, bytes) else source.stat().st_size) == 0:
             raise RcodError(f"{name}: must hold a picture, and the file is empty; copy it again")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged tags; damaged pixels are errors
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            planes = _of_floats(source, name)
+            if (size := size_of_jxl(source)) is not None:
+                refuse(size)
+                _check_size(size, name)
+            planes = _of_floats(source, name, refuse)
             if planes is None:
                 with _opened(source, name) as image:
+                    refuse(image.size)
                     planes = decode_pil(image, name, lambda: _opened(source, name))
     except RcodError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise RcodError(_too_large(name, "many more")) from None
+    except Image.DecompressionBombError:
+        raise _too_large(name, "many more") from None
     except MemoryError:
         raise RcodError(f"{name}: must fit into memory, and it doesn't; shrink it first") from None
     except DAMAGE as error:
@@ -119,9 +128,9 @@ def unit(image: Image.Image) -> Tensor:
     return out
 
 
-def _of_floats(source: Path | bytes, name: str) -> Planes | None:
+def _of_floats(source: Path | bytes, name: str, refuse: Refuse) -> Planes | None:
     """A TIFF of float colours, or of deep ones plane by plane, neither of which Pillow reads."""
-    found = read_floats(source, name)
+    found = read_floats(source, name, refuse)
     if found is None:
         return None
     notes = (MORE.format("page"),) if found.several else ()
@@ -135,40 +144,14 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
     try:
         image = Image.open(source if isinstance(source, Path) else io.BytesIO(source))
     except Image.UnidentifiedImageError:
-        image = _by_extra(source, name)
-    with image:
-        yield image
-
-
-def _by_extra(source: Path | bytes, name: str) -> Image.Image:
-    """Open HEIC or JPEG XL, or say what is missing."""
-    kind = None
-    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
-        start = file.read(32)
-    if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
-        kind = "HEIC"
-    elif start[:2] == b"\xff\x0a" or start[4:8] == b"JXL ":
-        kind = "JPEG XL"
-    if kind is None:
+        image = open_by_extra(source, name)
+    if image is None:
         raise RcodError(
             f"{name}: must be a picture that can be read ({', '.join(READABLE)}), and its content "
             "is none of these, whatever its name; convert it first"
         )
-    extra, module = EXTRAS[kind]
-    try:
-        if kind == "HEIC":
-            from pi_heif import register_heif_opener
-
-            register_heif_opener()
-        else:
-            import pillow_jxl  # noqa: F401  (registers JPEG XL with Pillow)
-    except ImportError:
-        what = f"{kind} pictures need {module}, which isn't installed"
-        raise RcodError(f"{name}: {what}; pip install 'rcod[{extra}]', or convert it") from None
-    try:
-        return Image.open(source if isinstance(source, Path) else io.BytesIO(source))
-    except Image.UnidentifiedImageError:
-        raise RcodError(f"{name}: must be a whole {kind} picture; copy it again") from None
+    with image:
+        yield image
 
 
 def _check_unchanged(path: Path, size: int, changed: int, name: str) -> None:
@@ -181,21 +164,26 @@ def _check_unchanged(path: Path, size: int, changed: int, name: str) -> None:
         raise RcodError(f"{name}: the file changed while it was read; call again when it is done")
 
 
-def _too_large(name: str, size: str) -> str:
+def _too_large(name: str, size: str) -> RcodError:
     """The sentence for a picture with too many pixels."""
-    return (
+    return RcodError(
         f"{name}: a picture must have at most {MAX_PIXELS // 1_000_000} megapixels, "
         f"got {size}; cut or shrink it first"
     )
 
 
-def _check(image: Image.Image, name: str) -> tuple[str, ...]:
-    """Refuse, before any pixel is decoded, what would be misread; say what will be left out."""
-    width, height = image.size
+def _check_size(size: tuple[int, int], name: str) -> None:
+    """Refuse what is too large for memory, or nothing."""
+    width, height = size
     if width * height > MAX_PIXELS:
-        raise RcodError(_too_large(name, f"{width} x {height}"))
+        raise _too_large(name, f"{width} x {height}")
     if width * height == 0:
         raise RcodError(f"{name}: a picture must have pixels, got {width} x {height}")
+
+
+def _check(image: Image.Image, name: str) -> tuple[str, ...]:
+    """Refuse, before any pixel is decoded, what would be misread; say what will be left out."""
+    _check_size(image.size, name)
     if image.format is not None and image.format not in READABLE:
         known = ", ".join(READABLE)
         raise RcodError(f"{name}: must be one of {known}, got {image.format}; convert it first")

@@ -11,7 +11,7 @@ import contextlib
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -31,6 +31,9 @@ WHOLE = "u2"  # numbers that are no floats
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError,
           AttributeError, RuntimeError, struct.error, zlib.error)  # fmt: skip  # by Pillow
+
+
+Refuse = Callable[[tuple[int, int]], None]  # raises what refuses a width and a height
 
 
 class Floats(NamedTuple):
@@ -79,7 +82,7 @@ class Layout:
         return 1 if self.apart else self.channels
 
 
-def read_floats(source: Path | bytes, name: str) -> Floats | None:
+def read_floats(source: Path | bytes, name: str, refuse: Refuse) -> Floats | None:
     """Read a TIFF of float colours, of float grey with alpha, or of 16 bits plane by plane.
 
     None where it is none. Damage is any of Pillow's errors, for the caller to tell.
@@ -97,6 +100,7 @@ def read_floats(source: Path | bytes, name: str) -> Floats | None:
         layout = _layout(tags, ">" if head[:1] == b"M" else "<")
         if layout is None:
             return None
+        refuse((layout.width, layout.height))
         if layout.width * layout.height > MAX_PIXELS:
             raise RcodError(
                 f"{name}: a picture of floats or of planes must have at most "

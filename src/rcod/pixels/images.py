@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from rcod.errors import RcodError
-from rcod.pixels.decode import DAMAGE, STRIP, Planes, decode, decode_pil, unit
+from rcod.pixels.decode import DAMAGE, STRIP, Planes, Refuse, decode, decode_pil, unit
 from rcod.pixels.encode import Frame, Writer, writer
 from rcod.pixels.metadata import Tags, collect
 from rcod.pixels.placing import placed
@@ -88,12 +88,20 @@ def find(paths: list[Path]) -> list[Path]:
     return found
 
 
-def read(source: str | Path | bytes, name: str | None = None) -> Photo:
-    """Read a picture file, or its bytes, upright and in sRGB; of several pages the first."""
+def read(
+    source: str | Path | bytes, name: str | None = None, refuse: Refuse = lambda size: None
+) -> Photo:
+    """Read a picture file, or its bytes, upright and in sRGB; of several pages the first.
+
+    Args:
+        source: the file, or what is in it.
+        name: what an error calls it.
+        refuse: is told width and height before anything is decoded, and raises if that is too much.
+    """
     if not isinstance(source, bytes):
         source = Path(source)
     name = name or (str(source) if isinstance(source, Path) else "picture")
-    return _photo(decode(source, name), name)
+    return _photo(decode(source, name, refuse), name)
 
 
 def from_pil(image: Image.Image, name: str = "picture") -> Photo:

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from rcod.diffusion.grouping import LEVELS, realism_of_timestep, timestep_of_realism
 from rcod.errors import RcodError
 from rcod.pixels.color import ColorFix, check_color, match_wavelet
+from rcod.pixels.decode import Refuse
 from rcod.pixels.images import Photo, check_writable, read, write
 from rcod.pixels.resample import resize
 from rcod.using.between import NODES, is_smooth, shares_of, told
@@ -250,10 +251,10 @@ def draw_invention(where: Tensor) -> Image.Image:
     return Image.fromarray(rgba.permute(1, 2, 0).contiguous().numpy())
 
 
-def take(content: bytes) -> Photo:
+def take(content: bytes, refuse: Refuse = lambda size: None) -> Photo:
     """Read a picture from a file's bytes, as `images.read` does; errors name no file."""
     try:
-        return read(content, "picture")
+        return read(content, "picture", refuse)
     except RcodError as error:
         raise RcodError(str(error).removeprefix("picture: ")) from None
 
