@@ -1,6 +1,8 @@
 """Laws of weights on disk."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,17 +79,26 @@ def test_a_header_is_held_against_its_tensors_before_it_gets_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path = lying(tmp_path / "lies.safetensors", widths=[4096, 4096], blocks=[64, 64, 64])
-    real = checkpoint.build
 
-    def without_memory(system: System):
-        assert torch.get_default_device().type == "meta", "a quarter of a terabyte was asked for"
-        with monkeypatch.context() as patch:  # which would take seconds of drawing shapes
-            patch.setattr(torch.nn.init, "kaiming_uniform_", lambda tensor, **_: tensor)
-            return real(system)
+    def build(system: System) -> None:
+        pytest.fail("a quarter of a terabyte was asked for")
 
-    monkeypatch.setattr(checkpoint, "build", without_memory)
+    monkeypatch.setattr(checkpoint, "build", build)
     with pytest.raises(RcodError, match="doesn't fit its own settings"):
         load(path)
+
+
+COLD = """import sys
+from pathlib import Path
+from rcod.networks.checkpoint import load
+load(Path(sys.argv[1]))
+assert "sympy" not in sys.modules, "a second was lost on what some sizes without memory need"
+"""
+
+
+def test_loading_starts_nothing_slow(tmp_path: Path):
+    save(tmp_path / "a.safetensors", SMALL, *build(SMALL), torch.float32)
+    subprocess.run([sys.executable, "-c", COLD, str(tmp_path / "a.safetensors")], check=True)
 
 
 def test_loading_throws_as_many_dice_as_building(tmp_path: Path):

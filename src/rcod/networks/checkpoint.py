@@ -15,7 +15,7 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
-from torch import Tensor
+from torch import Tensor, nn
 
 from rcod.device import bfloat16_pays
 from rcod.errors import RcodError, explain
@@ -25,7 +25,7 @@ from rcod.networks.estimators import DegradationEstimator, MetricEstimator
 from rcod.networks.onestep import OneStep
 from rcod.networks.published import convert as read_published
 from rcod.networks.storage import hasten
-from rcod.networks.systems import SYSTEMS, System, build
+from rcod.networks.systems import SYSTEMS, System, build, sized
 from rcod.pixels.placing import placed
 
 Estimator = MetricEstimator | DegradationEstimator
@@ -106,26 +106,24 @@ def load(
         return system, onestep, onestep.estimator if system.metric else None
     check_parts(system, parts)
     with torch.device("meta"):  # without memory: a header may ask for any amount
-        _fill(path, build(system), tensors, assign=True)
+        for prefix, network in sized(system).items():
+            _fill(path, prefix, network, tensors, assign=True)
     onestep, metric = build(system)
-    _fill(path, (onestep, metric), tensors)
+    _fill(path, "onestep.", onestep, tensors)
+    _fill(path, "metric.", metric, tensors)
     system = system.model_copy(update={"metric": True})  # older files don't say so
     return system, onestep.eval(), metric.eval()
 
 
 def _fill(
-    path: Path,
-    networks: tuple[OneStep, MetricEstimator],
-    tensors: Mapping[str, Tensor],
-    assign: bool = False,
+    path: Path, prefix: str, network: nn.Module, tensors: Mapping[str, Tensor], assign: bool = False
 ) -> None:
-    """Give tiny's networks a file's tensors: all of them, and each where it fits."""
-    for prefix, network in zip(("onestep.", "metric."), networks, strict=True):
-        mine = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        try:
-            network.load_state_dict(mine, strict=True, assign=assign)
-        except RuntimeError as error:
-            raise RcodError(f"{path} doesn't fit its own settings: {error}") from None
+    """Give a network of tiny's the file's tensors of that prefix: all, and each where it fits."""
+    mine = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    try:
+        network.load_state_dict(mine, strict=True, assign=assign)
+    except RuntimeError as error:
+        raise RcodError(f"{path} doesn't fit its own settings: {error}") from None
 
 
 def ready(

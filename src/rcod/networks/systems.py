@@ -9,11 +9,12 @@ import re
 from typing import Literal
 
 from pydantic import BaseModel, Field
+from torch import nn
 
 from rcod.diffusion.grouping import GroupSettings
 from rcod.diffusion.schedule import STEPS, CleanLatent
 from rcod.errors import RcodError
-from rcod.networks.backbone import TinyBackbone, TinySettings
+from rcod.networks.backbone import LastTouch, TinyBackbone, TinySettings, TinyUNet
 from rcod.networks.bases import Base
 from rcod.networks.estimators import MetricEstimator
 from rcod.networks.framing import Framing
@@ -138,6 +139,18 @@ def build(system: System) -> tuple[OneStep[TinyBackbone], MetricEstimator]:
     prompt = VisualPrompt(TinyTower(width), width, width)
     onestep = OneStep(TinyBackbone(system.model), prompt, system.formula, system.model.latent)
     return onestep, MetricEstimator()
+
+
+def sized(system: System) -> dict[str, nn.Module]:
+    """Networks of tiny whose size its settings say, by the start of their tensors' names."""
+    width = system.model.tokens
+    found: dict[str, nn.Module] = {
+        "onestep.backbone.unet.": TinyUNet(system.model),
+        "onestep.prompt.": VisualPrompt(TinyTower(width), width, width),
+    }
+    if system.model.touch:
+        found["onestep.backbone.touch."] = LastTouch(system.model.touch)
+    return found
 
 
 def covers(targets: Targets | list[str], layer: str) -> bool:
