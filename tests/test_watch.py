@@ -1,14 +1,17 @@
 """Laws of looking at a model while it learns."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
-from test_train import photos, recipe, sources  # noqa: F401  (fixtures)
+from test_train import TEAM, Sum, photos, recipe, sources  # noqa: F401  (fixtures)
 
 from rcod.errors import RcodError
 from rcod.training import train
+from rcod.training.rundir import RunDir
 from rcod.training.task import Sources
 from rcod.training.watch import Watch
 
@@ -43,3 +46,36 @@ def test_errors_say_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("RCOD_AIDS", str(tmp_path))
     with pytest.raises(RcodError, match=r"needs .*hed_vgg16\.safetensors; fetch it"):
         Watch([], "neutral/lpips-hed", None)
+
+
+def best_of_a_run(folder: Path, by: str, best: float | None, watched: bool = True) -> float:
+    """The best score a run begins with, which ends at once; `best` is reached on the way."""
+    setting = recipe("tiny-metric", steps="1", best=by)
+    watch = Watch([], by, None) if watched else None
+    loop = train.Loop(Sum(1), setting, TEAM, RunDir(folder, setting, resume=True), watch)
+    loop._begin()
+    begun = math.inf if watch is None else watch.best
+    if watch is not None and best is not None:
+        watch.best = best
+    loop._save()
+    return begun
+
+
+def test_the_best_so_far_is_held_against_its_own_measure_alone(tmp_path: Path):
+    assert best_of_a_run(tmp_path, "psnr", -27.0) == math.inf
+    assert best_of_a_run(tmp_path, "psnr", None, watched=False) == math.inf
+    assert best_of_a_run(tmp_path, "ssim", None) == math.inf
+    assert best_of_a_run(tmp_path, "psnr", None) == -27
+    assert best_of_a_run(tmp_path, "ssim", -0.8) == math.inf
+    assert best_of_a_run(tmp_path, "psnr", None) == math.inf
+    assert best_of_a_run(tmp_path, "ssim", None) == -0.8
+
+
+def test_states_that_do_not_say_by_what_they_measured_leave_it_to_their_recipe(tmp_path: Path):
+    best_of_a_run(tmp_path, "psnr", -27.0)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    del state["measure"]
+    torch.save(state, tmp_path / "state.pt")
+    assert best_of_a_run(tmp_path, "psnr", None) == -27
+    torch.save(state, tmp_path / "state.pt")
+    assert best_of_a_run(tmp_path, "ssim", None) == math.inf

@@ -8,6 +8,7 @@ and after several in a row the run goes back to its last state and learns more s
               '-- again and again -> back to the last state, at a lower rate
 """
 
+import json
 import math
 import signal
 import time
@@ -110,6 +111,7 @@ class Loop:
         self.n = 0  # steps done
         self.saved = 0  # the step of the state on disk
         self.skipped, self.misses, self.retreats = 0, 0, 0  # bad steps: all, in a row, given way to
+        self.best = math.inf, recipe.best  # the best score so far, and by what it was measured
         self.sums: dict[str, list[float]] = {}  # since the last line of the log
         self.since = time.monotonic()
 
@@ -136,8 +138,9 @@ class Loop:
             counts = cast(list[int], state["counts"])
             self.skipped, self.misses, self.retreats = counts
             self.task.seek(cast(Place, state["place"]))
-            if self.watch is not None:
-                self.watch.best = cast(float, state["best"])
+            self.best = cast(float, state["best"]), _measure(state)
+            if self.watch is not None and self.watch.by == self.best[1]:
+                self.watch.best = self.best[0]
         self.saved = self.n
         self.rundir.begin(self.n)
 
@@ -223,9 +226,11 @@ class Loop:
     def _save(self, must: bool = False) -> None:
         """Write model and state; when the disk is full the old ones stay, and the run goes on."""
         learners = {name: learner.state() for name, learner in self.task.learners.items()}
-        best = math.inf if self.watch is None else self.watch.best
+        if self.watch is not None and self.watch.best < math.inf:
+            self.best = self.watch.best, self.watch.by
         counts = [self.skipped, self.misses, self.retreats]
-        own: Place = {"step": self.n, "place": self.task.position(), "counts": counts, "best": best}
+        own: Place = {"step": self.n, "place": self.task.position(), "counts": counts}
+        own |= {"best": self.best[0], "measure": self.best[1]}
         try:
             if self.rundir.leads:
                 with self._averaged():
@@ -250,6 +255,13 @@ class Loop:
         finally:
             for learner in self.task.learners.values():
                 learner.swap()
+
+
+def _measure(state: Place) -> str:
+    """By what a state's best score was measured; older ones leave it to their recipe."""
+    if "measure" in state:
+        return cast(str, state["measure"])
+    return json.loads(cast(str, state["recipe"]))["best"]
 
 
 @contextmanager
