@@ -27,6 +27,7 @@ def test_settings_change_by_dotted_name():
         ({"optim.rate": "7"}, "no setting of a recipe is called optim.rate; there are lr"),
         ({"steps": "many"}, "steps: Input should be a valid integer.*got many"),
         ({"window": "100"}, "window: Input should be a multiple of 8, got 100"),
+        ({"precision": "float16"}, "tiny-rcod: processors can't train in float16; set precision=b"),
     ],
 )
 def test_errors_say_what_came(changes: dict[str, str], words: str):

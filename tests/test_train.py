@@ -338,6 +338,9 @@ def test_errors_say_what_to_do(sources: Sources, tmp_path: Path):
     bare = sources._replace(start=None)
     with pytest.raises(RcodError, match="continues from a model; name it with --start"):
         train.run(recipe("tiny-prior"), bare, tmp_path / "run")
+    with pytest.raises(RcodError, match="tiny-prior trains on the processor, got --device cuda:0"):
+        elsewhere = sources._replace(device="cuda:0")
+        train.run(recipe("tiny-prior"), elsewhere, tmp_path / "run")
     with pytest.raises(RcodError, match="photos must be a folder or a list"):
         train.run(recipe("tiny-prior"), Sources(tmp_path / "none"), tmp_path / "other")
     with pytest.raises(RcodError, match=r"the judging aid hed_vgg16\.safetensors must be a file"):

@@ -6,9 +6,9 @@ before:
     tiny-autoencoder -> tiny-prior -> tiny-rcod -> tiny-detail -> tiny-metric
 """
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rcod.diffusion.grouping import Distill, GroupSettings, LatentMetric
 from rcod.diffusion.schedule import CleanLatent
@@ -41,6 +41,13 @@ class Recipe(Course, frozen=True, extra="forbid"):
     distill_from: int = Field(default=0, ge=0)  # first step with distillation
     critic_rank: int = Field(default=16, ge=1)  # LoRA rank of the critic
     critic_lr: float = Field(default=5e-4, gt=0)
+
+    @model_validator(mode="after")
+    def processors_know_the_precision(self) -> Self:
+        """Refuse what would be computed in float32 after all."""
+        if self.precision == "float16":
+            raise ValueError("processors can't train in float16; set precision=bfloat16 or float32")
+        return self
 
 
 TINY = {

@@ -53,6 +53,10 @@ def run(recipe: Course, sources: Sources, folder: Path, resume: bool = False) ->
         folder: the run's folder.
         resume: go on from the run's own state.
     """
+    if isinstance(recipe, Recipe) and sources.device not in ("auto", "cpu"):
+        raise RcodError(
+            f"{recipe.name} trains on the processor, got --device {sources.device}; leave it out"
+        )
     team = gather(sources.device)
     rundir = RunDir(folder, recipe, resume, team.leads)
     if isinstance(recipe, Recipe) and recipe.goal == "autoencoder":
