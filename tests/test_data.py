@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from rcod.errors import RcodError
-from rcod.training.data import DataSettings, Pairs, build_crops, build_pairs
+from rcod.training.data import DataSettings, Pairs, _cut, build_crops, build_pairs
 from rcod.training.photos import Source, photos_in
 
 SETTINGS = DataSettings(crop=64, crops=6)
@@ -55,6 +55,10 @@ def test_windows_of_hr_and_lr_show_the_same_place(tmp_path: Path):
 
 
 def test_errors_say_what_came(tmp_path: Path):
+    Image.new("RGB", (90, 63)).save(tmp_path / "small.png")
+    with pytest.raises(RcodError, match=r"small\.png: must be 64 pixels a side at least, got 90 x"):
+        _cut((tmp_path / "small.png", 1, SETTINGS, 0))
+    assert len(_cut((tmp_path / "small.png", 0, SETTINGS, 0))) == 0  # nothing is asked of it
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(RcodError, match="must name a file, got an empty"):
         photos_in(tmp_path / "empty.txt")

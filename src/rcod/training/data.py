@@ -22,6 +22,7 @@ from PIL import Image
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from torch import Tensor
 
+from rcod.errors import RcodError
 from rcod.training.degradation import DegradeSettings, degrade
 from rcod.training.photos import Source, area, read_rgb, softness
 from rcod.training.presets import SETTINGS, kept, settings_named
@@ -211,6 +212,11 @@ def _cut(job: tuple[Source, int, DataSettings, int]) -> np.ndarray:
     torch.set_num_threads(1)
     image = read_rgb(photo)
     side = settings.crop
+    if count and min(image.size) < side:
+        raise RcodError(
+            f"{photo}: must be {side} pixels a side at least, got {image.width} x {image.height}; "
+            f"list those that are with rcod data check PHOTOS --side {side} -o LIST"
+        )
     if min(image.size) >= 4 * side and softness(image) > settings.soft:
         image = image.reduce(2)
     rng = np.random.default_rng(seed)
