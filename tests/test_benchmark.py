@@ -35,7 +35,7 @@ def test_benchmark_adds_up():
     assert peers[0]["times"] == peers[0]["seconds"]["median"] / found["total"]["median"] > 0
     lines = table(found, peers)
     assert any(line.startswith("predict ") for line in lines)
-    assert lines[-1].startswith("bicubic: ")
+    assert lines[-1].startswith("bicubic: ") and " on cpu, " in lines[-1]
 
 
 def test_a_peer_is_named_with_its_program(tmp_path):

@@ -79,6 +79,7 @@ class Peer(TypedDict):
     """Another network on the same picture, in the same run."""
 
     name: str
+    device: str  # the processor, wherever the model runs
     seconds: "Spread"
     peak_mb: float
     times: float  # how many times as long as the model
@@ -106,7 +107,7 @@ def benchmark(
 
 
 def against(texts: Sequence[str], size: int, repeats: int, total: float) -> list[Peer]:
-    """Time others on the same picture, each in a process of its own.
+    """Time others on the same picture, on the processor, each in a process of its own.
 
     Args:
         texts: ncnn:PATH, spandrel:PATH or bicubic.
@@ -122,7 +123,7 @@ def against(texts: Sequence[str], size: int, repeats: int, total: float) -> list
         given = [one.name, one.kind, one.path, size, repeats]
         seconds, peak = json.loads(_fresh("measure_peer", given))
         times = seconds["median"] / total
-        found.append(Peer(name=one.name, seconds=seconds, peak_mb=peak, times=times))
+        found.append(Peer(name=one.name, device="cpu", seconds=seconds, peak_mb=peak, times=times))
     return found
 
 
@@ -278,8 +279,8 @@ def table(found: Benchmark, peers: Sequence[Peer] = ()) -> list[str]:
     for peer in peers:
         took = peer["seconds"]
         lines.append(
-            f"{peer['name']}: {took['median']:.4f} s ({took['low']:.4f} to {took['high']:.4f}), "
-            f"{peer['times']:.2f} times as long, {peer['peak_mb']:.0f} MB"
+            f"{peer['name']}: {took['median']:.4f} s ({took['low']:.4f} to {took['high']:.4f}) "
+            f"on {peer['device']}, {peer['times']:.2f} times as long, {peer['peak_mb']:.0f} MB"
         )
     return lines
 

@@ -108,8 +108,8 @@ def perform(
     Args:
         contender: who.
         jobs: name, LR file, and label -> the file to write; labels not named are not made.
-        device: as for `Restorer.load`.
-        dtype: as for `Restorer.load`.
+        device: of models of ours, as for `Restorer.load`; others run on the processor.
+        dtype: of models of ours, as for `Restorer.load`.
     """
     with torch.inference_mode():
         if contender.kind == "rcod":
