@@ -234,6 +234,30 @@ def test_stopping_leaves_what_others_have_not_begun(tmp_path: Path, folder: Path
     assert report.stopped and 1 <= len(report.outcomes) < 5
 
 
+def test_a_photo_that_is_saved_anew_after_it_was_read_ahead_is_read_anew(
+    tmp_path: Path, folder: Path, restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+):
+    photos = [Path(shutil.copy(folder / "a.png", tmp_path / f"{i}.png")) for i in range(2)]
+    was_read = threading.Event()
+
+    def reading(source: Path) -> Photo:
+        photo = read(source)
+        if source == photos[1]:
+            was_read.set()
+        return photo
+
+    def load() -> Restorer:
+        assert was_read.wait(10)
+        Image.new("RGB", (30, 10)).save(photos[1])
+        return restorer
+
+    monkeypatch.setattr("rcod.using.batch.read", reading)
+    assert run(load, photos, tmp_path / "out", OPTIONS).errors == []
+    with Image.open(tmp_path / "out" / "1.png") as found:
+        assert found.size == (60, 20)
+    assert run(never, photos, tmp_path / "out", OPTIONS).summary["skipped"] == 2
+
+
 def test_no_photo_is_read_ahead_where_memory_is_to_be_kept(
     tmp_path: Path, folder: Path, restorer: Restorer
 ):

@@ -98,7 +98,7 @@ class _Hall:
     ledger: Ledger | None = None
     restorer: Restorer | None = None
     waiting: Future[Photo] | None = None  # the next picture, read while this one is computed
-    waits: Path | None = None  # whose it is
+    waits: tuple[Path, str] = STDIN, ""  # whose it is, and its print before it was read
 
     def is_done(self, job: Job, print: str) -> bool:
         """Whether the results of a picture are there, made by the same settings."""
@@ -106,16 +106,19 @@ class _Hall:
             return False
         return all(self.ledger.has(target, print) for target in job.targets)
 
-    def take(self, job: Job, pool: ThreadPoolExecutor, later: Sequence[Job]) -> Outcome:
-        """Do one picture."""
-        waiting = self.waiting if self.waits == job.source else None
+    def take(self, job: Job, print: str, pool: ThreadPoolExecutor, later: Sequence[Job]) -> Outcome:
+        """Do one picture; one that has changed since it was read ahead is read anew."""
+        source, before = self.waits
+        waiting = self.waiting if source == job.source and print in (before, "") else None
         self.waiting = None
         try:
             photo = _open(job, self.options, waiting)
         except RcodError as error:
             return Outcome(job.source, error=str(error))
         if later and light(later[0]):
-            self.waiting, self.waits = pool.submit(read, later[0].source), later[0].source
+            source = later[0].source
+            self.waits = source, print_of(source, self.settings)
+            self.waiting = pool.submit(read, source)
         self.restorer = self.restorer or self.load()  # its errors concern all: they end the run
         return _enlarge(self.restorer, photo, self.mask, job, self.options, self.step)
 
@@ -137,7 +140,7 @@ def _outcomes(
             if hall.is_done(job, print):
                 yield Outcome(job.source, skipped=True), ""
             elif elsewhere is None or job.source == STDIN:  # which other processes don't have
-                yield hall.take(job, pool, jobs[i + 1 :] if ahead else ()), print
+                yield hall.take(job, print, pool, jobs[i + 1 :] if ahead else ()), print
             else:
                 pending.append((elsewhere(job), print))
                 yield from _back(pending, PENDING, stop)
@@ -161,7 +164,7 @@ def take(load: Callable[[], Restorer], job: Job, options: Options) -> Outcome:
     """Do one picture of a call that was planned elsewhere; its folder is there."""
     hall = _Hall(load, options, "", options.mask(), lambda share: None)
     with ThreadPoolExecutor(1) as pool:
-        return hall.take(job, pool, ())
+        return hall.take(job, "", pool, ())
 
 
 def rehearse(
