@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -232,6 +232,20 @@ def test_stopping_leaves_what_others_have_not_begun(tmp_path: Path, folder: Path
                      watch=lambda outcome, done, total: stopped.set(),
                      elsewhere=lambda job: pool.submit(work, job))  # fmt: skip
     assert report.stopped and 1 <= len(report.outcomes) < 5
+
+
+def test_processes_that_end_with_a_stop_are_no_error(tmp_path: Path, folder: Path):
+    """A signal to a whole group of processes reaches all of them."""
+    stopped = threading.Event()
+
+    def work(job: Job) -> Outcome:
+        stopped.set()
+        raise BrokenExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        report = run(never, [folder], tmp_path / "out", OPTIONS, stop=stopped.is_set,
+                     elsewhere=lambda job: pool.submit(work, job))  # fmt: skip
+    assert report.stopped and report.outcomes == ()
 
 
 def test_a_photo_that_is_saved_anew_after_it_was_read_ahead_is_read_anew(

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import rcod
+from rcod.doors.terminal import patience
 from rcod.networks.checkpoint import find_weights
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(rcod.__file__).parents[1]), "COLUMNS": "200"}
@@ -256,6 +257,21 @@ def test_ctrl_c_stops_cleanly(tmp_path: Path):
     for path in (tmp_path / "o").glob("*.png"):
         with Image.open(path) as picture:
             picture.load()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.skipif(sys.platform == "win32", reason="signals end a process at once there")
+def test_the_first_signal_waits_and_the_second_ends(number: signal.Signals):
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with pytest.raises(KeyboardInterrupt), patience() as stop:
+            assert not stop()
+            signal.raise_signal(number)
+            assert stop()
+            signal.raise_signal(number)
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 def test_training_refuses_what_it_cannot_do(tmp_path: Path, here):

@@ -2,11 +2,16 @@
 
 import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from test_cli import ENVIRONMENT
 
 from rcod.errors import RcodError
 from rcod.networks.assembly import Parts
@@ -73,6 +78,44 @@ def test_processes_share_the_memory(tmp_path: Path):
         report = run(lambda: pytest.fail("nothing is done here"), [tmp_path / "photo.png"],
                      tmp_path / "out", options, elsewhere=elsewhere)  # fmt: skip
     assert "memory must be at least" in report.errors[0] and "got 0.23 GB" in report.errors[0]
+
+
+def runs(process: int) -> bool:
+    """Whether a process is there and hasn't ended."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] not in "ZX"
+
+
+@needs_tiny
+@pytest.mark.skipif(
+    not Path(f"/proc/self/task/{os.getpid()}/children").is_file(),
+    reason="not checked here: the children of a process can't be asked for",
+)
+def test_processes_end_with_the_one_that_was_called(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    for number in range(40):
+        write(tmp_path / "in" / f"{number}.png", Photo(torch.rand(3, 64, 64)))
+    command = [sys.executable, "-m", "rcod", "upscale", tmp_path / "in", "-o", tmp_path / "out",
+               "--workers", "2", "--realism", "0", "--device", "cpu", "--dtype",
+               "float32"]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=ENVIRONMENT)
+    assert process.stdout is not None
+    process.stdout.readline()  # the first picture is done
+    threads = Path(f"/proc/{process.pid}/task").glob("*/children")
+    children = [int(child) for thread in threads for child in thread.read_text().split()]
+    process.kill()
+    deadline = time.monotonic() + 10
+    while any(map(runs, children)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = [child for child in children if runs(child)]
+    for child in left:
+        with suppress(OSError):
+            os.kill(child, signal.SIGKILL)
+    process.communicate()
+    assert len(children) >= 2 and not left
 
 
 @needs_tiny

@@ -58,7 +58,7 @@ def lasting() -> Iterator[None]:
 
 @contextmanager
 def patience() -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C wait for the picture in hand; the second stops at once.
+    """Let the first Ctrl-C or SIGTERM wait for the picture in hand; the second stops at once.
 
     Yields:
         Whether to stop before the next picture.
@@ -71,14 +71,15 @@ def patience() -> Iterator[Callable[[], bool]]:
         asked.append(time.monotonic())
 
     try:
-        before = signal.signal(signal.SIGINT, ask)
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:  # not in the main thread: nobody presses keys
         yield lambda: False
         return
     try:
         yield lambda: bool(asked)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -156,8 +156,9 @@ def _back(pending: Pending, most: int, stop: Callable[[], bool]) -> Iterator[tup
                 future.cancel()
         if pending[0][0].done():
             done, print = pending.popleft()
-            if not done.cancelled():
-                yield done.result(), print
+            if done.cancelled() or (stop() and isinstance(done.exception(), BrokenExecutor)):
+                continue
+            yield done.result(), print
 
 
 def take(load: Callable[[], Restorer], job: Job, options: Options) -> Outcome:

@@ -18,7 +18,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 
 import torch
 
@@ -80,9 +81,18 @@ def _may_be_copied(networks: Networks) -> bool:
 
 
 def _begin(threads: int) -> None:
-    """Prepare a process: Ctrl-C is for the one that was called."""
+    """Prepare a process: Ctrl-C is for the one that was called, and with that one it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the pool sends when one was killed
+    Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that was called is gone, however that came."""
+    if (parent := parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _take(job: Job, networks: Networks, options: Options) -> Outcome:
