@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rcod.doors.clustering import address
 from rcod.errors import RcodError
 from rcod.networks.assembly import Parts
 from rcod.networks.checkpoint import find_weights
@@ -196,6 +197,15 @@ def test_two_photos_of_one_name_are_refused(tmp_path):
     planned = plan([str(listed)], str(tmp_path / "out"), "", "same", True)
     assert planned.tasks == 1
     assert "s3://two/a.jpg: every photo needs an output name of its own" in planned.refused[0]
+
+
+@needs_fsspec
+def test_addresses_lead_where_they_were_typed(tmp_path):
+    for protocol in ("file", "local"):
+        given = address(Path(f"{protocol}://{tmp_path / 'out'}"))
+        assert Store(given).root == str(tmp_path / "out")
+    assert address(Path("s3://bucket/photos")) == "s3://bucket/photos"
+    assert address(tmp_path) == str(tmp_path)
 
 
 @needs_fsspec

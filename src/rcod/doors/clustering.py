@@ -51,5 +51,6 @@ def upscale_on_ray(
 
 
 def address(path: Path) -> str:
-    """An address as it was typed: a path has one slash where a protocol has two."""
-    return re.sub(r"^([a-z][a-z0-9+.-]+):/+", r"\1://", str(path))
+    """An address as it was typed: a path has one slash where a protocol has two, or file three."""
+    given = re.sub(r"^(file|local):/+", r"\1:///", str(path))
+    return re.sub(r"^([a-z][a-z0-9+.-]+):/(?!/)", r"\1://", given)
