@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from rcod.networks.assembly import Parts
 from rcod.networks.checkpoint import find_weights
 from rcod.pixels.images import Photo, write
 from rcod.using.caravan import DONE, PLAN, Store, Task, plan
-from rcod.using.cluster import Hand
+from rcod.using.cluster import Hand, run_on_ray
 from rcod.using.orders import Options
 
 MANY = 1_000_000
@@ -197,6 +198,24 @@ def test_two_photos_of_one_name_are_refused(tmp_path):
     planned = plan([str(listed)], str(tmp_path / "out"), "", "same", True)
     assert planned.tasks == 1
     assert "s3://two/a.jpg: every photo needs an output name of its own" in planned.refused[0]
+
+
+@needs_fsspec
+@pytest.mark.parametrize(("workers", "memory"), [(2, 4_000), (5, 2_000)])
+def test_workers_of_a_machine_share_the_memory(tmp_path, monkeypatch, workers, memory):
+    ray = MagicMock()
+    ray.cluster_resources.return_value = {"CPU": 6}
+    ray.nodes.return_value = [{"Alive": True, "Resources": {"CPU": cpus}} for cpus in (4, 2)]
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.data", ray.data)
+    draw(tmp_path / "photos", 1)
+    networks = "tiny", "cpu", "float32", Parts()
+    given = [str(tmp_path / "photos")], str(tmp_path / "out"), Options(memory=8_000), workers
+    with pytest.raises(RcodError, match="every photo must come back"):
+        run_on_ray(networks, *given)
+    map_batches = ray.data.read_text.return_value.repartition.return_value.map_batches
+    _, options, _, _ = map_batches.call_args.kwargs["fn_constructor_args"]
+    assert options.memory == memory
 
 
 @needs_fsspec

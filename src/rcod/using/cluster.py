@@ -12,6 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -175,10 +176,19 @@ def _stream(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = -1  # a portion that can't be done doesn't stop the others
-    given = networks, options, store.fs.unstrip_protocol(store.root), threads
+    cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    given = networks, _shared(options, count, cpus), store.fs.unstrip_protocol(store.root), threads
     lines = ray.data.read_text(list(planned.portions), filesystem=store.fs)
     done = lines.repartition(target_num_rows_per_block=HELD).map_batches(
         Hand, fn_constructor_args=given, batch_size=None, concurrency=count, num_cpus=1
     )
     for row in done.iter_rows():
         yield row["record"]
+
+
+def _shared(options: Options, workers: int, cpus: Sequence[float]) -> Options:
+    """A worker's options: as many as fit on the largest machine share the memory."""
+    if options.memory is None:
+        return options
+    most = max(min(workers, int(max(cpus))), 1)
+    return replace(options, memory=options.memory // most)
