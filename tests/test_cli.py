@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 import rcod
-from rcod.doors.terminal import patience
+from rcod.doors.terminal import keep, patience
+from rcod.errors import RcodError
 from rcod.networks.checkpoint import find_weights
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(rcod.__file__).parents[1]), "COLUMNS": "200"}
@@ -230,6 +231,25 @@ def test_standard_output_takes_one_result(tmp_path: Path, here):
     refused(here("upscale", source, source, "-o", "-"), "standard output takes one photo")
     refused(here("upscale", source, "-o", "-", "--realism", "all"), "takes one result")
     refused(here("upscale", source, "-o", "-", "--dry-run"), "-o - has none; name a folder")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("study", "dial", "none", "--json"), ("score", "none", "none", "--json"),
+        ("benchmark", "--model", "none", "--json"), ("data", "check", "none", "--out"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(command, tmp_path: Path, here):
+    nowhere = tmp_path / "none" / "found.json"
+    words = f"{command[-1]} must name a file in a folder that exists, got {nowhere}"
+    refused(here(*command, nowhere), words)
+    refused(here(*command, tmp_path), f"{command[-1]} must name a file, got the folder {tmp_path}")
+
+
+def test_a_file_that_cannot_be_written_after_the_work_is_one_sentence(tmp_path: Path):
+    with pytest.raises(RcodError, match="must be a file that can be written, got: No such"):
+        keep(tmp_path / "none" / "found.json", "words")
 
 
 @pytest.mark.parametrize("command", ["web", "serve"])

@@ -6,13 +6,12 @@ rcod degrade PHOTO... -o DIR [--settings osediff|FILE.yaml] [--seed 0]
 rcod study dial|blend|ldg|mem SET
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from rcod.doors.terminal import plain_errors, say, say_aside
+from rcod.doors.terminal import check_file, keep_json, plain_errors, say, say_aside
 from rcod.doors.upscaling import (
     BaseOption,
     DeviceOption,
@@ -20,7 +19,6 @@ from rcod.doors.upscaling import (
     ModelOption,
     VisionOption,
 )
-from rcod.errors import RcodError
 
 AidsOption = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Weights that judge (default: RCOD_AIDS).")
@@ -43,20 +41,18 @@ def score(
 ) -> None:
     """Score a folder of results against the true pictures, by the field's protocol."""
     with plain_errors():
-        if out is not None and not out.absolute().parent.is_dir():
-            raise RcodError(f"--json must name a file in a folder that exists, got {out}")
+        check_file("--json", out)
         from rcod.judging.judge import MEASURES, Judge, fingerprint
         from rcod.judging.scoring import score_folder
 
         found = score_folder(sr_dir, hr_dir, Judge.load(aids, wanted=_names(metrics)))
-        if out is not None:
-            out.write_text(json.dumps(found.model(), indent=1) + "\n", encoding="utf-8")
         say(f"{len(found.images)} pictures of {sr_dir}, mean")
         for name, value in found.mean.items():
             say(f"  {MEASURES[name].label:10} {value:.{MEASURES[name].digits + 2}f}")
         for name, reason in found.missing.items():
             say(f"  {MEASURES[name].label:10} blank: {reason}")
         say(f"protocol {fingerprint(found.protocol)}")
+        keep_json(out, found.model())
 
 
 def evaluate(
@@ -137,6 +133,7 @@ def study(
 ) -> None:
     """Measure the dial (dial), ways between its ends (blend), latent metrics (ldg, mem)."""
     with plain_errors():
+        check_file("--json", out)
         from rcod.judging.datasets import open_dataset, spread
         from rcod.judging.judge import Judge
         from rcod.judging.studies import STUDIES
@@ -145,10 +142,9 @@ def study(
         dataset = spread(open_dataset(set_, data), limit)
         judge = Judge.load(aids, wanted=_names(metrics))
         found = STUDIES[name](Restorer.load(model, device, dtype), dataset.pairs, judge)
-        if out is not None:
-            out.write_text(json.dumps(found.numbers, indent=1) + "\n", encoding="utf-8")
         for line in found.lines:
             say(line)
+        keep_json(out, found.numbers)
 
 
 def _names(metrics: str | None) -> list[str] | None:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from rcod.doors.terminal import plain_errors, say, say_aside
+from rcod.doors.terminal import check_file, keep_json, plain_errors, say, say_aside
 from rcod.doors.upscaling import (
     BaseOption,
     DeviceOption,
@@ -54,8 +54,7 @@ def benchmark(
 ) -> None:
     """Time every stage against what this machine can do, and against others."""
     with plain_errors():
-        if out is not None and not out.absolute().parent.is_dir():
-            raise RcodError(f"--json must name a file in a folder that exists, got {out}")
+        check_file("--json", out)
         from rcod.judging.benchmark import against, cold, table
         from rcod.judging.benchmark import benchmark as measure
 
@@ -74,7 +73,7 @@ def benchmark(
             numbers["cold"] = seconds
             say(f"from a standing start: upscale {seconds['upscale']:.2f} s, "
                 f"--help {seconds['help']:.2f} s")  # fmt: skip
-        _keep(out, {**numbers, "against": peers})
+        keep_json(out, {**numbers, "against": peers})
 
 
 def export(
@@ -116,7 +115,7 @@ def _systems(systems: str, size: str, dtype: str, repeats: int, out: Path | None
     for line in table(costs):
         say_aside(line)
     say(json.dumps(costs, indent=2))
-    _keep(out, costs)
+    keep_json(out, costs)
 
 
 def _folder(
@@ -128,13 +127,7 @@ def _folder(
     found = measure_folder(photos, networks, repeats)
     for line in told(found):
         say(line)
-    _keep(out, found)
-
-
-def _keep(out: Path | None, found: object) -> None:
-    """Write down what was measured, where somebody asked for it."""
-    if out is not None:
-        out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    keep_json(out, found)
 
 
 def _side(text: str) -> int:

@@ -5,6 +5,8 @@ sentence each. Exit codes: 0 all done, 1 some pictures were not, 2 wrong use, 13
 """
 
 import gc
+import json
+import os
 import signal
 import sys
 import time
@@ -80,6 +82,35 @@ def patience() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def check_file(option: str, path: Path | None) -> None:
+    """Refuse, before the work, a file that could not be written after it."""
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise RcodError(f"{option} must name a file in a folder that exists, got {path}")
+    if path.is_dir():
+        raise RcodError(f"{option} must name a file, got the folder {path}")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise RcodError(f"{option} must name a file that can be written, got {path}")
+
+
+def keep(path: Path | None, text: str) -> None:
+    """Write down what was found, where somebody asked for it."""
+    if path is None:
+        return
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        why = f"must be a file that can be written, got: {error.strerror}"
+        raise RcodError(f"{path}: {why}; choose another folder") from None
+
+
+def keep_json(path: Path | None, found: object) -> None:
+    """The same of numbers."""
+    keep(path, json.dumps(found, indent=1) + "\n")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from rcod.doors.terminal import plain_errors, say, say_aside
+from rcod.doors.terminal import check_file, keep, plain_errors, say, say_aside
 from rcod.doors.upscaling import DeviceOption
 from rcod.errors import RcodError
 
@@ -100,6 +100,7 @@ def check(
 ) -> None:
     """Find photos that can't be read, are small, soft, or there twice. Exit code 1 if any."""
     with plain_errors():
+        check_file("--out", out)
         from rcod.training.photos import check as look
         from rcod.training.photos import photos_in
 
@@ -111,9 +112,8 @@ def check(
             unfit.add(finding.photo)
             say(f"{finding.fault}: {finding.photo}: {finding.words}")
         fit = [str(source) for source in sources if str(source) not in unfit]
-        if out is not None:
-            out.write_text("".join(f"{name}\n" for name in fit), encoding="utf-8")
         told = ", ".join(f"{number} {fault}" for fault, number in counts.items())
         say(f"{len(sources)} photos, {len(fit)} fit{', ' + told if told else ''}")
+        keep(out, "".join(f"{name}\n" for name in fit))
         if unfit:
             raise typer.Exit(1)
