@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 import rcod
-from rcod.doors.terminal import keep, patience
+from rcod.doors.terminal import keep, patience, standard_output
 from rcod.errors import RcodError
 from rcod.networks.checkpoint import find_weights
 
@@ -231,6 +232,43 @@ def test_standard_output_takes_one_result(tmp_path: Path, here):
     refused(here("upscale", source, source, "-o", "-"), "standard output takes one photo")
     refused(here("upscale", source, "-o", "-", "--realism", "all"), "takes one result")
     refused(here("upscale", source, "-o", "-", "--dry-run"), "-o - has none; name a folder")
+
+
+@needs_tiny
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="not checked here: no full device")
+def test_a_full_standard_output_is_one_sentence(
+    tmp_path: Path, here, monkeypatch: pytest.MonkeyPatch
+):
+    source = photo(tmp_path / "a.png")
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        monkeypatch.setattr("sys.stdout", SimpleNamespace(buffer=full, encoding="utf-8"))
+        done = here("upscale", source, "-o", "-", "--realism", "0", "--device", "cpu")
+    refused(done, "standard output must take the whole picture, got: No space left on device")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of files there")
+def test_a_result_that_finds_no_room_to_wait_is_one_sentence():
+    import resource
+
+    now = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, now[1]))  # no file may be larger
+    try:
+        with (
+            pytest.raises(RcodError, match="File too large; set TMPDIR"),
+            standard_output() as file,
+        ):
+            file.write(bytes(2**26 + 1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, now)
+
+
+def test_a_closed_pipe_is_no_mistake(monkeypatch: pytest.MonkeyPatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb", buffering=0) as pipe:
+        monkeypatch.setattr("sys.stdout", SimpleNamespace(buffer=pipe))
+        with pytest.raises(BrokenPipeError), standard_output() as file:
+            file.write(b"a picture")
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,19 @@ Results go to standard output, one line each; what went wrong goes to standard e
 sentence each. Exit codes: 0 all done, 1 some pictures were not, 2 wrong use, 130 stopped.
 """
 
+import errno
 import gc
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import typer
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     Step = Callable[[float], None]
 
 STOPPED = "stopped; every file that was written is whole"
+FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 
 @contextmanager
@@ -82,6 +86,37 @@ def patience() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def standard_output() -> Iterator[BinaryIO]:
+    """A file that goes to standard output when it is whole; a large one waits on the disk."""
+    try:
+        with tempfile.SpooledTemporaryFile(max_size=2**26) as file:
+            yield cast("BinaryIO", file)
+            file.seek(0)
+            _pour(cast("BinaryIO", file), sys.stdout.buffer)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise RcodError(
+            "a large result waits in a temporary file before it goes to standard output, got: "
+            f"{error.strerror}; set TMPDIR to another folder"
+        ) from None
+
+
+def _pour(file: BinaryIO, into: BinaryIO) -> None:
+    """Give all of a file to standard output; a closed pipe is left to who handles it for all."""
+    try:
+        shutil.copyfileobj(file, into, 2**20)
+        into.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RcodError(
+            f"standard output must take the whole picture, got: {error.strerror}; make room, or "
+            "name a folder by -o"
+        ) from None
 
 
 def check_file(option: str, path: Path | None) -> None:

@@ -23,6 +23,7 @@ from rcod.doors.terminal import (
     progress,
     say,
     say_aside,
+    standard_output,
     summary_table,
 )
 from rcod.errors import RcodError
@@ -220,8 +221,8 @@ def _stream(photos: list[Path], options: "Options", networks: "Networks") -> Non
         raise RcodError("standard output takes one result; leave out --realism all")
     content = sys.stdin.buffer.read() if photos[0] == PIPE else _bytes(photos[0])
     suffix = f".{options.format}" if options.format != "same" else suffix_of(content)
-    outcome = pipe(lambda: Restorer.load(*networks), content, suffix, sys.stdout.buffer, options)
-    sys.stdout.buffer.flush()
+    with standard_output() as file:
+        outcome = pipe(lambda: Restorer.load(*networks), content, suffix, file, options)
     for written in outcome.written:
         say_aside(closing_line(photos[0], written))
     for note in outcome.notes:

@@ -9,7 +9,6 @@ is left alone. A result is written while it is computed and gets its name when i
 """
 
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -181,26 +180,22 @@ def rehearse(
 def pipe(
     load: Callable[[], Restorer], content: bytes, suffix: str, into: BinaryIO, options: Options
 ) -> Outcome:
-    """Enlarge one picture from its bytes into a stream, in the format of `suffix`."""
+    """Enlarge one picture from its bytes into an empty file, in the format of `suffix`."""
     photo = options.stripped(read(content, "standard input"))
     job = Job(STDIN, (Path(f"standard output{suffix}"),))
     size = options.size(photo)
     check_writable(job.targets[0], *size, photo.alpha)
     photo = reduced(photo, size)
     mask = options.mask()
-    with tempfile.SpooledTemporaryFile(max_size=2**26) as file:
 
-        def work(restorer: Restorer) -> Written:
-            file.seek(0)
-            file.truncate()
-            flow = _flows(restorer, photo, mask, options, lambda share: None)[0]
-            return _pour(flow, cast(BinaryIO, file), job.targets[0], photo, options)[0]
+    def work(restorer: Restorer) -> Written:
+        into.seek(0)
+        into.truncate()
+        flow = _flows(restorer, photo, mask, options, lambda share: None)[0]
+        return _pour(flow, into, job.targets[0], photo, options)[0]
 
-        fitting = keep_to(options.memory, load(), photo, size, suffix)
-        written = fitting.within_memory(work)
-        file.seek(0)
-        while block := file.read(2**20):
-            into.write(block)
+    fitting = keep_to(options.memory, load(), photo, size, suffix)
+    written = fitting.within_memory(work)
     return Outcome(STDIN, (written,), notes=_notes(photo, job))
 
 
