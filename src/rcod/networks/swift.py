@@ -84,8 +84,7 @@ class SwiftBackbone(nn.Module):
             band = self._assembled(z, top, min(last + REACH, height))
             if self.touch is not None:
                 self._touch(band)
-            own = slice(4 * (first - top), 4 * (last - top))
-            image[..., 4 * first : 4 * last, :] = band[..., own, :]
+            image[..., 4 * first : 4 * last, :] = band[..., 4 * (first - top) : 4 * (last - top), :]
         return image
 
     def _assembled(self, z: Tensor, first: int, last: int) -> Tensor:
@@ -98,14 +97,12 @@ class SwiftBackbone(nn.Module):
     def _touch(self, image: Tensor) -> None:
         """The last touch, in place: (B, 3, H, W)."""
         assert self.touch is not None
-        batch, _, height, width = image.shape
-        x = image.new_empty(image.shape, dtype=self.first.dtype)
-        torch.sub(image, 0.5, out=x)
+        x = (image - 0.5).to(self.first.dtype)
         x = F.conv2d(x, self.first, self.touch.first.bias, stride=2, padding=2)
         x = self.touch.second(F.silu(x, inplace=True))
         found = self.touch.last(F.silu(x, inplace=True))  # (B, 12, H/2, W/2)
-        pairs = image.view(batch, 3, height // 2, 2, width // 2, 2)
-        pairs += found.view(batch, 3, 2, 2, height // 2, width // 2).permute(0, 1, 4, 2, 5, 3)
+        pairs = image.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # (B, 3, H/2, 2, W/2, 2)
+        pairs += found.unflatten(1, (3, 2, 2)).permute(0, 1, 4, 2, 5, 3)
 
     def predict(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         """(B, C, h, w), (B,), (B, N, D) -> eps (B, C, h, w); h and w may be odd."""
