@@ -12,6 +12,7 @@ diffusers is imported where a network is made: whoever runs the tiny model needs
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, cast
@@ -79,7 +80,8 @@ class StableBackbone(nn.Module):
             image: the enlarged photo.
             rng: draws from the posterior as the published programs do; nothing takes its mean.
         """
-        encoded = self.vae.encode((2 * image - 1).to(self.vae.dtype))
+        with self._uncast(image.device):
+            encoded = self.vae.encode((2 * image - 1).to(self.vae.dtype))
         posterior = cast("AutoencoderKLOutput", encoded).latent_dist
         z = posterior.mean.float()
         if rng is not None:
@@ -103,7 +105,14 @@ class StableBackbone(nn.Module):
         if self.decoder is not None:
             return self.decoder(z.float()) / 2 + 0.5
         scaled = (z / self.vae.config["scaling_factor"]).to(self.vae.dtype)
-        return self.vae.decode(scaled, return_dict=False)[0].float() / 2 + 0.5
+        with self._uncast(z.device):
+            return self.vae.decode(scaled, return_dict=False)[0].float() / 2 + 0.5
+
+    def _uncast(self, device: torch.device) -> AbstractContextManager[object]:
+        """Let an autoencoder of float32 weights compute in float32, in training as elsewhere."""
+        if self.vae.dtype == torch.float32 and torch.is_autocast_enabled(device.type):
+            return torch.autocast(device.type, enabled=False)
+        return nullcontext()  # not one that is off already, which a tracer would write down
 
     def steadied(self, show: Callable[[Self], object]) -> Self:
         """The backbone for tiles of one picture, whose autoencoder norms them all alike.

@@ -69,11 +69,12 @@ class Lpips:
     def __call__(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Measure the distance of images (B, 3, H, W) in [0, 1] -> (B,)."""
         shift, spread = _view(SHIFT).to(sr.device), _view(SPREAD).to(sr.device)
-        a, b = (self.taps((2 * x.float() - 1 - shift) / spread) for x in (sr, hr))
         distance = torch.zeros(len(sr), device=sr.device)
-        for x, y, head in zip(a, b, self.heads, strict=True):
-            square = (_unit(x) - _unit(y)).square()  # (B, C, h, w)
-            distance = distance + torch.einsum("bchw,c->bhw", square, head).mean((1, 2))
+        with torch.autocast(sr.device.type, enabled=False):  # in training, too
+            a, b = (self.taps((2 * x.float() - 1 - shift) / spread) for x in (sr, hr))
+            for x, y, head in zip(a, b, self.heads, strict=True):
+                square = (_unit(x) - _unit(y)).square()  # (B, C, h, w)
+                distance = distance + torch.einsum("bchw,c->bhw", square, head).mean((1, 2))
         return distance
 
     def taps(self, x: Tensor) -> list[Tensor]:

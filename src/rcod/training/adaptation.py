@@ -97,6 +97,8 @@ class Adaptation(Course, frozen=True, extra="forbid"):
              "set distill=vsd or das=off"),
             (self.system == "pisa_sr" and self.distill == "vsd", "pisa_sr has no critic; "
              "set distill=csd"),
+            (self.distill == "csd" and self.text == "none", "csd leads from the negative text to "
+             "the one that is heard, and text=none has neither; set text=fixed or text=captions"),
             (self.distill == "vsd" and row.adapters == "guided", f"{self.system} has no critic; "
              "set distill=off and adversary=0.5"),
             (self.negative_share and len(row.texts) < 2, f"{self.system} hears no negative text; "

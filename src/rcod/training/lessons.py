@@ -8,6 +8,8 @@ metric:  lr -> estimated metric -> squared error
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -67,14 +69,20 @@ def up_of(lot: Lot, framing: str) -> Tensor:
     return F.interpolate(lot.lr, scale_factor=4, mode="bilinear", align_corners=False).clamp(0, 1)
 
 
+def uncast(device: torch.device) -> AbstractContextManager[object]:
+    """Compute in float32 what decides about every sample, in training as elsewhere."""
+    return torch.autocast(device.type, enabled=False)
+
+
 def tuned(student: Student, lot: Lot) -> OneStep[StableBackbone]:
     """The student as it is for these photos: guided adapters follow the damage."""
     onestep = student.onestep
     if onestep.estimator is None:
         return onestep
-    with torch.no_grad():
-        features = onestep.estimator.features(lot.lr)
-    return onestep.tuned(features)
+    with uncast(lot.lr.device):
+        with torch.no_grad():
+            features = onestep.estimator.features(lot.lr)
+        return onestep.tuned(features)
 
 
 def measure(
@@ -163,8 +171,11 @@ def distilled(
     low, high = (torch.full_like(shown.t, x) for x in recipe.distill_range)
     if recipe.das != "off":
         low, high = distill_range(shown.t, recipe.das)
-    critic = away_of(student, heard) if recipe.distill == "csd" else critic_of(student)
-    nets = (teacher_of(student, heard, recipe.guidance), critic)
+    # CSD asks for it twice, of the very same tensors
+    away = None if heard.away is None else lru_cache(1)(away_of(student, heard.away))
+    critic = away if recipe.distill == "csd" else critic_of(student)
+    assert critic is not None, "csd with text=none is refused"
+    nets = (teacher_of(student, away, recipe.guidance), critic)
     noise, t_r = dice.normal(z_sr), dice.between(low, high)
     return vsd.distill(z_sr, heard.towards, t_r, nets, noise, onestep.alphas)
 
@@ -190,31 +201,31 @@ def metric_loss(student: Student, lot: Lot, recipe: Adaptation) -> tuple[Tensor,
     metric = measure(student, onestep, up_of(lot, student.system.framing), lot.hr, recipe)
     estimator = student.onestep.estimator
     assert estimator is not None
-    loss = F.mse_loss(estimator(lot.lr).float(), metric)
+    with uncast(lot.lr.device):
+        loss = F.mse_loss(estimator(lot.lr), metric)
     return loss, {"metric": metric}
 
 
-def teacher_of(student: Student, heard: Heard, guidance: float) -> vsd.Predict:
-    """The frozen base, led from the negative text to the positive one."""
+def teacher_of(student: Student, away: vsd.Predict | None, guidance: float) -> vsd.Predict:
+    """The frozen base, led away from its answer to the negative text, where there is one."""
 
     def predict(z_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         with student.choir.only():
             towards = student.onestep.backbone.predict(z_t, t, tokens)
-        if heard.away is None:
+        if away is None:
             return towards
-        away = away_of(student, heard)(z_t, t, tokens)
-        return away + guidance * (towards - away)
+        negative = away(z_t, t, tokens)
+        return negative + guidance * (towards - negative)
 
     return predict
 
 
-def away_of(student: Student, heard: Heard) -> vsd.Predict:
-    """The frozen base, which hears the negative text."""
+def away_of(student: Student, text: Tensor) -> vsd.Predict:
+    """The frozen base, which hears the negative text, (1, N, D)."""
 
     def predict(z_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        text = tokens if heard.away is None else heard.away.expand_as(tokens)
         with student.choir.only():
-            return student.onestep.backbone.predict(z_t, t, text)
+            return student.onestep.backbone.predict(z_t, t, text.expand_as(tokens))
 
     return predict
 
