@@ -110,8 +110,9 @@ class StableBackbone(nn.Module):
 
     def _uncast(self, device: torch.device) -> AbstractContextManager[object]:
         """Let an autoencoder of float32 weights compute in float32, in training as elsewhere."""
-        if self.vae.dtype == torch.float32 and torch.is_autocast_enabled(device.type):
-            return torch.autocast(device.type, enabled=False)
+        kind, exact = device.type, self.vae.dtype == torch.float32
+        if exact and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            return torch.autocast(kind, enabled=False)
         return nullcontext()  # not one that is off already, which a tracer would write down
 
     def steadied(self, show: Callable[[Self], object]) -> Self:
