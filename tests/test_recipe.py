@@ -58,6 +58,7 @@ def test_an_unknown_recipe_names_the_known_ones():
         ("osediff", {"distill_range": "980,20"}, "distill_range must rise, got"),
         ("rcod_o", {"group_count": "4"}, "group_count is of group_by=paper and quantiles"),
         ("rcod_o", {"distill_range": "20,500"}, "das places the timesteps of vsd itself"),
+        ("pisa_sr", {"text": "none"}, "csd leads from the negative text.*set text=fixed"),
         ("mem", {"formula": "general"}, "mem leaves step and dial as --start has them"),
         ("mem", {"groups.edges": ".4,.8"}, "leave formula, groups and group_by out"),
         ("mem", {"group_by": "quantiles"}, "leave formula, groups and group_by out"),

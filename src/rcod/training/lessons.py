@@ -9,6 +9,7 @@ metric:  lr -> estimated metric -> squared error
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -170,8 +171,11 @@ def distilled(
     low, high = (torch.full_like(shown.t, x) for x in recipe.distill_range)
     if recipe.das != "off":
         low, high = distill_range(shown.t, recipe.das)
-    critic = away_of(student, heard) if recipe.distill == "csd" else critic_of(student)
-    nets = (teacher_of(student, heard, recipe.guidance), critic)
+    # CSD asks for it twice, of the very same tensors
+    away = None if heard.away is None else lru_cache(1)(away_of(student, heard.away))
+    critic = away if recipe.distill == "csd" else critic_of(student)
+    assert critic is not None, "csd with text=none is refused"
+    nets = (teacher_of(student, away, recipe.guidance), critic)
     noise, t_r = dice.normal(z_sr), dice.between(low, high)
     return vsd.distill(z_sr, heard.towards, t_r, nets, noise, onestep.alphas)
 
@@ -202,27 +206,26 @@ def metric_loss(student: Student, lot: Lot, recipe: Adaptation) -> tuple[Tensor,
     return loss, {"metric": metric}
 
 
-def teacher_of(student: Student, heard: Heard, guidance: float) -> vsd.Predict:
-    """The frozen base, led from the negative text to the positive one."""
+def teacher_of(student: Student, away: vsd.Predict | None, guidance: float) -> vsd.Predict:
+    """The frozen base, led away from its answer to the negative text, where there is one."""
 
     def predict(z_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         with student.choir.only():
             towards = student.onestep.backbone.predict(z_t, t, tokens)
-        if heard.away is None:
+        if away is None:
             return towards
-        away = away_of(student, heard)(z_t, t, tokens)
-        return away + guidance * (towards - away)
+        negative = away(z_t, t, tokens)
+        return negative + guidance * (towards - negative)
 
     return predict
 
 
-def away_of(student: Student, heard: Heard) -> vsd.Predict:
-    """The frozen base, which hears the negative text."""
+def away_of(student: Student, text: Tensor) -> vsd.Predict:
+    """The frozen base, which hears the negative text, (1, N, D)."""
 
     def predict(z_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        text = tokens if heard.away is None else heard.away.expand_as(tokens)
         with student.choir.only():
-            return student.onestep.backbone.predict(z_t, t, text)
+            return student.onestep.backbone.predict(z_t, t, text.expand_as(tokens))
 
     return predict
 
