@@ -9,7 +9,8 @@ seed gives the same bytes on the same device, and the same damage with other gra
                                    '- JPEG -> resize to lr, sinc -'-> 8 bit -> lr
 
 The last round always ends at the size of `lr`, and its JPEG comes half the time before that
-last resize and half the time after it. Without a second round, the first is the last. Our own
+last resize and half the time after it. Without a second round, the first is the last. The
+released programs enlarge before they round to 8 bits; here it is `lr` that is rounded. Our own
 `camera` sharpens after the noise, as cameras do.
 """
 

@@ -63,7 +63,10 @@ class Shown(NamedTuple):
 
 
 def up_of(lot: Lot, framing: str) -> Tensor:
-    """The enlarged photos, as the system's own program enlarges them, (B, 3, H, W)."""
+    """The enlarged photos, bicubic or bilinear as the system's own, (B, 3, H, W).
+
+    They come from 8 bits and are not rounded again, as the released programs round them.
+    """
     if framing != "padded":
         return enlarge(lot.lr)
     return F.interpolate(lot.lr, scale_factor=4, mode="bilinear", align_corners=False).clamp(0, 1)
