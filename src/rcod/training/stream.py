@@ -30,7 +30,7 @@ class Sample(NamedTuple):
 
     number: int
     hr: Tensor  # (3, S, S) uint8
-    lr: Tensor  # (3, S/4, S/4) uint8, before it is enlarged; (0,) where the damage is yet to be done
+    lr: Tensor  # (3, S/4, S/4) uint8, rounded while small; (0,) where the damage is yet to be done
     photo: int  # which one
     lost: tuple[str, ...]  # what was wrong with those before it
 
