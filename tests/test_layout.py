@@ -13,6 +13,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
     "": (
         "errors",
         "device",
+        "pickles",
     ),
     "pixels": (
         "floats",
@@ -55,7 +56,6 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "framing",
         "systems",
         "assembly",
-        "pickles",
         "published",
         "graphs",
         "exporting",

@@ -22,8 +22,8 @@ from torch import Tensor
 from rcod.errors import RcodError
 from rcod.networks.estimators import DegradationEstimator
 from rcod.networks.guide import UNET_BLOCKS, VAE_BLOCKS, Guide
-from rcod.networks.pickles import check_empty, check_state, read_pickle, some, take, tensors_of
 from rcod.networks.systems import System, covers
+from rcod.pickles import check_empty, check_state, read_pickle, some, take, tensors_of
 
 LORA = re.compile(r"(?P<layer>.+)\.lora_(?P<side>[AB])\.(?P<adapter>\w+)\.weight")
 SIDES = {"A": "down", "B": "up"}

@@ -25,6 +25,7 @@ from rcod.errors import RcodError
 from rcod.networks.guide import Guide, block_of
 from rcod.networks.lora import Factors, Network, twin
 from rcod.networks.steady import settle
+from rcod.pickles import DAMAGE, unpickled
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -263,13 +264,12 @@ def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
         raise RcodError(f"{folder} must hold weights, one of {', '.join(FILES)}; none is there")
     try:
         if path.suffix == ".bin":
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            yield from state.items()
+            yield from cast("dict[str, Tensor]", unpickled(path)).items()
             return
         with safe_open(path, framework="pt") as file:
             for name in list(file.keys()):
                 yield name, file.get_tensor(name)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
+    except (SafetensorError, UnpicklingError, *DAMAGE) as error:
         raise RcodError(f"{path} must be whole, and cannot be read: {error}") from None
 
 

@@ -7,10 +7,9 @@ or in PyTorch's cache, where other programs may have put them.
 
 import hashlib
 import os
-import pickle
-import warnings
 from functools import lru_cache
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError
@@ -18,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rcod.errors import RcodError
+from rcod.pickles import DAMAGE, unpickled
 
 
 def aid(name: str, where: Path | None = None) -> Path:
@@ -50,16 +50,13 @@ def read_published(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return _read_safe(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of unusual pickles; an error follows where it matters
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+        loaded = unpickled(path)
+    except UnpicklingError:
         raise RcodError(
             f"{path} must be a plain state dict, and is no such file or asks to run code; "
             "download it again"
         ) from None
-    except (RuntimeError, ValueError, EOFError, OSError, KeyError, IndexError, TypeError,
-            AttributeError) as error:  # fmt: skip
+    except DAMAGE as error:
         raise RcodError(f"{path} must be a plain state dict, got: {error}") from None
     if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise RcodError(f"{path} must be a plain state dict of tensors, got {type(loaded)}")

@@ -26,11 +26,11 @@ from rcod.networks.checkpoint import read_tensors
 from rcod.networks.guide import UNET_BLOCKS, VAE_BLOCKS, WAVES, Guide
 from rcod.networks.lora import LowRank, Replaced, Voice
 from rcod.networks.onestep import OneStep
-from rcod.networks.pickles import read_pickle
 from rcod.networks.published import estimator_tensors
 from rcod.networks.stable import Part, StableBackbone, empty_network, read_config
 from rcod.networks.systems import System, Targets, covers
 from rcod.networks.voices import Choir, add_voice
+from rcod.pickles import read_pickle
 from rcod.pixels.aids import digest, find_published
 from rcod.training.adaptation import Adaptation
 from rcod.training.task import Sources

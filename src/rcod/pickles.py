@@ -4,35 +4,47 @@ PyTorch's restricted loader knows tensors and plain containers and refuses to ca
 else. What it returns is then taken apart with checks that name the tensor which is missing, has
 no place or has another shape.
 
-    file -> read_pickle -> dictionary -> take, take, take -> check_empty
+    file -> unpickled -> read_pickle -> dictionary -> take, take, take -> check_empty
 """
 
-import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
 
 from rcod.errors import RcodError
 
+DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError,
+          AttributeError)  # fmt: skip  # of a file that is no whole pickle
+
+
+def unpickled(path: Path) -> object:
+    """What is in a file of PyTorch's, nothing of which is ever run.
+
+    Raises:
+        UnpicklingError: if it is no pickle, or one that asks to run code.
+        DAMAGE: any of these, if it is not whole.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of unusual pickles; an error follows where it matters
+        return torch.load(path, map_location="cpu", weights_only=True)
+
 
 def read_pickle(path: Path) -> dict[str, object]:
     """A published file as tensors and plain containers; nothing in it is ever run."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of unusual pickles; an error follows where it matters
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = unpickled(path)
     except FileNotFoundError:
         raise RcodError(f"no checkpoint at {path}") from None
-    except pickle.UnpicklingError:
+    except UnpicklingError:
         raise RcodError(
             f"{path} asks to run code or is no checkpoint, and was refused; a checkpoint must "
             "hold tensors, numbers, texts, lists and dictionaries only"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError,
-            AttributeError) as error:  # fmt: skip
+    except DAMAGE as error:
         raise RcodError(f"{path} must be a whole checkpoint, and can't be read: {error}") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise RcodError(
