@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rcod.networks.backbone import LOUDNESS, ResidualBlock, TinyBackbone, embed_time
+from rcod.networks.backbone import LOUDNESS, LastTouch, ResidualBlock, TinyBackbone, embed_time
 
 BAND = 2**22  # bytes of a band; twice as many no longer stay in the caches (measured)
 WIDE = 256  # latents; up to here every width is as fast as the next (measured)
@@ -79,11 +79,12 @@ class SwiftBackbone(nn.Module):
         """(B, C, h, w) -> (B, 3, 4h, 4w)."""
         batch, _, height, width = z.shape
         image = z.new_empty(batch, 3, 4 * height, 4 * width)
+        reach = 0 if self.touch is None else REACH
         for first, last in _bands(height, ROWS):
-            top = max(first - REACH, 0)
-            band = self._assembled(z, top, min(last + REACH, height))
+            top = max(first - reach, 0)
+            band = self._assembled(z, top, min(last + reach, height))
             if self.touch is not None:
-                self._touch(band)
+                self._retouch(band, self.touch)
             image[..., 4 * first : 4 * last, :] = band[..., 4 * (first - top) : 4 * (last - top), :]
         return image
 
@@ -94,13 +95,12 @@ class SwiftBackbone(nn.Module):
         blocks = F.conv2d(band, self.synthesis)  # (B, 48, rows, w + 2)
         return returned(F.pixel_shuffle(blocks, 4), ends).add_(self.mean.view(1, 3, 1, 1))
 
-    def _touch(self, image: Tensor) -> None:
+    def _retouch(self, image: Tensor, touch: LastTouch) -> None:
         """The last touch, in place: (B, 3, H, W)."""
-        assert self.touch is not None
         x = (image - 0.5).to(self.first.dtype)
-        x = F.conv2d(x, self.first, self.touch.first.bias, stride=2, padding=2)
-        x = self.touch.second(F.silu(x, inplace=True))
-        found = self.touch.last(F.silu(x, inplace=True))  # (B, 12, H/2, W/2)
+        x = F.conv2d(x, self.first, touch.first.bias, stride=2, padding=2)
+        x = touch.second(F.silu(x, inplace=True))
+        found = touch.last(F.silu(x, inplace=True))  # (B, 12, H/2, W/2)
         pairs = image.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # (B, 3, H/2, 2, W/2, 2)
         pairs += found.unflatten(1, (3, 2, 2)).permute(0, 1, 4, 2, 5, 3)
 
