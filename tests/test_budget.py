@@ -31,8 +31,8 @@ def test_the_meter_counts_what_is_alive():
     ("name", "learns", "frozen"),
     [
         ("tiny-autoencoder", [], ["UNet", "prompt", "metric"]),
-        ("tiny-prior", ["UNet", "prompt", "last touch"], ["teacher", "critic"]),
-        ("tiny-detail", ["UNet", "prompt", "adversary"], ["metric", "teacher", "LPIPS"]),
+        ("tiny-prior", ["UNet", "prompt", "last touch"], ["start", "critic"]),
+        ("tiny-detail", ["UNet", "prompt", "adversary"], ["metric", "start", "LPIPS"]),
         ("tiny-metric", ["metric"], ["UNet", "prompt"]),
     ],
 )

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from running import ENVIRONMENT
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from rcod.errors import RcodError
 from rcod.networks import checkpoint
@@ -26,7 +27,7 @@ from rcod.training import tiny, train
 from rcod.training.catalog import recipe_named
 from rcod.training.data import Pairs, build_crops, build_pairs
 from rcod.training.learner import Learner, orthogonal
-from rcod.training.objectives import prior_loss
+from rcod.training.objectives import cost, prior_loss
 from rcod.training.photos import photos_in
 from rcod.training.recipe import TINY, Recipe
 from rcod.training.rundir import RunDir
@@ -289,7 +290,7 @@ def test_a_restore_step_moves_student_critic_and_adversary(sources: Sources):
     task = tiny.TinyTask(setting, SYSTEMS["tiny"], nets, pairs_of(sources, setting))
     learners = task.learners
     before = {name: [p.clone() for p in x.parameters] for name, x in learners.items()}
-    frozen = [p.clone() for p in nets.teacher.parameters()]
+    frozen = [p.clone() for p in nets.start.parameters()]
     values: dict[str, float] = {}
     for n in range(2):
         values = train.step(task, setting, n, TEAM)
@@ -299,7 +300,42 @@ def test_a_restore_step_moves_student_critic_and_adversary(sources: Sources):
             not torch.equal(a, b) for a, b in zip(before[name], learner.parameters, strict=True)
         ]
         assert any(moved), name
-    assert all(torch.equal(a, b) for a, b in zip(frozen, nets.teacher.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(frozen, nets.start.parameters(), strict=True))
+
+
+def test_to_stay_costs_nothing_until_answers_move(sources: Sources):
+    ends = {"pixel": "0,0", "guide": "0,0", "latent": "0,0", "outline": "0,0", "stay": "1,1"}
+    setting = recipe("tiny-rcod", **{f"losses__{key}": value for key, value in ends.items()})
+    nets = restore_networks(sources, setting)
+    batch = next(pairs_of(sources, setting).batches(2, 32, torch.Generator().manual_seed(0)))
+
+    def paid() -> float:
+        dice = torch.Generator().manual_seed(0)  # places on the dial, and who sees image tokens
+        return float(cost(nets, batch, setting, 0, dice).losses["student"].detach())
+
+    assert paid() == pytest.approx(1e-3, rel=1e-3)  # the rounded tip of the distance
+    with torch.no_grad():
+        for p in nets.onestep.backbone.unet.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    assert paid() > 2e-3
+
+
+def hed_of_nothing(folder: Path) -> Path:
+    """A folder of aids with an untaught trunk."""
+    state = LpipsHed().state_dict()
+    untaught = {name.removeprefix("trunk."): tensor for name, tensor in state.items()}
+    save_file(untaught, folder / "hed_vgg16.safetensors")
+    return folder
+
+
+def test_a_restorer_keeps_its_gain(sources: Sources, tmp_path: Path):
+    aids = sources._replace(aids=hed_of_nothing(tmp_path))
+    first = train.run(recipe("tiny-rcod", steps="1", guides="0"), aids, tmp_path / "first").model
+    other = recipe("tiny-rcod", steps="1", guides="0", data__seed="1")  # other pairs
+    then = train.run(other, aids._replace(start=first), tmp_path / "then").model
+    gains = [checkpoint.load(path)[1].gain for path in (first, then)]
+    assert not torch.equal(gains[0], torch.ones_like(gains[0]))
+    assert torch.equal(*gains)
 
 
 def test_adapters_alone_learn_and_are_merged_into_the_result(sources: Sources, tmp_path: Path):

@@ -109,7 +109,7 @@ def weigh_tiny(recipe: Recipe, start: Path | None) -> Need:
         learners = tiny.learners_of(nets, recipe)
         parts = {
             "UNet": onestep.backbone.unet, "last touch": onestep.backbone.touch,
-            "prompt": onestep.prompt, "metric": metric, "teacher": nets.teacher,
+            "prompt": onestep.prompt, "metric": metric, "start": nets.start,
             "critic": nets.critic, "adversary": nets.adversary, "LPIPS": look,
         }  # fmt: skip
         for network in (onestep, *nets[1:]):

@@ -3,6 +3,7 @@
 prior:   clean latents -> noise -> predicted noise -> squared error
 restore: lr -> metric -> t -> OneStep -> pixel, latent, guide, perceptual terms
                                      -> VSD against the prior; the adversary
+                                     -> what the run began with, where it should stay
 metric:  lr -> estimated metric -> squared error
 """
 
@@ -34,7 +35,7 @@ class Networks(NamedTuple):
 
     onestep: OneStep
     metric: MetricEstimator
-    teacher: TinyUNet  # the frozen prior
+    start: OneStep  # what the run began with, frozen; its UNet is VSD's prior
     critic: TinyUNet  # the prior with adapters that learn the student's results
     adversary: Discriminator
     trunk: LpipsHed | None
@@ -68,11 +69,14 @@ def cost(nets: Networks, batch: Batch, recipe: Recipe, n: int, rng: torch.Genera
         return restore_cost(nets, batch, recipe, n, rng)
 
 
-def see(nets: Networks, batch: Batch, recipe: Recipe, rng: torch.Generator) -> Tensor:
-    """Image tokens of the batch, (B, N, D); a share of the samples sees none."""
-    tokens = nets.onestep.prompt(enlarge(batch.context)).float()
-    keep = torch.rand(len(tokens), generator=rng) >= recipe.blind
-    return tokens * keep.view(-1, 1, 1)
+def see(onestep: OneStep, batch: Batch, shown: Tensor) -> Tensor:
+    """Image tokens of the batch, (B, N, D); where `shown` (B,) is false there are none."""
+    return onestep.prompt(enlarge(batch.context)).float() * shown.view(-1, 1, 1)
+
+
+def draw_shown(batch: Batch, recipe: Recipe, rng: torch.Generator) -> Tensor:
+    """Which samples see their image tokens, (B,) bool."""
+    return torch.rand(len(batch.lr), generator=rng) >= recipe.blind
 
 
 def prior_loss(nets: Networks, batch: Batch, recipe: Recipe, rng: torch.Generator) -> Tensor:
@@ -82,7 +86,7 @@ def prior_loss(nets: Networks, batch: Batch, recipe: Recipe, rng: torch.Generato
         z = onestep.backbone.encode(batch.hr)  # (B, C, h, w)
     t = torch.randint(STEPS, (len(z),), generator=rng)
     noise = torch.randn(z.shape, generator=rng)
-    tokens = see(nets, batch, recipe, rng)
+    tokens = see(onestep, batch, draw_shown(batch, recipe, rng))
     eps = onestep.backbone.predict(add_noise(z, noise, t, onestep.alphas), t, tokens)
     return F.mse_loss(eps.float(), noise)
 
@@ -107,7 +111,8 @@ def restore_cost(
         realism = torch.tensor([realism_of_timestep(int(x), recipe.groups) for x in t])
         goal = losses.sharpened(batch.hr, losses.weight_of(settings.sharpen, realism))
         z_goal, z_guide = encode(goal), encode(batch.guide)  # (B, C, h, w)
-    tokens = see(nets, batch, recipe, rng)
+    shown = draw_shown(batch, recipe, rng)
+    tokens = see(nets.onestep, batch, shown)
     _, z_sr, sr = nets.onestep(up, t, tokens)
     drawn = Drawn(goal, t, realism, tokens, z_sr, sr)
 
@@ -117,6 +122,10 @@ def restore_cost(
         "latent": losses.latent(z_sr, z_goal),
         "outline": losses.latent(z_sr, z_guide) * batch.guided,
     }  # (B,) each
+    if max(settings.stay) > 0:
+        with torch.no_grad():
+            before = nets.start(up, t, see(nets.start, batch, shown)).sr
+        terms["stay"] = losses.pixel(sr, before)
     ends: dict[str, losses.Ends] = settings.model_dump(include=set(terms))
     weighted = [losses.weight_of(ends[k], realism) * term for k, term in terms.items()]
     paid = {"student": torch.stack(weighted).sum(dim=0).mean()}
@@ -197,7 +206,7 @@ def distill(
     alphas = nets.onestep.alphas
     t_r = vsd.draw_timesteps(*distill_range(t, recipe.distill_way), rng)
     noise = torch.randn(z_sr.shape, generator=rng)
-    part = vsd.distill(z_sr, tokens, t_r, (nets.teacher, nets.critic), noise, alphas)
+    part = vsd.distill(z_sr, tokens, t_r, (nets.start.backbone.unet, nets.critic), noise, alphas)
     t_c = torch.randint(STEPS, t.shape, generator=rng)
     fresh = torch.randn(z_sr.shape, generator=rng)
     paid["student"] = paid["student"] + factor * part.mean()

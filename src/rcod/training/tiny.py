@@ -106,9 +106,11 @@ def prepare(recipe: Recipe, sources: Sources, folder: Path) -> TinyTask:
     if pairs is not None and recipe.guides:
         guides = build_guides(pairs, data.chance, recipe.guides, sources.aids)
         data.add_guides(guides, chosen(data.chance, recipe.guides))
-    if recipe.goal == "restore" and recipe.formula == "residual":
+    if recipe.goal == "restore" and recipe.formula == "residual" and untold(nets.onestep):
         fit_gain(nets.onestep, first(data, 512, recipe))
-    nets.onestep.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        nets.start.gain.copy_(nets.onestep.gain)
+    for network in (nets.onestep, nets.start):
+        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     origin = [path.name for path in (crops, pairs) if path is not None]
     origin += [] if sources.start is None else [digest(sources.start)]
     return TinyTask(recipe, system, nets, data, origin)
@@ -167,14 +169,14 @@ def enlist(
     recipe: Recipe, onestep: OneStep, metric: MetricEstimator, look: LpipsHed | None
 ) -> Networks:
     """All who take part in a run, from the model as it is."""
-    teacher = copy.deepcopy(onestep.backbone.unet).requires_grad_(False)
+    start = copy.deepcopy(onestep).requires_grad_(False)
     critic = copy.deepcopy(onestep.backbone.unet)
     if recipe.goal == "restore":
         attach(critic, recipe.critic_rank, seeded(recipe.seed))
         onestep.prompt.tower.requires_grad_(False)  # only VPIM's Linear learns on
         if recipe.rank:
             attach(onestep.backbone.unet, recipe.rank, seeded(recipe.seed))
-    return Networks(onestep, metric, teacher, critic, Discriminator(), look)
+    return Networks(onestep, metric, start, critic, Discriminator(), look)
 
 
 def learners_of(nets: Networks, recipe: Recipe) -> dict[str, Learner]:
@@ -202,6 +204,11 @@ def fit_autoencoder(onestep: OneStep, crops: Tensor) -> float:
     backbone.std.copy_(std)
     error = backbone.decode(backbone.encode(crops)) - crops
     return float(-10 * error.square().mean().log10())
+
+
+def untold(onestep: OneStep) -> bool:
+    """Whether no run has fitted the gain yet; one that was fitted stays, or answers would move."""
+    return bool((onestep.gain == 1).all())
 
 
 @torch.no_grad()
