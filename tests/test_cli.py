@@ -246,6 +246,21 @@ def test_a_full_standard_output_is_one_sentence(
     refused(done, "standard output must take the whole picture, got: No space left on device")
 
 
+@needs_tiny
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="not checked here: no full device")
+def test_lines_that_find_no_room_stop_no_work(tmp_path: Path):
+    source = photo(tmp_path / "a.png")
+    upscale = ["upscale", str(source), "-o", str(tmp_path / "out"), "--realism", "0"]
+    for arguments in (upscale, ["models"], ["--help"]):
+        with Path("/dev/full").open("wb", buffering=0) as full:
+            done = subprocess.run([sys.executable, "-m", "rcod", *arguments], stdout=full,
+                                  stderr=subprocess.PIPE, env=ENVIRONMENT)  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr.startswith(b"error: standard output must take every line, got: No space")
+        assert done.stderr.count(b"\n") == 1
+    assert (tmp_path / "out" / "a.png").is_file()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits of files there")
 def test_a_result_that_finds_no_room_to_wait_is_one_sentence():
     import resource

@@ -22,6 +22,7 @@ from rcod import __version__
 from rcod.doors.evaluating import degrade, evaluate, score, study
 from rcod.doors.measuring import benchmark, export
 from rcod.doors.planning import plan
+from rcod.doors.terminal import heard
 from rcod.doors.terminal import plain_errors as _plain_errors
 from rcod.doors.terminal import say as _say
 from rcod.doors.training import data, train
@@ -46,7 +47,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line."""
-    app(prog_name="rcod")
+    with heard():
+        app(prog_name="rcod")
 
 
 def print_version(wanted: bool) -> None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 
 import typer
 
@@ -41,7 +41,7 @@ def plain_errors() -> Iterator[None]:
         complain(str(error))
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        typer.echo(STOPPED, err=True)
+        say_aside(STOPPED)
         raise typer.Exit(130) from None
 
 
@@ -217,17 +217,54 @@ def closing_line(source: Path, written: "Written") -> str:
 
 def complain(sentence: str) -> None:
     """One line on standard error."""
-    typer.echo(_shown(f"error: {' '.join(sentence.split())}", sys.stderr.encoding), err=True)
+    say_aside(f"error: {' '.join(sentence.split())}")
 
 
 def say(line: str) -> None:
     """A line on standard output."""
-    typer.echo(_shown(line, sys.stdout.encoding))
+    _tell(line, sys.stdout)
 
 
 def say_aside(line: str) -> None:
     """A line on standard error, where standard output is a picture."""
-    typer.echo(_shown(line, sys.stderr.encoding), err=True)
+    _tell(line, sys.stderr)
+
+
+@contextmanager
+def heard() -> Iterator[None]:
+    """End in failure when standard output has lost a line, help's included."""
+    out = sys.stdout
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _lose(sys.stdout, error)
+        raise SystemExit(1) from None
+    except SystemExit as end:
+        if sys.stdout is not out and not end.code:
+            raise SystemExit(1) from None
+        raise
+
+
+def _tell(line: str, stream: TextIO) -> None:
+    """A line to somebody; the work goes on without one who takes no more."""
+    try:
+        typer.echo(_shown(line, stream.encoding), file=stream)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _lose(stream, error)
+
+
+def _lose(stream: TextIO, error: OSError) -> None:
+    """Put nothing in the place of a full stream, and say so where that can be heard."""
+    silence = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # to the end
+    if stream is sys.stderr:
+        sys.stderr = silence
+        return
+    sys.stdout = silence
+    complain(f"standard output must take every line, got: {error.strerror}; the work goes on")
 
 
 def _shown(line: str, encoding: str | None) -> str:

@@ -186,7 +186,7 @@ def _do(
         for line in summary_table(report.summary):
             say(line)
     if report.stopped:
-        typer.echo(STOPPED, err=True)
+        say_aside(STOPPED)
         raise typer.Exit(130)
     if report.errors:
         raise typer.Exit(1)

@@ -16,6 +16,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -160,7 +161,8 @@ class RunDir:
 
     def _say(self, line: str) -> None:
         if self.leads:
-            print(line, flush=True)
+            with suppress(OSError):  # a full disk; a run outlives whoever listens to it
+                print(line, flush=True)
 
 
 def _step(row: str) -> float:
