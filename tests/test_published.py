@@ -138,6 +138,13 @@ def test_a_lost_layer_and_a_wrong_base_are_named(tmp_path: Path):
         load(converted("osediff"), parts("osediff", pixel=0.5))
     with pytest.raises(RcodError, match="neither; offline, put the diffusers folders unet/"):
         load(converted("osediff"), Parts(base=str(tmp_path / "nowhere" / "at" / "all")))
+    for name, key in (("s3diff", "vae.guided"), ("pisa_sr", "unet.pixel")):
+        row, tensors = checkpoint.read_tensors(converted(name))
+        kept = {one: targets for one, targets in row.targets.items() if one != key}
+        checkpoint.write_tensors(tmp_path / "lost.safetensors",
+                                 row.model_copy(update={"targets": kept}), tensors)  # fmt: skip
+        with pytest.raises(RcodError, match=f"file must hold {key} adapters"):
+            load(tmp_path / "lost.safetensors", parts(name))
 
 
 def pictures() -> list[tuple[str, str, str, list[str]]]:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 FIXED = "text.tokens"  # a system's own texts, embedded when it was converted
+NEEDED = {"pair": ("unet.pixel",), "guided": ("unet.guided", "vae.guided")}  # what is done apart
 
 
 class Parts(BaseModel, frozen=True, extra="forbid"):
@@ -90,6 +91,9 @@ def assemble(
     base = find_base(system.base, parts.base)
     check_schedule(base)
     adapters = {key: factors_of(tensors, key) for key in system.targets}
+    for key in NEEDED.get(system.adapters, ()):
+        if not adapters.get(key):
+            raise RcodError(f"{system.name}'s file must hold {key} adapters; convert it again")
     unets, shares = _unets(system, base, tensors, adapters, parts, dtype)
     sets = _checked(base, "vae", system, adapters)
     vae = _network(system, base, "vae", sets, {}, parts, dtype)
