@@ -132,7 +132,7 @@ def measure(model: str, size: int, repeats: int, device: str, dtype: str, engine
     import torch  # here, so that `cold` and the command line start without it
 
     from rcod.device import pick_device
-    from rcod.judging.machine import copy_rate, matrix_rate, spread, timed
+    from rcod.judging.machine import beside_products, copy_rate, spread, timed
     from rcod.judging.peers import bicubic, peak_mb
     from rcod.networks.engines import precision
     from rcod.using.restore import Restorer
@@ -142,11 +142,13 @@ def measure(model: str, size: int, repeats: int, device: str, dtype: str, engine
     started = time.perf_counter()
     restorer = Restorer.load(model, device, dtype, engine=engine)
     load = time.perf_counter() - started
-    (first,) = timed(lambda: restorer(image), 1)
-    stages: list[dict[str, float]] = []
-    calls = timed(lambda: stages.append(restorer(image).seconds), repeats)
+    first, _ = timed(lambda: restorer(image), 2)
     peak = peak_mb()  # before the machine's matrices and the peer, which are not the model's
-    multiply, copy = matrix_rate(sums, where), copy_rate(where)
+    stages: list[dict[str, float]] = []
+    calls, multiply = beside_products(
+        lambda: stages.append(restorer(image).seconds), repeats, sums, where
+    )
+    copy = copy_rate(where)
     works = _works(model, size, sums)
     table = {
         stage: _stage(spread([one[stage] for one in stages]), works.get(stage), multiply, copy)

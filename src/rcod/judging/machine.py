@@ -3,8 +3,8 @@
 Measured in the same run as what is judged by it: nobody's data sheet says what a virtual
 machine with busy neighbours gives today.
 
-    matrices -> matrix_rate -> 10^9 operations a second
-    memory   -> copy_rate   -> 10^9 bytes a second, read and written
+    calls, matrices -> beside_products -> seconds, 10^9 operations a second
+    memory          -> copy_rate       -> 10^9 bytes a second, read and written
 """
 
 import time
@@ -15,6 +15,7 @@ from typing import TypedDict
 import torch
 
 SIDE = 2048  # of the matrices: far larger than caches, and still a moment's work
+PRODUCTS = 3  # of them after every call
 BLOCK = 2**26  # bytes that are copied
 
 
@@ -41,15 +42,28 @@ def timed(call: Callable[[], object], repeats: int) -> list[float]:
     return seconds
 
 
-def matrix_rate(dtype: torch.dtype, device: torch.device, repeats: int = 7) -> Spread:
-    """10^9 multiplications and additions a second in products of large square matrices."""
+def beside_products(
+    call: Callable[[], object], repeats: int, dtype: torch.dtype, device: torch.device
+) -> tuple[list[float], Spread]:
+    """Seconds of every repeat, and what the machine's matrices gave meanwhile.
+
+    Its rate moves while we look, so that calls and products take turns.
+
+    Returns:
+        The seconds, and 10^9 multiplications and additions a second in products of large square
+        matrices.
+    """
     left, right = torch.randn(2, SIDE, SIDE, device=device).to(dtype)
 
     def product() -> float:
         return float((left @ right)[0, 0])  # asked for, so that a device has finished
 
     product()
-    return spread([2 * SIDE**3 / second / 1e9 for second in timed(product, repeats)])
+    calls, products = list[float](), list[float]()
+    for _ in range(repeats):
+        calls += timed(call, 1)
+        products += timed(product, PRODUCTS)
+    return calls, spread([2 * SIDE**3 / second / 1e9 for second in products])
 
 
 def copy_rate(device: torch.device, repeats: int = 7) -> Spread:
