@@ -303,21 +303,24 @@ def test_a_restore_step_moves_student_critic_and_adversary(sources: Sources):
     assert all(torch.equal(a, b) for a, b in zip(frozen, nets.start.parameters(), strict=True))
 
 
-def test_to_stay_costs_nothing_until_answers_move(sources: Sources):
-    ends = {"pixel": "0,0", "guide": "0,0", "latent": "0,0", "outline": "0,0", "stay": "1,1"}
-    setting = recipe("tiny-rcod", **{f"losses__{key}": value for key, value in ends.items()})
+def test_a_run_that_guides_itself_pays_nothing_until_answers_move(sources: Sources):
+    ends = {"pixel": "0,0", "guide": "1,1", "latent": "0,0", "outline": "0,0"}
+    setting = recipe("tiny-rcod", own_guide="yes",
+                     **{f"losses__{key}": value for key, value in ends.items()})  # fmt: skip
     nets = restore_networks(sources, setting)
     batch = next(pairs_of(sources, setting).batches(2, 32, torch.Generator().manual_seed(0)))
+    assert not batch.guided.any()
 
     def paid() -> float:
         dice = torch.Generator().manual_seed(0)  # places on the dial, and who sees image tokens
         return float(cost(nets, batch, setting, 0, dice).losses["student"].detach())
 
-    assert paid() == pytest.approx(1e-3, rel=1e-3)  # the rounded tip of the distance
+    untouched = paid()
+    assert untouched == pytest.approx(1e-3, rel=1e-3)  # the rounded tip of the distance
     with torch.no_grad():
         for p in nets.onestep.backbone.unet.parameters():
             p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
-    assert paid() > 2e-3
+    assert paid() > 2 * untouched
 
 
 def hed_of_nothing(folder: Path) -> Path:

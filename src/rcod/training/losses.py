@@ -24,7 +24,6 @@ class LossSettings(BaseModel, frozen=True, extra="forbid"):
     perceptual: Ends = (0.05, 1.0)  # LPIPS over the HED trunk
     distill: Ends = (0.0, 0.1)  # VSD
     adversary: Ends = (0.0, 0.05)
-    stay: Ends = (0.0, 0.0)  # Charbonnier distance from what the model made when the run began
     share: float = Field(default=0.25, gt=0, le=1)  # part of a batch that the costly terms look at
     opposed: float = Field(default=0.5, gt=0, le=1)  # part of a batch that the adversary looks at
     sharpen: Ends = (0.0, 0.0)  # of the true pixels; below 0 softens them, as a camera's lens does

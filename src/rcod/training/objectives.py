@@ -3,7 +3,7 @@
 prior:   clean latents -> noise -> predicted noise -> squared error
 restore: lr -> metric -> t -> OneStep -> pixel, latent, guide, perceptual terms
                                      -> VSD against the prior; the adversary
-                                     -> what the run began with, where it should stay
+                 what the run began with, or a larger restorer -> guide
 metric:  lr -> estimated metric -> squared error
 """
 
@@ -109,9 +109,12 @@ def restore_cost(
         metric = latent_metric(encode(up), encode(batch.hr), recipe.group_metric)
         t = choose_timestep(metric, recipe, rng)
         realism = torch.tensor([realism_of_timestep(int(x), recipe.groups) for x in t])
+        shown = draw_shown(batch, recipe, rng)
+        if recipe.own_guide:
+            before = nets.start(up, t, see(nets.start, batch, shown)).sr
+            batch = batch._replace(guide=before, guided=torch.ones(len(t)))
         goal = losses.sharpened(batch.hr, losses.weight_of(settings.sharpen, realism))
         z_goal, z_guide = encode(goal), encode(batch.guide)  # (B, C, h, w)
-    shown = draw_shown(batch, recipe, rng)
     tokens = see(nets.onestep, batch, shown)
     _, z_sr, sr = nets.onestep(up, t, tokens)
     drawn = Drawn(goal, t, realism, tokens, z_sr, sr)
@@ -122,10 +125,6 @@ def restore_cost(
         "latent": losses.latent(z_sr, z_goal),
         "outline": losses.latent(z_sr, z_guide) * batch.guided,
     }  # (B,) each
-    if max(settings.stay) > 0:
-        with torch.no_grad():
-            before = nets.start(up, t, see(nets.start, batch, shown)).sr
-        terms["stay"] = losses.pixel(sr, before)
     ends: dict[str, losses.Ends] = settings.model_dump(include=set(terms))
     weighted = [losses.weight_of(ends[k], realism) * term for k, term in terms.items()]
     paid = {"student": torch.stack(weighted).sum(dim=0).mean()}

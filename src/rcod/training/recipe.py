@@ -35,6 +35,7 @@ class Recipe(Course, frozen=True, extra="forbid"):
     rank: int = Field(default=0, ge=0)  # LoRA rank of the student; 0 trains its full weights
     distill_way: Distill = "released"  # degradation-aware sampling
     guides: int = Field(default=0, ge=0)  # crops that a larger restorer has restored, too
+    own_guide: bool = False  # what the run began with guides every sample in its place
     perceive_from: int = Field(default=0, ge=0)  # first step with the perceptual term
     adversary_from: int = Field(default=0, ge=0)  # first step with the adversary
     adversary_lr: float = Field(default=4e-4, gt=0)
