@@ -135,20 +135,21 @@ def kill(photos: int = 200, times: int = 20) -> dict[str, float]:
         for i in range(photos):
             values = np.random.default_rng(i).integers(0, 256, (16, 24, 3)).astype(np.uint8)
             Image.fromarray(values).save(folder / f"{i:03}.png")
-        started = time.monotonic()
         run(folder, Path(place) / "whole").wait()
-        each = (time.monotonic() - started) / (times + 1)
-        killed = 0
-        for _ in range(times):
-            process = run(folder, Path(place) / "broken")
-            try:
-                process.wait(timeout=2 + rng.random() * each)
-            except subprocess.TimeoutExpired:
+        broken, killed = Path(place) / "broken", 0
+        for left in range(times, 0, -1):
+            done = len(list(broken.glob("*.png")))
+            process = run(folder, broken)
+            enough = done + rng.random() * 1.5 * (photos - done) / left
+            while process.poll() is None and len(list(broken.glob("*.png"))) < enough:
+                time.sleep(0.002)
+            time.sleep(rng.random() * 0.05)  # anywhere in the next one
+            if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
-                process.wait()
                 killed += 1
-        run(folder, Path(place) / "broken").wait()
-        one, other = (contents(Path(place) / name) for name in ("whole", "broken"))
+            process.wait()
+        run(folder, broken).wait()
+        one, other = contents(Path(place) / "whole"), contents(broken)
         return {"killed": killed, "pictures": len(one), "same": int(one == other)}
 
 
