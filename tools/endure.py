@@ -140,7 +140,7 @@ def kill(photos: int = 200, times: int = 20) -> dict[str, float]:
         for left in range(times, 0, -1):
             done = len(list(broken.glob("*.png")))
             process = run(folder, broken)
-            enough = done + rng.random() * 1.5 * (photos - done) / left
+            enough = done + rng.random() * (photos - done) / (left + 1)
             while process.poll() is None and len(list(broken.glob("*.png"))) < enough:
                 time.sleep(0.002)
             time.sleep(rng.random() * 0.05)  # anywhere in the next one
