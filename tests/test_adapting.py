@@ -164,7 +164,8 @@ def test_teacher_critic_and_student_equal_three_networks(photos: Path):
 
 @pytest.mark.parametrize("critic", ["released", "all_adapters"])
 def test_the_released_critic_learns_in_the_middle_alone(critic: str, photos: Path, blind: None):
-    setting = recipe("osediff", critic=critic, window="64", steps="3")
+    # its middle looks at 2 x 2 places, since a single one has nothing to attend to
+    setting = recipe("osediff", critic=critic, window="80", steps="3")
     task = task_of(setting, photos)
     unet = task.class_.student.onestep.backbone.unets[0]
     names = {id(tensor): name for name, tensor in unet.named_parameters()}
@@ -172,7 +173,7 @@ def test_the_released_critic_learns_in_the_middle_alone(critic: str, photos: Pat
     for n in range(2):  # the first step opens what begins at zero
         train.step(task, setting, n, TEAM)
     after = {names[id(x)]: x.detach() for x in task.class_.student.critic}
-    assert all(not torch.equal(before[name], after[name]) for name in before)
+    assert not [name for name in before if torch.equal(before[name], after[name])]
     middle = {name for name in before if name.startswith("mid_block.")}
     assert middle
     assert (set(before) == middle) == (critic == "released")
