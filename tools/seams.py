@@ -3,8 +3,8 @@
     python tools/seams.py examples/*.jpg
 
 Restores twelve pieces of odd shape, at least one of every photo, whole and in tiles of five sizes,
-at realism, and prints the differences in 8-bit steps; then one piece with other margins than our
-own.
+at realism, in bfloat16 and in float32, and prints the differences in 8-bit steps; then one piece
+in float32 with other margins than our own.
 """
 
 import sys
@@ -26,14 +26,16 @@ MARGINS = (0, 2, 4, 6, 8, 12, 16)
 
 
 def main() -> None:
-    """Print a line for every size of tiles, and for every margin."""
-    restorer = Restorer.load("tiny", dtype="float32")
+    """Print a line for every size of tiles in both precisions, and for every margin."""
     each = max(1, 12 // len(sys.argv[1:]))
     cut = [piece for name in sys.argv[1:] for piece in islice(pieces(Path(name)), each)]
-    whole = [restorer(piece, 1.0).photo.pixels for piece in cut]
-    for tile in TILES:
-        largest, mean = compare(restorer.with_tile(tile), cut, whole)
-        print(f"tile {tile:3}  pieces {len(cut):2}  largest {largest:6.3f}  mean {mean:.5f}")
+    for dtype in ("bfloat16", "float32"):
+        restorer = Restorer.load("tiny", dtype=dtype)
+        whole = [restorer(piece, 1.0).photo.pixels for piece in cut]
+        for tile in TILES:
+            largest, mean = compare(restorer.with_tile(tile), cut, whole)
+            print(f"{dtype:8}  tile {tile:3}  pieces {len(cut):2}  largest {largest:6.3f}  "
+                  f"mean {mean:.5f}")  # fmt: skip
     own = passes.MARGIN
     for margin in MARGINS:
         passes.MARGIN = margin
