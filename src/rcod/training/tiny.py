@@ -103,10 +103,10 @@ def prepare(recipe: Recipe, sources: Sources, folder: Path) -> TinyTask:
     pairs = None if clean else build_pairs(crops, recipe.data)
     system, nets = networks(recipe, sources.start, sources.aids)
     data = Pairs(crops, pairs)
-    if pairs is not None and recipe.guides:
+    if pairs is not None and recipe.guides and not recipe.own_guide:
         guides = build_guides(pairs, data.chance, recipe.guides, sources.aids)
         data.add_guides(guides, chosen(data.chance, recipe.guides))
-    if recipe.goal == "restore" and recipe.formula == "residual" and untold(nets.onestep):
+    if recipe.goal == "restore" and recipe.formula == "residual" and lacks_gain(nets.onestep):
         fit_gain(nets.onestep, first(data, 512, recipe))
         nets.start.gain.copy_(nets.onestep.gain)
     for network in (nets.onestep, nets.start):
@@ -206,7 +206,7 @@ def fit_autoencoder(onestep: OneStep, crops: Tensor) -> float:
     return float(-10 * error.square().mean().log10())
 
 
-def untold(onestep: OneStep) -> bool:
+def lacks_gain(onestep: OneStep) -> bool:
     """Whether no run has fitted the gain yet; one that was fitted stays, or answers would move."""
     return bool((onestep.gain == 1).all())
 
