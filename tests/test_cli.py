@@ -1,5 +1,6 @@
 """Every command as a real process, offline."""
 
+import errno
 import io
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 import rcod
-from rcod.doors.terminal import keep, patience, standard_output
+from rcod.doors.terminal import heard, keep, patience, standard_output
 from rcod.errors import RcodError
 from rcod.networks.checkpoint import find_weights
 
@@ -259,6 +260,11 @@ def test_lines_that_find_no_room_stop_no_work(tmp_path: Path):
         assert done.stderr.startswith(b"error: standard output must take every line, got: No space")
         assert done.stderr.count(b"\n") == 1
     assert (tmp_path / "out" / "a.png").is_file()
+
+
+def test_a_disk_that_is_full_elsewhere_is_not_blamed_on_standard_output():
+    with pytest.raises(OSError, match="of another file"), heard():
+        raise OSError(errno.ENOSPC, "of another file")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits of files there")

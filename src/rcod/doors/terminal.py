@@ -236,10 +236,10 @@ def heard() -> Iterator[None]:
     out = sys.stdout
     try:
         yield
-    except OSError as error:
-        if error.errno not in FULL:
+    except OSError:
+        say("")  # whose failure was it? Standard output's own is told here
+        if sys.stdout is out:
             raise
-        _lose(sys.stdout, error)
         raise SystemExit(1) from None
     except SystemExit as end:
         if sys.stdout is not out and not end.code:
