@@ -33,6 +33,7 @@ def test_the_meter_counts_what_is_alive():
         ("tiny-autoencoder", [], ["UNet", "prompt", "metric"]),
         ("tiny-prior", ["UNet", "prompt", "last touch"], ["start", "critic"]),
         ("tiny-detail", ["UNet", "prompt", "adversary"], ["metric", "start", "LPIPS"]),
+        ("tiny-fidelity", ["UNet"], ["prompt", "last touch", "start", "LPIPS"]),
         ("tiny-metric", ["metric"], ["UNet", "prompt"]),
     ],
 )

@@ -92,6 +92,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "adversary",
         "projected",
         "course",
+        "gating",
         "recipe",
         "adaptation",
         "catalog",

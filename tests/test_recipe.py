@@ -27,6 +27,8 @@ def test_settings_change_by_dotted_name():
         ({"optim.rate": "7"}, "no setting of a recipe is called optim.rate; there are lr"),
         ({"steps": "many"}, "steps: Input should be a valid integer.*got many"),
         ({"window": "100"}, "window: Input should be a multiple of 8, got 100"),
+        ({"end": "349,360"}, "end must be two timesteps, at least 50 apart, got 349,360"),
+        ({"end": "349,600", "rank": "4"}, "end is of a restorer whose rank is 0; leave it empty"),
         ({"precision": "float16"}, "tiny-rcod: processors can't train in float16; set precision=b"),
     ],
 )

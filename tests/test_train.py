@@ -341,6 +341,16 @@ def test_a_restorer_keeps_its_gain(sources: Sources, tmp_path: Path):
     assert torch.equal(*gains)
 
 
+def test_one_end_of_the_dial_learns_and_the_model_keeps_its_shape(sources: Sources, tmp_path: Path):
+    aids = sources._replace(aids=hed_of_nothing(tmp_path))
+    first = train.run(recipe("tiny-rcod", steps="1", guides="0"), aids, tmp_path / "first").model
+    then = train.run(recipe("tiny-fidelity", steps="2"), aids._replace(start=first), tmp_path / "b")
+    before, after = (checkpoint.load(path)[1].state_dict() for path in (first, then.model))
+    assert before.keys() == after.keys()
+    moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert moved and all(".modulate." in name for name in moved)
+
+
 def test_adapters_alone_learn_and_are_merged_into_the_result(sources: Sources, tmp_path: Path):
     """A student of rank 2, here by the prior's cheap loss, ends as a plain model file."""
     setting = recipe("tiny-rcod", steps="2", rank="2")

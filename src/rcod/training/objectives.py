@@ -139,9 +139,14 @@ def restore_cost(
 
 
 def choose_timestep(metric: Tensor, recipe: Recipe, rng: torch.Generator) -> Tensor:
-    """LDG's timestep by damage; a share of the samples stands anywhere on the dial instead."""
+    """LDG's timestep by damage; a share of the samples stands anywhere on the dial instead.
+
+    Where one end alone learns, these stand between it and half the way to where nothing changes.
+    """
     t = timestep_of_metric(metric, recipe.groups)
     low, high = min(recipe.groups.timesteps), max(recipe.groups.timesteps)
+    if recipe.end:
+        low, high = sorted((recipe.end[0], sum(recipe.end) // 2))
     anywhere = torch.randint(low, high + 1, t.shape, generator=rng)
     return torch.where(torch.rand(t.shape, generator=rng) < recipe.explore, anywhere, t)
 

@@ -3,7 +3,8 @@
 `TINY` names the runs that make the model inside; each continues from the model file of the one
 before:
 
-    tiny-autoencoder -> tiny-prior -> tiny-rcod -> tiny-detail -> tiny-metric
+    tiny-autoencoder -> tiny-prior -> tiny-rcod -> tiny-detail -> tiny-fidelity
+                                                                                 -> tiny-metric
 """
 
 from typing import Literal, Self
@@ -15,6 +16,7 @@ from rcod.diffusion.schedule import CleanLatent
 from rcod.networks.backbone import TinySettings
 from rcod.training.course import Course, OptimSettings
 from rcod.training.data import DataSettings
+from rcod.training.gating import End
 from rcod.training.losses import LossSettings
 
 
@@ -33,6 +35,7 @@ class Recipe(Course, frozen=True, extra="forbid"):
     blind: float = Field(default=0.1, ge=0, le=1)  # samples whose image tokens are left out
     losses: LossSettings = LossSettings()
     rank: int = Field(default=0, ge=0)  # LoRA rank of the student; 0 trains its full weights
+    end: tuple[()] | End = ()  # of the dial, which learns alone; see `gating`
     distill_way: Distill = "released"  # degradation-aware sampling
     guides: int = Field(default=0, ge=0)  # crops that a larger restorer has restored, too
     own_guide: bool = False  # what the run began with guides every sample in its place
@@ -48,6 +51,17 @@ class Recipe(Course, frozen=True, extra="forbid"):
         """Refuse what would be computed in float32 after all."""
         if self.precision == "float16":
             raise ValueError("processors can't train in float16; set precision=bfloat16 or float32")
+        return self
+
+    @model_validator(mode="after")
+    def an_end_is_two_places(self) -> Self:
+        """Refuse an end of the dial with nothing between it and what stays."""
+        if self.end and (self.goal != "restore" or self.rank):
+            raise ValueError("end is of a restorer whose rank is 0; leave it empty, or set rank=0")
+        if self.end and abs(self.end[0] - self.end[1]) < 50:
+            raise ValueError(
+                f"end must be two timesteps, at least 50 apart, got {self.end[0]},{self.end[1]}"
+            )
         return self
 
 
@@ -103,6 +117,28 @@ TINY = {
                 distill=(0.0, 0.0),
                 adversary=(0.0, 0.06),
                 sharpen=(-0.7, 0.15),
+            ),
+        ),
+        Recipe(
+            name="tiny-fidelity",
+            goal="restore",
+            summary="the dial's fidelity end alone goes on, on photos no worse than a camera's",
+            steps=260,
+            data=DataSettings(mix={"camera": 1.0}),
+            optim=OptimSettings(lr=3e-3, clip=0.3, warmup=10, decay=0.6, ema=0.985),
+            explore=1.0,
+            groups=GroupSettings(edges=(0.42, 0.67), timesteps=(664, 499, 349)),
+            end=(349, 600),
+            losses=LossSettings(
+                pixel=(0.3, 0.3),
+                guide=(0.0, 0.0),
+                latent=(0.0, 0.0),
+                outline=(0.0, 0.0),
+                perceptual=(2.8, 2.8),
+                distill=(0.0, 0.0),
+                adversary=(0.0, 0.0),
+                share=0.5,
+                sharpen=(-0.25, -0.25),
             ),
         ),
         Recipe(

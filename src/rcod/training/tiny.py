@@ -28,6 +28,7 @@ from rcod.pixels.perceptual import LpipsHed
 from rcod.training.adversary import Discriminator
 from rcod.training.data import Batch, Pairs, build_crops, build_pairs
 from rcod.training.elder import build_guides, chosen
+from rcod.training.gating import open_end, settle
 from rcod.training.growing import grow
 from rcod.training.learner import Learner
 from rcod.training.objectives import Networks, cost
@@ -92,6 +93,7 @@ class TinyTask:
     def _merged(self) -> tuple[OneStep, MetricEstimator]:
         onestep = copy.deepcopy(self.nets.onestep)
         merge(onestep)
+        settle(onestep.backbone.unet)
         return onestep, self.nets.metric
 
 
@@ -174,7 +176,10 @@ def enlist(
     if recipe.goal == "restore":
         attach(critic, recipe.critic_rank, seeded(recipe.seed))
         onestep.prompt.tower.requires_grad_(False)  # only VPIM's Linear learns on
-        if recipe.rank:
+        if recipe.end:
+            onestep.requires_grad_(False)
+            open_end(onestep.backbone.unet, recipe.end)
+        elif recipe.rank:
             attach(onestep.backbone.unet, recipe.rank, seeded(recipe.seed))
     return Networks(onestep, metric, start, critic, Discriminator(), look)
 
