@@ -4,25 +4,14 @@ import copy
 
 import pytest
 import torch
+from test_growing import taught
 
 from rcod.device import seeded
-from rcod.networks.backbone import ResidualBlock, TinyBackbone, TinySettings, TinyUNet
-from rcod.networks.onestep import OneStep
-from rcod.networks.systems import SYSTEMS, build
+from rcod.networks.backbone import ResidualBlock, TinySettings, TinyUNet
 from rcod.training.gating import End, Gated, open_end, settle
 
 SMALL = TinySettings(latent=8, widths=(8, 12), blocks=(1, 2, 1), tokens=12, heads=2, waves=4)
 FIDELITY, REALISM = (349, 600), (664, 420)
-
-
-def taught() -> OneStep[TinyBackbone]:
-    """A model in which no weight is zero."""
-    onestep, _ = build(SYSTEMS["tiny"].model_copy(update={"model": SMALL}))
-    rng = seeded(1)
-    for parameter in onestep.parameters():
-        parameter.data.add_(0.05 * torch.randn(parameter.shape, generator=rng))
-    onestep.backbone.basis.normal_(generator=rng)
-    return onestep
 
 
 def learnt(unet: TinyUNet, end: End) -> TinyUNet:
@@ -44,7 +33,7 @@ def answers(unet: TinyUNet, *timesteps: int) -> torch.Tensor:
 
 
 def test_nothing_moves_before_anything_was_learnt():
-    unet = taught().backbone.unet
+    unet = taught(SMALL)[1].backbone.unet
     before = answers(unet, 249, 349, 499, 664, 749)
     open_end(unet, FIDELITY)
     assert torch.equal(answers(unet, 249, 349, 499, 664, 749), before)
@@ -52,7 +41,7 @@ def test_nothing_moves_before_anything_was_learnt():
 
 @pytest.mark.parametrize("end", [FIDELITY, REALISM])
 def test_one_end_learns_and_the_other_stays(end: End):
-    unet = taught().backbone.unet
+    unet = taught(SMALL)[1].backbone.unet
     moved = learnt(unet, end)
     beyond = 749 if end[1] > end[0] else 249
     learns, half, stays, far = (
@@ -65,7 +54,7 @@ def test_one_end_learns_and_the_other_stays(end: End):
 
 @pytest.mark.parametrize("end", [FIDELITY, REALISM])
 def test_what_was_learnt_settles_into_the_model_as_it_was(end: End):
-    unet = taught().backbone.unet
+    unet = taught(SMALL)[1].backbone.unet
     names, moved = list(unet.state_dict()), learnt(unet, end)
     before = answers(moved, *range(249, 750, 50))
     settle(moved)
@@ -75,7 +64,7 @@ def test_what_was_learnt_settles_into_the_model_as_it_was(end: End):
 
 
 def test_only_what_time_does_there_is_taught():
-    unet = taught().backbone.unet
+    unet = taught(SMALL)[1].backbone.unet
     open_end(unet, FIDELITY)
     learning = {name for name, p in unet.named_parameters() if p.requires_grad}
     assert len(learning) == len(blocks(unet))

@@ -3,8 +3,7 @@
 `TINY` names the runs that make the model inside; each continues from the model file of the one
 before:
 
-    tiny-autoencoder -> tiny-prior -> tiny-rcod -> tiny-detail -> tiny-fidelity
-                                                                                 -> tiny-metric
+    tiny-autoencoder -> tiny-prior -> tiny-rcod -> tiny-detail -> tiny-fidelity -> tiny-metric
 """
 
 from typing import Literal, Self
