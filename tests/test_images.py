@@ -230,20 +230,31 @@ def test_a_grey_profile_is_converted_too(bits: int):
     assert from_pil(image).pixels.mean().item() == pytest.approx(0.5, abs=0.01)
 
 
-@pytest.mark.parametrize("icc", [b"nonsense", grey_profile(), srgb_profile()[:200]])
-def test_a_profile_that_cannot_be_used_is_refused(icc: bytes):
+@pytest.mark.parametrize(
+    ("icc", "why"),
+    [
+        (b"nonsense", "is of no colour space that is known"),
+        (srgb_profile()[:200], "is damaged"),
+        (grey_profile(), "is for L where the picture is RGB"),
+    ],
+)
+def test_a_profile_that_cannot_be_used_is_left_out(icc: bytes, why: str):
     image = colours()
+    plain = from_pil(image).pixels
     image.info["icc_profile"] = icc
-    with pytest.raises(RcodError, match="colour profile must"):
-        from_pil(image, "a.png")
+    photo = from_pil(image, "a.png")
+    assert torch.equal(photo.pixels, plain) and photo.icc is None
+    assert photo.notes == (f"has a colour profile that {why}; it is taken as sRGB",)
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "LAB"])
-def test_a_profile_for_another_mode_is_refused(mode: str):
-    image = Image.new(mode, (9, 12))
+def test_a_profile_for_another_mode_is_left_out(mode: str):
+    image = Image.new(mode, (9, 12), (90, 30, 60, 10)[: len(mode)])
+    plain = from_pil(image)
     image.info["icc_profile"] = srgb_profile()
-    with pytest.raises(RcodError, match=f"a: the colour profile must fit .* picture is {mode};"):
-        from_pil(image, "a")
+    photo = from_pil(image, "a")
+    assert torch.equal(photo.pixels, plain.pixels) and plain.icc is photo.icc is None
+    assert f"is for RGB where the picture is {mode}" in photo.notes[0]
 
 
 def test_grey_with_a_profile_of_colours_stays_grey():

@@ -22,11 +22,11 @@ from PIL import Image
 from torch import Tensor
 
 from rcod.errors import RcodError
-from rcod.pixels.decode import DAMAGE, STRIP, Planes, Refuse, decode, decode_pil, unit
+from rcod.pixels.decode import DAMAGE, STRIP, Planes, Refuse, decode, decode_pil
 from rcod.pixels.encode import Frame, Writer, writer
 from rcod.pixels.metadata import Tags, collect
 from rcod.pixels.placing import placed
-from rcod.pixels.profiles import Shaper, convert, curves_of, shaper, srgb_profile, to_grey
+from rcod.pixels.profiles import ProfileError, Shaper, curves_of, shown_by, srgb_profile, to_grey
 from rcod.pixels.resample import spread_colours
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".jxl", ".pgm",
@@ -36,7 +36,6 @@ ENCODERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".t
 LONGEST = {"PNG": 2**31 - 1, "TIFF": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383,
            "AVIF": 65_535}  # pixels a side, by format  # fmt: skip
 DEEP = ("PNG", "TIFF")  # formats that are written with 16 bits
-UNSHOWN = 1 / 255  # colours further than this outside of sRGB are remembered
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def read(
     if not isinstance(source, bytes):
         source = Path(source)
     name = name or (str(source) if isinstance(source, Path) else "picture")
-    return _photo(decode(source, name, refuse), name)
+    return _photo(decode(source, name, refuse))
 
 
 def from_pil(image: Image.Image, name: str = "picture") -> Photo:
@@ -113,7 +112,7 @@ def from_pil(image: Image.Image, name: str = "picture") -> Photo:
         image: a picture of any mode with up to 16 bits per channel.
         name: what an error calls it.
     """
-    return _photo(decode_pil(image, name), name)
+    return _photo(decode_pil(image, name))
 
 
 def to_pil(photo: Photo) -> Image.Image:
@@ -241,29 +240,19 @@ class Sink:
         return rounded.contiguous().numpy().astype(np.uint8 if most == 255 else np.uint16)
 
 
-def _photo(planes: Planes, name: str) -> Photo:
+def _photo(planes: Planes) -> Photo:
     """Upright sRGB of what was decoded."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # damaged tags
         tags, turn = collect(planes.image)
     icc = planes.image.info.get("icc_profile") or None
-    notes = planes.notes
-    beyond: Tensor | None = None
-    if planes.mode in ("CMYK", "LAB"):
-        same = planes.image.convert("RGB") if icc is None else convert(planes.image, icc, name)
-        pixels, icc = unit(same), None
-        notes += (f"is {planes.mode}; the result is in sRGB",)
-    elif icc is None:
-        pixels = planes.values
-    elif (found := shaper(icc, planes.mode, name)) is None:  # tables
-        eight = planes.values.mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
-        stored = Image.fromarray(eight[..., 0] if eight.shape[2] == 1 else eight)
-        pixels, icc = unit(convert(stored, icc, name)), None
-        notes += ("has a profile that only reads; the result is in sRGB",)
-    elif found.is_srgb():
-        pixels = planes.values
-    else:
-        pixels, beyond = _to_srgb(planes.values, found)
+    try:
+        shown = shown_by(planes, icc)
+    except ProfileError as error:  # viewers leave such a profile out, too
+        shown = shown_by(planes, None)
+        shown = shown._replace(note=f"has a colour profile that {error}; it is taken as sRGB")
+    pixels, beyond, icc, note = shown
+    notes = planes.notes + ((note,) if note else ())
     pixels = _turned(pixels, turn).expand(3, -1, -1).contiguous()
     alpha = None if planes.alpha is None else _turned(planes.alpha, turn).contiguous()
     return Photo(
@@ -272,22 +261,6 @@ def _photo(planes: Planes, name: str) -> Photo:
         bits=planes.bits, grey=planes.mode == "L",
         beyond=None if beyond is None else _turned(beyond, turn).contiguous(), notes=notes,
     )  # fmt: skip
-
-
-def _to_srgb(values: Tensor, own: Shaper) -> tuple[Tensor, Tensor | None]:
-    """Colours in sRGB, and what it can't show of them, strip by strip."""
-    if own.matrix is not None:
-        values = values.expand(3, -1, -1)
-    pixels = torch.empty(3, *values.shape[-2:])
-    beyond: Tensor | None = None
-    for top in range(0, values.shape[-2], STRIP):
-        part = values[:, top : top + STRIP]
-        pixels[:, top : top + STRIP] = shown = own.to_srgb(part)
-        lost = part - own.from_srgb(shown)
-        if own.matrix is not None and bool(lost.abs().max() > UNSHOWN):
-            beyond = torch.zeros_like(pixels) if beyond is None else beyond
-            beyond[:, top : top + STRIP] = lost
-    return pixels, beyond
 
 
 def _turned(plane: Tensor, turn: int) -> Tensor:

@@ -12,14 +12,14 @@ import io
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from PIL import Image, ImageCms
 from torch import Tensor
 
-from rcod.errors import RcodError
+from rcod.pixels.decode import STRIP, Planes, unit
 
 STEPS = 65_536  # entries of a tabulated curve: one for every value of 16 bits
 MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}  # by a profile's colour space
@@ -28,7 +28,12 @@ SRGB_TO_XYZ = (  # sRGB's primaries under the white of profiles, D50
     (0.22249, 0.71687, 0.06061),
     (0.01392, 0.09708, 0.71410),
 )
+UNSHOWN = 1 / 255  # colours further than this outside of sRGB are remembered
 GREY = (0.2126, 0.7152, 0.0722)  # how much of a grey each of sRGB's channels is
+
+
+class ProfileError(ValueError):
+    """A profile that says nothing of this picture's colours, and why."""
 
 
 @dataclass(frozen=True)
@@ -80,24 +85,65 @@ class Shaper:
         return cls(*_tables(curves), matrix.float())
 
 
-def shaper(icc: bytes, mode: str, name: str) -> Shaper | None:
+class Shown(NamedTuple):
+    """What a picture shows."""
+
+    pixels: Tensor  # (1 or 3, H, W) in sRGB
+    beyond: Tensor | None  # (3, H, W) what sRGB can't show of it
+    icc: bytes | None  # the profile in which a result is written
+    note: str = ""  # what was left out
+
+
+def shown_by(planes: Planes, icc: bytes | None) -> Shown:
+    """A picture in sRGB, by its profile; a `ProfileError` where that can't be used."""
+    if planes.mode in ("CMYK", "LAB"):
+        same = planes.image.convert("RGB") if icc is None else _convert(planes.image, icc)
+        return Shown(unit(same), None, None, f"is {planes.mode}; the result is in sRGB")
+    if icc is None:
+        return Shown(planes.values, None, None)
+    found = _shaper(icc, planes.mode)
+    if found is None:  # tables
+        eight = planes.values.mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
+        stored = Image.fromarray(eight[..., 0] if eight.shape[2] == 1 else eight)
+        note = "has a profile that only reads; the result is in sRGB"
+        return Shown(unit(_convert(stored, icc)), None, None, note)
+    if found.is_srgb():
+        return Shown(planes.values, None, icc)
+    return Shown(*_to_srgb(planes.values, found), icc)
+
+
+def _to_srgb(values: Tensor, own: Shaper) -> tuple[Tensor, Tensor | None]:
+    """Colours in sRGB, and what it can't show of them, strip by strip."""
+    if own.matrix is not None:
+        values = values.expand(3, -1, -1)
+    pixels = torch.empty(3, *values.shape[-2:])
+    beyond: Tensor | None = None
+    for top in range(0, values.shape[-2], STRIP):
+        part = values[:, top : top + STRIP]
+        pixels[:, top : top + STRIP] = shown = own.to_srgb(part)
+        lost = part - own.from_srgb(shown)
+        if own.matrix is not None and bool(lost.abs().max() > UNSHOWN):
+            beyond = torch.zeros_like(pixels) if beyond is None else beyond
+            beyond[:, top : top + STRIP] = lost
+    return pixels, beyond
+
+
+def _shaper(icc: bytes, mode: str) -> Shaper | None:
     """The curves of a picture's profile; None where it is one of tables.
 
     Args:
         icc: the profile.
-        mode: PIL's mode of the picture: RGB, L, CMYK or LAB.
-        name: what an error calls the picture.
+        mode: PIL's mode of the picture: RGB or L.
+
+    Raises:
+        ProfileError: it is damaged, unknown, or for another kind of picture.
     """
+    if _space(icc, mode) is None:
+        raise ProfileError("is of no colour space that is known")
     try:
-        if _space(icc, mode, name) is None:
-            raise ValueError("no colour space that is known")
-        found = Shaper.parse(icc)
-    except (ValueError, KeyError, IndexError, struct.error, RuntimeError) as error:
-        raise RcodError(
-            f"{name}: the colour profile must be readable, and it is damaged or unknown ({error}); "
-            "save the picture again without it"
-        ) from None
-    return found
+        return Shaper.parse(icc)
+    except (ValueError, KeyError, IndexError, struct.error, RuntimeError):
+        raise ProfileError("is damaged") from None
 
 
 @lru_cache(maxsize=4)
@@ -109,9 +155,13 @@ def curves_of(icc: bytes | None) -> Shaper | None:
     return None if found is None or found.is_srgb() else found
 
 
-def convert(image: Image.Image, icc: bytes, name: str) -> Image.Image:
-    """Convert an 8-bit picture to sRGB by LittleCMS: tables of ink, Lab, and the like."""
-    if _space(icc, image.mode, name) == "RGB":  # grey, too, may have a profile of colours
+def _convert(image: Image.Image, icc: bytes) -> Image.Image:
+    """Convert an 8-bit picture to sRGB by LittleCMS: tables of ink, Lab, and the like.
+
+    Raises:
+        ProfileError: the profile is damaged, or for another kind of picture.
+    """
+    if _space(icc, image.mode) == "RGB":  # grey, too, may have a profile of colours
         image = image.convert("RGB")
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
@@ -122,11 +172,8 @@ def convert(image: Image.Image, icc: bytes, name: str) -> Image.Image:
             ImageCms.Intent.RELATIVE_COLORIMETRIC, "RGB",
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )  # fmt: skip
-    except (ImageCms.PyCMSError, OSError) as error:
-        raise RcodError(
-            f"{name}: the colour profile must be readable, and it is damaged or unknown ({error}); "
-            "save the picture again without it"
-        ) from None
+    except (ImageCms.PyCMSError, OSError):
+        raise ProfileError("is damaged") from None
     assert converted is not None  # it is only for pictures changed in place
     return converted
 
@@ -159,14 +206,11 @@ def _greyed(icc: bytes) -> bytes:
     return size + icc[4:16] + b"GRAY" + icc[20:128] + entries + data
 
 
-def _space(icc: bytes, mode: str, name: str) -> str | None:
+def _space(icc: bytes, mode: str) -> str | None:
     """PIL's mode of what a profile is for, where it is known; it must fit the picture's."""
     space = MODES.get(icc[16:20].decode("latin-1").strip())
     if len(icc) >= 132 and space is not None and space != mode and (space, mode) != ("RGB", "L"):
-        raise RcodError(
-            f"{name}: the colour profile must fit the picture, and it is for {space} where "
-            f"the picture is {mode}; save it again without the profile"
-        )
+        raise ProfileError(f"is for {space} where the picture is {mode}")
     return space
 
 
