@@ -20,7 +20,12 @@ from rcod.diffusion.grouping import (
 )
 from rcod.errors import RcodError
 from rcod.judging.intervals import spearman
+from rcod.networks.checkpoint import find_weights, load
+from rcod.pixels.resample import resize
 from rcod.training.adaptation import RCOD_O
+from rcod.training.data import Batch
+from rcod.training.objectives import measure
+from rcod.training.recipe import TINY
 
 RELEASED = GroupSettings()
 
@@ -117,3 +122,24 @@ def test_every_latent_metric_falls_with_damage_and_parts_it_evenly(kind: LatentM
     assert spearman(metric.tolist(), damage.flatten().tolist()) < -0.95
     timesteps = timestep_of_metric(metric, equal_groups(metric, 4)).tolist()
     assert [timesteps.count(t) for t in (999, 750, 500, 250)] == [15, 15, 15, 15]
+
+
+def test_reduced_photos_differ_by_damage_alone():
+    """A clean small photo is no worse for what its truth had besides; enlarged, it looks so."""
+    encode = load(find_weights("tiny"))[1].backbone.encode
+    coarse = torch.rand(4, 3, 16, 16, generator=seeded(0))
+    hr = resize(coarse, (128, 128)).clamp(0, 1)
+    hr = (hr + 0.1 * torch.randn(hr.shape, generator=seeded(1))).clamp(0, 1)  # all that is lost
+    lr = resize(hr, (32, 32)).clamp(0, 1)
+    damaged = (lr + 0.05 * torch.randn(lr.shape, generator=seeded(2))).clamp(0, 1)
+    nothing = torch.zeros(4)
+
+    def measured(lr: torch.Tensor, at: str) -> torch.Tensor:
+        recipe = TINY["tiny-rcod"].model_copy(update={"group_at": at})
+        with torch.no_grad():
+            return measure(encode, Batch(hr, lr, lr, hr, nothing), recipe)
+
+    torch.testing.assert_close(measured(lr, "reduced"), torch.ones(4))
+    assert bool((measured(lr, "enlarged") < 0.7).all())
+    for at in ("reduced", "enlarged"):
+        assert bool((measured(damaged, at) < measured(lr, at)).all())

@@ -61,7 +61,12 @@ def test_evaluate_ends_in_a_report_and_goes_on(pairs: Path, tmp_path: Path, here
 @needs_tiny
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("ldg", "cosine"), ("mem", "true group"), ("dial", "PSNR falls"), ("blend", "latent 0.25")],
+    [
+        ("ldg", "true detail"),
+        ("mem", "true group"),
+        ("dial", "PSNR falls"),
+        ("blend", "latent 0.25"),
+    ],
 )
 def test_study_tells_what_it_found(name: str, words: str, pairs: Path, tmp_path: Path, here: Run):
     out = tmp_path / "study.json"

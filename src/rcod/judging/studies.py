@@ -2,7 +2,7 @@
 
 dial: every level beside bicubic, ten even steps -> is the dial what it promises?
 blend: a timestep, a latent or a picture between the dial's ends -> which one is worth more?
-ldg:  z_up, z_hr -> cosine, L1, MSE  -.
+ldg:  latents -> cosine, L1, MSE  ----.
       up, hr -> psnr, ssim, ... ------+-> |Spearman|: which latent metric sees damage?
 mem:  lr -> estimate; z_up, z_hr -> metric -> how far apart, and how often another group?
 """
@@ -29,7 +29,12 @@ from rcod.judging.promises import BICUBIC, study_dial
 from rcod.networks.framing import BORDER, continued, cut
 from rcod.pixels.color import match_wavelet
 from rcod.pixels.images import Photo
+from rcod.pixels.metrics import detail
+from rcod.pixels.resample import resize
 from rcod.using.restore import Restorer
+
+CONTENT = "true detail"  # of the picture that should have come out
+REDUCED = "reduced"  # the cosine of the photo and of the true picture at its size
 
 
 @dataclass(frozen=True)
@@ -65,26 +70,30 @@ def dial(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
 def ldg(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
     """Which latent metric sees damage? |Spearman| of three with the scores of the enlarged input.
 
-    The paper chose the cosine over L1 and MSE in the same way (RCOD, section 3.2).
+    The paper chose the cosine over L1 and MSE in the same way (RCOD, section 3.2). How detailed the
+    true picture is stands beside them, since a metric may see that in place of damage.
     """
-    latent: dict[LatentMetric, list[float]] = {"cosine": [], "l1": [], "mse": []}
+    kinds: tuple[LatentMetric, ...] = ("cosine", "l1", "mse")
+    latent: dict[str, list[float]] = {kind: [] for kind in (*kinds, REDUCED)}
     scores: dict[str, list[float]] = {}
     for pair in pairs:
         z_up, z_hr = _latents(restorer, pair)
-        for kind, found in latent.items():
-            found.append(float(latent_metric(z_up, z_hr, kind)))
-        (values,) = judge.values([bicubic(pixels(pair.lr))], pixels(truth_of(pair)))
-        for name, value in values.items():
+        for kind in kinds:
+            latent[kind].append(float(latent_metric(z_up, z_hr, kind)))
+        latent[REDUCED].append(float(latent_metric(*_latents(restorer, pair, reduced=True))))
+        truth = pixels(truth_of(pair))
+        (values,) = judge.values([bicubic(pixels(pair.lr))], truth)
+        for name, value in (values | {CONTENT: float(detail(truth[None]))}).items():
             scores.setdefault(name, []).append(value)
     table = {
         metric: {name: abs(spearman(mine, column)) for name, column in scores.items()
                  if len(column) == len(mine)}
         for metric, mine in latent.items()
     }  # fmt: skip
-    names = list(table["cosine"])
+    labels = {name: MEASURES[name].label if name in MEASURES else name for name in table["cosine"]}
     lines = [f"|Spearman| over {len(pairs)} pictures, bicubic input against the true picture"]
-    lines += [" " * 10 + "".join(f"{MEASURES[name].label:>11}" for name in names)]
-    lines += [f"{metric:10}" + "".join(f"{row[name]:11.3f}" for name in names)
+    lines += [" " * 10 + "".join(f"{label:>12}" for label in labels.values())]
+    lines += [f"{metric:10}" + "".join(f"{row[name]:12.3f}" for name in labels)
               for metric, row in table.items()]  # fmt: skip
     return Studied(tuple(lines), {"pictures": len(pairs), "spearman": table, "latent": latent})
 
@@ -161,10 +170,16 @@ def _between(restorer: Restorer, lr: Tensor, place: float) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def _latents(restorer: Restorer, pair: Pair) -> tuple[Tensor, Tensor]:
-    """Latents of the enlarged input and of the true picture, (1, C, h, w) each."""
+def _latents(restorer: Restorer, pair: Pair, reduced: bool = False) -> tuple[Tensor, Tensor]:
+    """Latents of the enlarged input and of the true picture, (1, C, h, w) each.
+
+    Or of the input as it is and of the true picture reduced to its size.
+    """
     _check_tiny(restorer, "latent metrics")
-    device = restorer.onestep.alphas.device
-    up, hr = bicubic(pixels(pair.lr)), pixels(truth_of(pair))
-    encode = restorer.onestep.encode
-    return encode(up[None].to(device)), encode(hr[None].to(device))
+    device, encode = restorer.onestep.alphas.device, restorer.onestep.encode
+    lr, hr = pixels(pair.lr), pixels(truth_of(pair))
+    if reduced:
+        height, width = lr.shape[-2:]
+        hr = resize(hr, (height, width)).clamp(0, 1)
+    shown = lr if reduced else bicubic(lr)
+    return encode(shown[None].to(device)), encode(hr[None].to(device))
