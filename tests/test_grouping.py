@@ -10,6 +10,7 @@ from rcod.device import seeded
 from rcod.diffusion.grouping import (
     GroupSettings,
     LatentMetric,
+    Size,
     distill_range,
     equal_groups,
     latent_metric,
@@ -21,11 +22,9 @@ from rcod.diffusion.grouping import (
 from rcod.errors import RcodError
 from rcod.judging.intervals import spearman
 from rcod.networks.checkpoint import find_weights, load
+from rcod.networks.onestep import compared
 from rcod.pixels.resample import resize
 from rcod.training.adaptation import RCOD_O
-from rcod.training.data import Batch
-from rcod.training.objectives import measure
-from rcod.training.recipe import TINY
 
 RELEASED = GroupSettings()
 
@@ -132,12 +131,10 @@ def test_reduced_photos_differ_by_damage_alone():
     hr = (hr + 0.1 * torch.randn(hr.shape, generator=seeded(1))).clamp(0, 1)  # all that is lost
     lr = resize(hr, (32, 32)).clamp(0, 1)
     damaged = (lr + 0.05 * torch.randn(lr.shape, generator=seeded(2))).clamp(0, 1)
-    nothing = torch.zeros(4)
 
-    def measured(lr: torch.Tensor, at: str) -> torch.Tensor:
-        recipe = TINY["tiny-rcod"].model_copy(update={"group_at": at})
+    def measured(lr: torch.Tensor, at: Size) -> torch.Tensor:
         with torch.no_grad():
-            return measure(encode, Batch(hr, lr, lr, hr, nothing), recipe)
+            return latent_metric(*compared(encode, lr, hr, at))
 
     torch.testing.assert_close(measured(lr, "reduced"), torch.ones(4))
     assert bool((measured(lr, "enlarged") < 0.7).all())

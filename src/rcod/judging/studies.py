@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rcod.diffusion.grouping import (
     LatentMetric,
+    Size,
     latent_metric,
     timestep_of_metric,
     timestep_of_realism,
@@ -27,10 +28,10 @@ from rcod.judging.judge import MEASURES, Judge
 from rcod.judging.peers import bicubic
 from rcod.judging.promises import BICUBIC, study_dial
 from rcod.networks.framing import BORDER, continued, cut
+from rcod.networks.onestep import compared
 from rcod.pixels.color import match_wavelet
 from rcod.pixels.images import Photo
 from rcod.pixels.metrics import detail
-from rcod.pixels.resample import resize
 from rcod.using.restore import Restorer
 
 CONTENT = "true detail"  # of the picture that should have come out
@@ -80,7 +81,7 @@ def ldg(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
         z_up, z_hr = _latents(restorer, pair)
         for kind in kinds:
             latent[kind].append(float(latent_metric(z_up, z_hr, kind)))
-        latent[REDUCED].append(float(latent_metric(*_latents(restorer, pair, reduced=True))))
+        latent[REDUCED].append(float(latent_metric(*_latents(restorer, pair, "reduced"))))
         truth = pixels(truth_of(pair))
         (values,) = judge.values([bicubic(pixels(pair.lr))], truth)
         for name, value in (values | {CONTENT: float(detail(truth[None]))}).items():
@@ -103,7 +104,7 @@ def mem(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
     true: list[float] = []
     guessed: list[float] = []
     for pair in pairs:
-        z_up, z_hr = _latents(restorer, pair)
+        z_up, z_hr = _latents(restorer, pair, restorer.system.groups.at)
         true.append(float(latent_metric(z_up, z_hr)))
         estimate = restorer.look(Photo(pixels(pair.lr)), True).metric
         if estimate is None:
@@ -170,16 +171,9 @@ def _between(restorer: Restorer, lr: Tensor, place: float) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def _latents(restorer: Restorer, pair: Pair, reduced: bool = False) -> tuple[Tensor, Tensor]:
-    """Latents of the enlarged input and of the true picture, (1, C, h, w) each.
-
-    Or of the input as it is and of the true picture reduced to its size.
-    """
+def _latents(restorer: Restorer, pair: Pair, at: Size = "enlarged") -> tuple[Tensor, Tensor]:
+    """Latents of the input and of the true picture, (1, C, h, w) each."""
     _check_tiny(restorer, "latent metrics")
-    device, encode = restorer.onestep.alphas.device, restorer.onestep.encode
-    lr, hr = pixels(pair.lr), pixels(truth_of(pair))
-    if reduced:
-        height, width = lr.shape[-2:]
-        hr = resize(hr, (height, width)).clamp(0, 1)
-    shown = lr if reduced else bicubic(lr)
-    return encode(shown[None].to(device)), encode(hr[None].to(device))
+    device = restorer.onestep.alphas.device
+    lr, hr = (x[None].to(device) for x in (pixels(pair.lr), pixels(truth_of(pair))))
+    return compared(restorer.onestep.encode, lr, hr, at)

@@ -5,20 +5,24 @@
 No noise is ever added to z_up. The timestep alone says how much to invent.
 """
 
+from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rcod.diffusion.grouping import Size
 from rcod.diffusion.schedule import CleanLatent, alphas, restore_clean
 from rcod.networks.backbone import Backbone
 from rcod.networks.estimators import DegradationEstimator
 from rcod.networks.prompts import FixedPrompt, VisualPrompt
 from rcod.networks.stable import StableBackbone
+from rcod.pixels.resample import resize
 from rcod.pixels.stretches import along
 
 Body = TypeVar("Body", bound=Backbone)
+Encode = Callable[[Tensor], Tensor]
 
 
 class Restored(NamedTuple):
@@ -104,6 +108,28 @@ class OneStep(nn.Module, Generic[Body]):
         )
         tuned.alphas, tuned.gain = self.alphas, self.gain
         return tuned.eval()
+
+
+def compared(encode: Encode, lr: Tensor, hr: Tensor, at: Size) -> tuple[Tensor, Tensor]:
+    """The latents that a latent metric compares.
+
+    Enlarged, as the paper has it, a detailed photo looks damaged whatever happened to it, since no
+    small one can hold its detail. Reduced, both have the small photo's size, and nothing but damage
+    is between them.
+
+    Args:
+        encode: pictures (B, 3, H, W) -> latents (B, C, h, w).
+        lr: damaged photos, (B, 3, H, W) in [0, 1].
+        hr: the true ones, (B, 3, 4 H, 4 W) in [0, 1].
+        at: which of the two sizes.
+
+    Returns:
+        Latents of the photos and of the truth, (B, C, h, w) each.
+    """
+    if at == "enlarged":
+        return encode(enlarge(lr)), encode(hr)
+    height, width = lr.shape[-2:]
+    return encode(lr), encode(resize(hr, (height, width)).clamp(0, 1))
 
 
 def enlarge(lr: Tensor, scale: int = 4) -> Tensor:

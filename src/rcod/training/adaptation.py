@@ -89,6 +89,8 @@ class Adaptation(Course, frozen=True, extra="forbid"):
              "to follow; leave it out"),
             (self.group_metric != "cosine" and self.group_by == "edges", "edges of .5 and .7 are "
              f"cosines; with group_metric={self.group_metric} take group_by=quantiles"),
+            (self.groups.at != "enlarged", f"{self.system} is grouped by the enlarged photo; leave "
+             "groups.at out"),
             (self.group_by == "edges" and self.group_count != 3, "group_count is of group_by=paper "
              "and quantiles; with edges set groups.edges and groups.timesteps"),
             (self.das != "off" and self.distill_range != (20, 980), "das places the timesteps of "

@@ -7,7 +7,6 @@ restore: lr -> metric -> t -> OneStep -> pixel, latent, guide, perceptual terms
 metric:  lr -> estimated metric -> squared error
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -23,9 +22,8 @@ from rcod.diffusion.grouping import (
 from rcod.diffusion.schedule import STEPS, add_noise
 from rcod.networks.backbone import TinyUNet
 from rcod.networks.estimators import MetricEstimator
-from rcod.networks.onestep import OneStep, enlarge
+from rcod.networks.onestep import OneStep, compared, enlarge
 from rcod.pixels.perceptual import LpipsHed
-from rcod.pixels.resample import resize
 from rcod.training import adversary, losses, vsd
 from rcod.training.adversary import Discriminator
 from rcod.training.data import Batch
@@ -67,7 +65,7 @@ def cost(nets: Networks, batch: Batch, recipe: Recipe, n: int, rng: torch.Genera
         if recipe.goal == "prior":
             return Cost({"student": prior_loss(nets, batch, recipe, rng)}, {})
         if recipe.goal == "metric":
-            return Cost({"student": metric_loss(nets, batch)}, {})
+            return Cost({"student": metric_loss(nets, batch, recipe)}, {})
         return restore_cost(nets, batch, recipe, n, rng)
 
 
@@ -93,26 +91,12 @@ def prior_loss(nets: Networks, batch: Batch, recipe: Recipe, rng: torch.Generato
     return F.mse_loss(eps.float(), noise)
 
 
-def metric_loss(nets: Networks, batch: Batch) -> Tensor:
+def metric_loss(nets: Networks, batch: Batch, recipe: Recipe) -> Tensor:
     """MEM: the estimate against the true cosine."""
     with torch.no_grad():
         encode = nets.onestep.backbone.encode
-        metric = latent_metric(encode(enlarge(batch.lr)), encode(batch.hr))
+        metric = latent_metric(*compared(encode, batch.lr, batch.hr, recipe.groups.at))
     return F.mse_loss(nets.metric(batch.lr).float(), metric)
-
-
-def measure(encode: Callable[[Tensor], Tensor], batch: Batch, recipe: Recipe) -> Tensor:
-    """The latent metric that groups a batch, (B,).
-
-    Enlarged, as the paper has it, a detailed photo looks damaged whatever happened to it, since no
-    small one can hold its detail. Reduced, both have the small photo's size, and nothing but damage
-    is between them.
-    """
-    if recipe.group_at == "reduced":
-        size = batch.lr.shape[-2:]
-        small = resize(batch.hr, (size[0], size[1])).clamp(0, 1)
-        return latent_metric(encode(batch.lr), encode(small), recipe.group_metric)
-    return latent_metric(encode(enlarge(batch.lr)), encode(batch.hr), recipe.group_metric)
 
 
 def restore_cost(
@@ -122,7 +106,8 @@ def restore_cost(
     settings, encode = recipe.losses, nets.onestep.backbone.encode
     with torch.no_grad():
         up = enlarge(batch.lr)  # (B, 3, H, W)
-        metric = measure(encode, batch, recipe)
+        latents = compared(encode, batch.lr, batch.hr, recipe.groups.at)
+        metric = latent_metric(*latents, recipe.group_metric)
         t = choose_timestep(metric, recipe, rng)
         realism = torch.tensor([realism_of_timestep(int(x), recipe.groups) for x in t])
         shown = draw_shown(batch, recipe, rng)

@@ -28,7 +28,6 @@ class Recipe(Course, frozen=True, extra="forbid"):
     formula: CleanLatent = "residual"
     groups: GroupSettings = GroupSettings()
     group_metric: LatentMetric = "cosine"
-    group_at: Literal["enlarged", "reduced"] = "enlarged"  # whose latents it compares
     explore: float = Field(
         default=0.5, ge=0, le=1
     )  # samples placed anywhere on the dial, not by group

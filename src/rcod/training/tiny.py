@@ -104,6 +104,8 @@ def prepare(recipe: Recipe, sources: Sources, folder: Path) -> TinyTask:
     clean = recipe.goal in ("autoencoder", "prior")
     pairs = None if clean else build_pairs(crops, recipe.data)
     system, nets = networks(recipe, sources.start, sources.aids)
+    if recipe.goal == "metric":  # the dial is the model's own
+        recipe = recipe.model_copy(update={"groups": system.groups})
     data = Pairs(crops, pairs)
     if pairs is not None and recipe.guides and not recipe.own_guide:
         guides = build_guides(pairs, data.chance, recipe.guides, sources.aids)
