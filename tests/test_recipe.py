@@ -51,6 +51,7 @@ def test_an_unknown_recipe_names_the_known_ones():
         ("rcod_o", {"window": "100"}, "window: Input should be a multiple of 8, got 100"),
         ("rcod_s", {"window": "520"}, "window must be a multiple of 64 for rcod_s, got 520"),
         ("rcod_o", {"group_metric": "l1"}, "with group_metric=l1 take group_by=quantiles"),
+        ("rcod_o", {"groups.at": "reduced"}, "rcod_o is grouped by the enlarged photo; leave"),
         ("rcod_o", {"negative_share": ".1"}, "rcod_o hears no negative text; set negative_share=0"),
         ("s3diff", {"distill": "vsd"}, "s3diff has no critic; set distill=off and adversary"),
         ("pisa_sr", {"distill": "vsd"}, "pisa_sr has no critic; set distill=csd"),
