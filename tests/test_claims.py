@@ -7,29 +7,27 @@ from pathlib import Path
 import pytest
 
 from rcod.judging.promises import BICUBIC, LEVELS, Score, report
-from rcod.training.recipe import TINY
 
 TOOL = Path(__file__).parents[1] / "tools" / "claims.py"
 
 
-def lay(row: Path, psnr: float, steps: int = 200) -> None:
-    """A row that was measured on four pictures, its fidelity so good."""
+def lay(row: Path, seed: int, psnr: float, pictures: int = 4) -> None:
+    """A row that was measured on some pictures, its fidelity so good."""
     scores = [
         Score(picture=str(i), level=level, values={
             "psnr": psnr + i, "lpips-hed": 0.2, "niqe": 6.0 + i % 2, "detail": 4.0})
-        for i in range(4) for level in (BICUBIC, *LEVELS)
+        for i in range(pictures) for level in (BICUBIC, *LEVELS)
     ]  # fmt: skip
-    row.mkdir(parents=True)
-    recipe = TINY["tiny-rcod"].model_copy(update={"steps": steps})
-    (row / "recipe.json").write_text(recipe.model_dump_json())
-    (row / "report.json").write_text(report(scores, [1.0] * 4, {}).model_dump_json())
+    row.mkdir(parents=True, exist_ok=True)
+    found = report(scores, [1.0] * pictures, {})
+    (row / f"{seed}.json").write_text(found.model_dump_json())
+    (row.parent / "where.txt").write_text("here\n")
 
 
-def tell(rows: Path) -> subprocess.CompletedProcess[str]:
+def tell(told: Path) -> subprocess.CompletedProcess[str]:
     for study in ("ldg", "mem"):
-        (rows / f"{study}.txt").write_text(f"what {study} says")
-    command = [sys.executable, TOOL, "tell", rows, "--where", "here"]
-    return subprocess.run(command, capture_output=True, text=True)
+        (told / f"{study}.txt").write_text(f"what {study} says\n")
+    return subprocess.run([sys.executable, TOOL, "tell", told], capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(
@@ -39,10 +37,11 @@ def tell(rows: Path) -> subprocess.CompletedProcess[str]:
 def test_claims_are_told_as_every_seed_has_them(
     tmp_path: Path, first: float, second: float, word: str
 ):
+    rows = tmp_path / "200"
     for seed, ours in enumerate((first, second)):
-        lay(tmp_path / "tiny-osediff" / str(seed), 26.0)
-        lay(tmp_path / "tiny-rcod_o" / str(seed), ours)
-    lay(tmp_path / "tiny-rcod_o" / "2", 40.0)  # a seed that the host was not trained with
+        lay(rows / "tiny-osediff", seed, 26.0)
+        lay(rows / "tiny-rcod_o", seed, ours)
+    lay(rows / "tiny-rcod_o", 2, 40.0)  # a seed that the host was not trained with
     page = tell(tmp_path).stdout
     assert "RealSR pictures: here." in page and page.endswith("```\nwhat mem says\n```\n")
     lines = page.splitlines()
@@ -53,12 +52,32 @@ def test_claims_are_told_as_every_seed_has_them(
     assert cells[4].endswith("undecided")
 
 
-def test_rows_of_unlike_budgets_are_not_compared(tmp_path: Path):
-    lay(tmp_path / "tiny-osediff" / "0", 26.0)
-    lay(tmp_path / "tiny-rcod_o" / "0", 26.0, steps=800)
-    assert "must be of one budget" in tell(tmp_path).stderr
+def test_every_budget_has_its_own_table(tmp_path: Path):
+    lay(tmp_path / "200" / "tiny-osediff", 0, 26.0)
+    lay(tmp_path / "800" / "tiny-rcod_o", 0, 27.0)
+    lay(tmp_path / "800" / "tiny-osediff", 0, 26.0)
+    page = tell(tmp_path).stdout
+    assert page.index("## After 800 steps") < page.index("## After 200 steps")
+    assert page.count("| tiny-rcod_o | tiny-osediff |") == 1
+
+
+def test_rows_of_other_pictures_are_not_compared(tmp_path: Path):
+    lay(tmp_path / "200" / "tiny-osediff", 0, 26.0)
+    lay(tmp_path / "200" / "tiny-rcod_o", 0, 26.0, pictures=3)
+    done = tell(tmp_path)
+    assert done.returncode == 1 and "measured on the same pictures" in done.stderr
 
 
 def test_nothing_measured_is_said(tmp_path: Path):
     done = tell(tmp_path)
     assert done.returncode == 1 and "holds no measured row" in done.stderr
+
+
+def test_the_page_is_what_was_measured():
+    """But for its last part, whose scores by picture weren't kept."""
+    docs = TOOL.parents[1] / "docs"
+    done = subprocess.run(
+        [sys.executable, TOOL, "tell", docs / "claims"], capture_output=True, text=True
+    )
+    page = (docs / "results.md").read_text(encoding="utf-8")
+    assert done.returncode == 0 and page.startswith(done.stdout)

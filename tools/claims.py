@@ -1,19 +1,19 @@
 """Do RCOD's claims hold on the tiny model? Train every row with one budget, measure it, tell.
 
-    python tools/claims.py train OUT --prior PRIOR --photos PHOTOS --cache CACHE --aids AIDS
-    python tools/claims.py measure OUT BENCH --aids AIDS
-    python tools/claims.py tell OUT --where "HARDWARE, commit COMMIT" > docs/results.md
+    python tools/claims.py train ROWS --prior PRIOR --photos PHOTOS --cache CACHE --aids AIDS
+    python tools/claims.py measure ROWS BENCH docs/claims --aids AIDS --where "HARDWARE, COMMIT"
+    python tools/claims.py tell docs/claims > docs/results.md
 
-PRIOR is the model of `rcod train tiny-prior`. Every row starts from it, sees the same pairs (rows
-of one host in the same order) and pays the same losses at every timestep, so that whatever the dial
-does comes from the grouping alone. Rows that are done already are left alone. BENCH holds LR/ and
-HR/. `lpips-hed` is a term of every row's loss, NIQE of none.
+PRIOR is the model of `rcod train tiny-prior`. Every row starts from it, sees the same pairs and
+pays the same losses at every timestep (one row's turn with it). ROWS holds STEPS/NAME/SEED; rows
+that are done already are left alone. BENCH holds LR/ and HR/. `lpips-hed` is a term of every row's
+loss, NIQE of none.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
@@ -21,7 +21,13 @@ from statistics import fmean, stdev
 import torch
 
 from rcod.device import seeded
-from rcod.diffusion.grouping import GroupSettings, LatentMetric, equal_groups, latent_metric
+from rcod.diffusion.grouping import (
+    GroupSettings,
+    LatentMetric,
+    Size,
+    equal_groups,
+    latent_metric,
+)
 from rcod.errors import RcodError
 from rcod.judging.datasets import open_dataset, spread
 from rcod.judging.intervals import draw_weights, interval
@@ -31,7 +37,7 @@ from rcod.judging.studies import STUDIES
 from rcod.networks.backbone import zero
 from rcod.networks.checkpoint import find_weights, load, save
 from rcod.networks.estimators import MetricEstimator
-from rcod.networks.onestep import enlarge
+from rcod.networks.onestep import compared
 from rcod.networks.prompts import VisualPrompt
 from rcod.training.data import Pairs, build_crops, build_pairs
 from rcod.training.losses import LossSettings
@@ -50,20 +56,43 @@ CLAIMED = (
     ("realism", "niqe"),
 )
 
+DATA = TINY["tiny-rcod"].data.model_copy(update={"mix": {"osediff": 1.0}})  # the papers'
+VARIANTS = ("tiny-rcod_o, by damage", "tiny-rcod_o, turning")  # of RCOD on OSEDiff
+# fidelity perceives more and has no VSD; realism is drawn to a crisper photo
+TURNING = LossSettings(
+    pixel=(1.0, 0.5), guide=(0.0, 0.0), latent=(0.1, 0.1), outline=(0.0, 0.0),
+    perceptual=(1.0, 0.75), distill=(0.0, 0.1), adversary=(0.0, 0.0), sharpen=(0.0, 1.0),
+)  # fmt: skip
 STUDIED = {"ldg": "What the latent metric sees", "mem": "What the metric estimator guesses"}
 PAGE = """# Do RCOD's claims hold on the tiny model?
 
-Every row was trained alike and for little, {steps} steps of {windows} windows from the same prior,
-and measured on {count} RealSR pictures: {where}. This page is what
-`python tools/claims.py tell OUT` prints.
+This page is what `python tools/claims.py tell docs/claims` prints.
 
-- These are differences after a small budget, not those of finished models. Where a row was trained
-  with several seeds, their standard deviation stands behind its mean; rows with one seed say
-  nothing of training's own noise.
+- Rows of one table were trained alike and for little from the same prior. These are differences
+  after a small budget, not those of finished models. Where a row was trained with several seeds,
+  their standard deviation stands behind its mean; rows with one seed say nothing of training's
+  own noise.
+- Photos are damaged as the papers damage them. Losses are the same at every timestep, so that
+  whatever the dial does comes from the grouping alone, but in the row that says `turning`: there,
+  from fidelity to realism, pixels weigh {pixel[0]:g} to {pixel[1]:g}, perception \
+{perceptual[0]:g} to {perceptual[1]:g}, VSD {distill[0]:g} to {distill[1]:g}
+  (elsewhere 1, 0.5 and 0.1), the photo to be met is sharpened by {sharpen[0]:g} to \
+{sharpen[1]:g}, and a tenth of the
+  photos are given a timestep by chance.
+- The papers' metric, the cosine of the enlarged photo and the true one, is low for detailed photos,
+  whatever happened to them. `by damage` and `turning` measure it at the small photo's size, where
+  nothing but damage is left between the two (`reduced` below).
+- Rows that these tables lack are not trained yet.
 - A host is its recipe on this model: its timestep, losses and texts. The clean latent is the
   residual one but in the two rows that say otherwise, and the prior was taught with image tokens.
 - `lpips-hed` is a term of every row's loss, NIQE of none. Intervals are of 95 % each, and there are
   many of them.
+"""
+
+SECTION = """
+## After {steps} steps of {windows} windows
+
+Measured on {count} RealSR pictures: {where}.
 """
 
 Reports = dict[str, Report]  # of one row, by seed
@@ -76,10 +105,12 @@ class Row:
     told: str
     host: str = "vsd"  # or "gan": what stands beside pixels and perception
     metric: LatentMetric = "cosine"
+    at: Size = "enlarged"  # where it is measured
     count: int = 3  # of groups
     fixed: int | None = None  # the only timestep, in place of groups
     sees: bool = True  # image tokens
     seeds: int = 1
+    turning: bool = False  # whether the losses are others at either end of the dial
     more: dict[str, object] = field(default_factory=dict[str, object])
 
 
@@ -87,6 +118,9 @@ ROWS = {
     "tiny-osediff": Row("the host: t = 999, no image tokens", fixed=999, sees=False, seeds=3,
                         more={"distill_way": "off"}),
     "tiny-rcod_o": Row("RCOD on it: groups, DAS, VPIM", seeds=3),
+    "tiny-rcod_o, by damage": Row("groups by damage alone", at="reduced", seeds=3),
+    "tiny-rcod_o, turning": Row("and losses that turn with the dial", at="reduced", seeds=3,
+                                turning=True, more={"explore": 0.1}),
     "without LDG": Row("t = 499 for every photo", fixed=499),
     "groups by chance": Row("any timestep, whatever the damage", more={"explore": 1.0}),
     "without VPIM": Row("no image tokens", sees=False),
@@ -108,44 +142,48 @@ def parse() -> argparse.Namespace:
     kinds = parser.add_subparsers(dest="kind", required=True)
     for kind in ("train", "measure", "tell"):
         one = kinds.add_parser(kind)
-        one.add_argument("out", type=Path, help="where the rows lie")
-        one.add_argument("--aids", type=Path, help="folder of the aids (default: RCOD_AIDS)")
+        if kind != "tell":
+            one.add_argument("rows", type=Path, help="where the rows lie")
+            one.add_argument("--aids", type=Path, help="folder of the aids (default: RCOD_AIDS)")
         if kind == "train":
             one.add_argument("--steps", type=int, default=400)
             one.add_argument("--only", action="append", choices=list(ROWS), help="repeat it")
             for name in ("prior", "photos", "cache"):
                 one.add_argument(f"--{name}", type=Path, required=True)
-        if kind == "tell":
-            one.add_argument("--where", required=True, help="hardware and commit")
         if kind == "measure":
             one.add_argument("bench", type=Path, help="folder with LR/ and HR/")
             one.add_argument("--limit", type=int, help="only so many pictures, evenly spread")
+            one.add_argument("--where", required=True, help="hardware and commit")
+        if kind != "train":
+            one.add_argument("told", type=Path, help="where what was measured lies")
     return parser.parse_args()
 
 
 def recipe_of(row: Row, groups: GroupSettings, seed: int, steps: int) -> Recipe:
-    """What a row's run computes: losses that are the same all along the dial."""
+    """What a row's run computes: losses that are the same all along the dial, but one row's."""
     distill, adversary = (0.1, 0.0) if row.host == "vsd" else (0.0, 0.01)
-    losses = LossSettings(
+    losses = TURNING if row.turning else LossSettings(
         pixel=(1.0, 1.0), guide=(0.0, 0.0), latent=(0.1, 0.1), outline=(0.0, 0.0),
         perceptual=(0.5, 0.5), distill=(distill, distill), adversary=(adversary, adversary),
     )  # fmt: skip
     base = TINY["tiny-rcod"].model_dump() | {
-        "losses": losses, "groups": groups, "group_metric": row.metric, "explore": 0.0,
+        "data": DATA, "losses": losses, "groups": groups, "group_metric": row.metric,
+        "explore": 0.0,
         "blind": 0.1 if row.sees else 1.0, "distill_way": "paper", "guides": 0, "seed": seed,
         "steps": steps, "watch_every": steps,
     }  # fmt: skip
     return Recipe.model_validate(base | row.more)
 
 
-def measured(crops: Path, pairs: Path, prior: Path) -> dict[LatentMetric, torch.Tensor]:
-    """The latent metrics of some training pairs, (MEASURED,) each."""
-    encode = load(prior)[1].backbone.encode
+def groups_of(row: Row, crops: Path, pairs: Path, prior: Path) -> GroupSettings:
+    """Equally large groups by what is measured on some training pairs."""
+    if row.fixed is not None:
+        return GroupSettings(edges=(), timesteps=(row.fixed,))
     batch = next(Pairs(crops, pairs).batches(MEASURED, 128, seeded(0)))
+    encode = load(prior)[1].backbone.encode
     with torch.no_grad():
-        z_up, z_hr = encode(enlarge(batch.lr)), encode(batch.hr)
-    kinds: tuple[LatentMetric, ...] = ("cosine", "l1", "mse")
-    return {kind: latent_metric(z_up, z_hr, kind) for kind in kinds}
+        found = latent_metric(*compared(encode, batch.lr, batch.hr, row.at), row.metric)
+    return equal_groups(found, row.count).model_copy(update={"at": row.at})
 
 
 def blinded(prior: Path, path: Path) -> Path:
@@ -166,16 +204,13 @@ def steps_of(folder: Path) -> int:
 
 def train(options: argparse.Namespace) -> None:
     """Train what isn't trained yet."""
-    out: Path = options.out
+    out: Path = options.rows / str(options.steps)
     out.mkdir(parents=True, exist_ok=True)
-    data = TINY["tiny-rcod"].data
-    crops = build_crops(photos_in(options.photos, options.cache), options.cache, data)
-    metrics = measured(crops, build_pairs(crops, data), options.prior)
+    crops = build_crops(photos_in(options.photos, options.cache), options.cache, DATA)
+    pairs = build_pairs(crops, DATA)
     blind = blinded(options.prior, out / "blind.safetensors")
     for name, row in ROWS.items():
-        groups = equal_groups(metrics[row.metric], row.count)
-        if row.fixed is not None:
-            groups = GroupSettings(edges=(), timesteps=(row.fixed,))
+        groups = groups_of(row, crops, pairs, options.prior)
         for seed in range(row.seeds if name in (options.only or ROWS) else 0):
             folder = out / name / str(seed)
             if steps_of(folder) == options.steps:
@@ -188,26 +223,35 @@ def train(options: argparse.Namespace) -> None:
                 sys.exit(130)
 
 
-def measure(options: argparse.Namespace) -> None:
+def judge_rows(options: argparse.Namespace) -> None:
     """Study the shipped model and measure the finished rows, what isn't done yet of both."""
     judge = Judge.load(options.aids, torch.bfloat16, list(NAMES))
     if judge.missing:
         raise RcodError(f"every measure must be at hand, and {judge.missing}; fetch the aids")
     dataset = open_dataset(f"bench={options.bench}", Path())
+    told: Path = options.told
     for study in STUDIED:
-        target = options.out / f"{study}.txt"
+        target = told / f"{study}.txt"
         if not is_newer(target, find_weights("tiny")):
             lines = STUDIES[study](Restorer.load("tiny"), dataset.pairs, judge).lines
-            target.write_text("\n".join(lines), encoding="utf-8")
+            write(target, "\n".join(lines))
     pairs = spread(dataset, options.limit).pairs
-    for model in sorted(options.out.glob("*/*/model.safetensors")):
-        folder, target = model.parent, model.with_name("report.json")
+    for model in sorted(options.rows.glob("*/*/*/model.safetensors")):
+        folder = model.parent
+        target = told / folder.relative_to(options.rows).with_suffix(".json")
         if steps_of(folder) < recipe_in(folder).steps:
             print(f"{folder} is not finished, left out", file=sys.stderr)
         elif not is_newer(target, model):
             print(folder, file=sys.stderr)
             found = study_dial(Restorer.load(str(model)), pairs, judge, sweeps=0)
-            target.write_text(found.model_dump_json(indent=1), encoding="utf-8")
+            write(target, found.model_dump_json())
+            write(target.parents[1] / "where.txt", options.where)
+
+
+def write(file: Path, text: str) -> None:
+    """Keep what was measured."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{text}\n", encoding="utf-8")
 
 
 def is_newer(target: Path, source: Path) -> bool:
@@ -216,19 +260,29 @@ def is_newer(target: Path, source: Path) -> bool:
 
 
 def tell(options: argparse.Namespace) -> None:
-    """Print the page's tables and verdicts."""
-    found = {name: reports(options.out / name) for name in ROWS}
-    found = {name: all_ for name, all_ in found.items() if all_}
-    if not found:
-        raise RcodError(f"{options.out} holds no measured row; train and measure first")
-    steps = {recipe_in(file.parent).steps for file in options.out.glob("*/*/report.json")}
+    """Print the page: a section for every budget, and what was studied."""
+    budgets = sorted(options.told.glob("[0-9]*"), key=lambda budget: -int(budget.name))
+    if not budgets:
+        raise RcodError(f"{options.told} holds no measured row; train and measure first")
+    print(PAGE.format_map(TURNING.model_dump()), end="")
+    for budget in budgets:
+        tell_budget(budget)
+    for study, title in STUDIED.items():
+        lines = (options.told / f"{study}.txt").read_text(encoding="utf-8")
+        print(f"\n## {title}\n\n```\n{lines}```")
+
+
+def tell_budget(budget: Path) -> None:
+    """Print the tables and verdicts of the rows that were trained for so many steps."""
+    found = {name: reports(budget / name) for name in ROWS if (budget / name).exists()}
     pictures = {tuple(one.picture for one in report.scores)
                 for all_ in found.values() for report in all_.values()}  # fmt: skip
-    if len(steps) > 1 or len(pictures) > 1:
-        raise RcodError(f"rows must be of one budget on the same pictures, got {steps} steps")
-    count = found[next(iter(found))]["0"].dial.pictures
-    windows = TINY["tiny-rcod"].batch
-    print(PAGE.format(steps=steps.pop(), windows=windows, count=count, where=options.where))
+    if len(pictures) != 1:
+        raise RcodError(f"the rows of {budget} must be measured on the same pictures")
+    where = (budget / "where.txt").read_text(encoding="utf-8").strip()
+    count = next(iter(found[next(iter(found))].values())).dial.pictures
+    print(SECTION.format(steps=budget.name, windows=TINY["tiny-rcod"].batch, count=count,
+                         where=where))  # fmt: skip
     print("| row | what | PSNR, fidelity | `lpips-hed`, fidelity | NIQE, fidelity | "
           "PSNR, realism | `lpips-hed`, realism | NIQE, realism | travel |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|")
@@ -240,20 +294,23 @@ def tell(options: argparse.Namespace) -> None:
     print("\nGain of the first over the second, paired by picture, with its 95 % interval:\n")
     print("| RCOD | against | " + " | ".join(f"{key}, {level}" for level, key in CLAIMED) + " |")
     print("|---|---|" + len(CLAIMED) * "---|")
-    for name, all_ in found.items():
-        ours = "tiny-rcod_s" if ROWS[name].host == "gan" else "tiny-rcod_o"
-        if name != ours and ours in found:
-            cells = (verdict(found[ours], all_, *claim) for claim in CLAIMED)
-            print(f"| {ours} | {name} | {' | '.join(cells)} |")
+    for ours, theirs in facing(found):
+        cells = (verdict(found[ours], found[theirs], *claim) for claim in CLAIMED)
+        print(f"| {ours} | {theirs} | {' | '.join(cells)} |")
     print()
-    for name in ("tiny-rcod_o", "tiny-rcod_s"):
+    for name in ("tiny-rcod_o", *VARIANTS, "tiny-rcod_s"):
         for seed, report in found.get(name, {}).items():
             dial = report.dial
             print(f"- {name}, seed {seed}: PSNR falls from level to level on {dial.psnr_falls} of "
                   f"{dial.pictures} pictures, detail rises on {dial.detail_rises}.")  # fmt: skip
-    for study, title in STUDIED.items():
-        lines = (options.out / f"{study}.txt").read_text(encoding="utf-8")
-        print(f"\n## {title}\n\n```\n{lines}\n```")
+
+
+def facing(found: Container[str]) -> list[tuple[str, str]]:
+    """Which rows stand against each other: RCOD against whatever has its host."""
+    pairs = [(ours, name) for ours in ("tiny-rcod_o", "tiny-rcod_s") for name, row in ROWS.items()
+             if row.host == ROWS[ours].host and name not in (ours, *VARIANTS)]  # fmt: skip
+    pairs += [(ours, name) for ours in VARIANTS for name in ("tiny-osediff", "tiny-rcod_o")]
+    return [(ours, name) for ours, name in pairs if ours in found and name in found]
 
 
 def verdict(ours: Reports, theirs: Reports, level: str, key: str) -> str:
@@ -292,9 +349,8 @@ def recipe_in(folder: Path) -> Recipe:
 
 def reports(folder: Path) -> Reports:
     """What was measured of a row, by its seed."""
-    files = sorted(folder.glob("*/report.json"))
-    return {file.parent.name: Report.model_validate_json(file.read_text(encoding="utf-8"))
-            for file in files}  # fmt: skip
+    return {file.stem: Report.model_validate_json(file.read_text(encoding="utf-8"))
+            for file in sorted(folder.glob("*.json"))}  # fmt: skip
 
 
 def told(values: Sequence[float], digits: int) -> str:
@@ -306,6 +362,6 @@ def told(values: Sequence[float], digits: int) -> str:
 if __name__ == "__main__":
     chosen = parse()
     try:
-        {"train": train, "measure": measure, "tell": tell}[chosen.kind](chosen)
+        {"train": train, "measure": judge_rows, "tell": tell}[chosen.kind](chosen)
     except RcodError as error:
         sys.exit(f"{Path(__file__).name}: {error}")
