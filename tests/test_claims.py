@@ -24,25 +24,29 @@ def lay(row: Path, seed: int, psnr: float, pictures: int = 4) -> None:
     (row.parent / "where.txt").write_text("here\n")
 
 
-def tell(told: Path) -> subprocess.CompletedProcess[str]:
+def tell(kept: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, TOOL, "tell", kept], capture_output=True, text=True)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """Where what was studied lies, and no row yet."""
     for study in ("ldg", "mem"):
-        (told / f"{study}.txt").write_text(f"what {study} says\n")
-    return subprocess.run([sys.executable, TOOL, "tell", told], capture_output=True, text=True)
+        (tmp_path / f"{study}.txt").write_text(f"what {study} says\n")
+    return tmp_path
 
 
 @pytest.mark.parametrize(
     ("first", "second", "word"),
     [(27.0, 28.0, "**supported**"), (25.0, 24.0, "**refuted**"), (28.0, 25.5, "undecided")],
 )
-def test_claims_are_told_as_every_seed_has_them(
-    tmp_path: Path, first: float, second: float, word: str
-):
-    rows = tmp_path / "200"
+def test_claims_are_told_as_every_seed_has_them(kept: Path, first: float, second: float, word: str):
+    rows = kept / "200"
     for seed, ours in enumerate((first, second)):
         lay(rows / "tiny-osediff", seed, 26.0)
         lay(rows / "tiny-rcod_o", seed, ours)
     lay(rows / "tiny-rcod_o", 2, 40.0)  # a seed that the host was not trained with
-    page = tell(tmp_path).stdout
+    page = tell(kept).stdout
     assert "RealSR pictures: here." in page and page.endswith("```\nwhat mem says\n```\n")
     lines = page.splitlines()
     gain = (first + second) / 2 - 26
@@ -52,32 +56,30 @@ def test_claims_are_told_as_every_seed_has_them(
     assert cells[4].endswith("undecided")
 
 
-def test_every_budget_has_its_own_table(tmp_path: Path):
-    lay(tmp_path / "200" / "tiny-osediff", 0, 26.0)
-    lay(tmp_path / "800" / "tiny-rcod_o", 0, 27.0)
-    lay(tmp_path / "800" / "tiny-osediff", 0, 26.0)
-    page = tell(tmp_path).stdout
+def test_every_budget_has_its_own_table(kept: Path):
+    lay(kept / "200" / "tiny-osediff", 0, 26.0)
+    lay(kept / "800" / "tiny-rcod_o", 0, 27.0)
+    lay(kept / "800" / "tiny-osediff", 0, 26.0)
+    page = tell(kept).stdout
     assert page.index("## After 800 steps") < page.index("## After 200 steps")
     assert page.count("| tiny-rcod_o | tiny-osediff |") == 1
 
 
-def test_rows_of_other_pictures_are_not_compared(tmp_path: Path):
-    lay(tmp_path / "200" / "tiny-osediff", 0, 26.0)
-    lay(tmp_path / "200" / "tiny-rcod_o", 0, 26.0, pictures=3)
-    done = tell(tmp_path)
+def test_rows_of_other_pictures_are_not_compared(kept: Path):
+    lay(kept / "200" / "tiny-osediff", 0, 26.0)
+    lay(kept / "200" / "tiny-rcod_o", 0, 26.0, pictures=3)
+    done = tell(kept)
     assert done.returncode == 1 and "measured on the same pictures" in done.stderr
 
 
-def test_nothing_measured_is_said(tmp_path: Path):
-    done = tell(tmp_path)
+def test_nothing_measured_is_said(kept: Path):
+    done = tell(kept)
     assert done.returncode == 1 and "holds no measured row" in done.stderr
 
 
 def test_the_page_is_what_was_measured():
     """But for its last part, whose scores by picture weren't kept."""
     docs = TOOL.parents[1] / "docs"
-    done = subprocess.run(
-        [sys.executable, TOOL, "tell", docs / "claims"], capture_output=True, text=True
-    )
+    done = tell(docs / "claims")
     page = (docs / "results.md").read_text(encoding="utf-8")
     assert done.returncode == 0 and page.startswith(done.stdout)

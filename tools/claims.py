@@ -39,7 +39,7 @@ from rcod.networks.checkpoint import find_weights, load, save
 from rcod.networks.estimators import MetricEstimator
 from rcod.networks.onestep import compared
 from rcod.networks.prompts import VisualPrompt
-from rcod.training.data import Pairs, build_crops, build_pairs
+from rcod.training.data import Batch, Pairs, build_crops, build_pairs
 from rcod.training.losses import LossSettings
 from rcod.training.photos import photos_in
 from rcod.training.recipe import TINY, Recipe
@@ -66,7 +66,7 @@ TURNING = LossSettings(
 STUDIED = {"ldg": "What the latent metric sees", "mem": "What the metric estimator guesses"}
 PAGE = """# Do RCOD's claims hold on the tiny model?
 
-This page is what `python tools/claims.py tell docs/claims` prints.
+This page is what `python tools/claims.py tell docs/claims` prints, but for its last part.
 
 - Rows of one table were trained alike and for little from the same prior. These are differences
   after a small budget, not those of finished models. Where a row was trained with several seeds,
@@ -77,8 +77,8 @@ This page is what `python tools/claims.py tell docs/claims` prints.
   from fidelity to realism, pixels weigh {pixel[0]:g} to {pixel[1]:g}, perception \
 {perceptual[0]:g} to {perceptual[1]:g}, VSD {distill[0]:g} to {distill[1]:g}
   (elsewhere 1, 0.5 and 0.1), the photo to be met is sharpened by {sharpen[0]:g} to \
-{sharpen[1]:g}, and a tenth of the
-  photos are given a timestep by chance.
+{sharpen[1]:g}, and a share of
+  {explore:g} of the photos is given a timestep by chance.
 - The papers' metric, the cosine of the enlarged photo and the true one, is low for detailed photos,
   whatever happened to them. `by damage` and `turning` measure it at the small photo's size, where
   nothing but damage is left between the two (`reduced` below).
@@ -110,7 +110,6 @@ class Row:
     fixed: int | None = None  # the only timestep, in place of groups
     sees: bool = True  # image tokens
     seeds: int = 1
-    turning: bool = False  # whether the losses are others at either end of the dial
     more: dict[str, object] = field(default_factory=dict[str, object])
 
 
@@ -120,7 +119,7 @@ ROWS = {
     "tiny-rcod_o": Row("RCOD on it: groups, DAS, VPIM", seeds=3),
     "tiny-rcod_o, by damage": Row("groups by damage alone", at="reduced", seeds=3),
     "tiny-rcod_o, turning": Row("and losses that turn with the dial", at="reduced", seeds=3,
-                                turning=True, more={"explore": 0.1}),
+                                more={"losses": TURNING, "explore": 0.1}),
     "without LDG": Row("t = 499 for every photo", fixed=499),
     "groups by chance": Row("any timestep, whatever the damage", more={"explore": 1.0}),
     "without VPIM": Row("no image tokens", sees=False),
@@ -155,14 +154,14 @@ def parse() -> argparse.Namespace:
             one.add_argument("--limit", type=int, help="only so many pictures, evenly spread")
             one.add_argument("--where", required=True, help="hardware and commit")
         if kind != "train":
-            one.add_argument("told", type=Path, help="where what was measured lies")
+            one.add_argument("kept", type=Path, help="where what was measured lies")
     return parser.parse_args()
 
 
 def recipe_of(row: Row, groups: GroupSettings, seed: int, steps: int) -> Recipe:
-    """What a row's run computes: losses that are the same all along the dial, but one row's."""
+    """What a row's run computes: losses that are the same all along the dial, if it has no own."""
     distill, adversary = (0.1, 0.0) if row.host == "vsd" else (0.0, 0.01)
-    losses = TURNING if row.turning else LossSettings(
+    losses = LossSettings(
         pixel=(1.0, 1.0), guide=(0.0, 0.0), latent=(0.1, 0.1), outline=(0.0, 0.0),
         perceptual=(0.5, 0.5), distill=(distill, distill), adversary=(adversary, adversary),
     )  # fmt: skip
@@ -175,11 +174,10 @@ def recipe_of(row: Row, groups: GroupSettings, seed: int, steps: int) -> Recipe:
     return Recipe.model_validate(base | row.more)
 
 
-def groups_of(row: Row, crops: Path, pairs: Path, prior: Path) -> GroupSettings:
+def groups_of(row: Row, prior: Path, batch: Batch) -> GroupSettings:
     """Equally large groups by what is measured on some training pairs."""
     if row.fixed is not None:
         return GroupSettings(edges=(), timesteps=(row.fixed,))
-    batch = next(Pairs(crops, pairs).batches(MEASURED, 128, seeded(0)))
     encode = load(prior)[1].backbone.encode
     with torch.no_grad():
         found = latent_metric(*compared(encode, batch.lr, batch.hr, row.at), row.metric)
@@ -207,11 +205,12 @@ def train(options: argparse.Namespace) -> None:
     out: Path = options.rows / str(options.steps)
     out.mkdir(parents=True, exist_ok=True)
     crops = build_crops(photos_in(options.photos, options.cache), options.cache, DATA)
-    pairs = build_pairs(crops, DATA)
+    batch = next(Pairs(crops, build_pairs(crops, DATA)).batches(MEASURED, 128, seeded(0)))
     blind = blinded(options.prior, out / "blind.safetensors")
-    for name, row in ROWS.items():
-        groups = groups_of(row, crops, pairs, options.prior)
-        for seed in range(row.seeds if name in (options.only or ROWS) else 0):
+    for name in options.only or ROWS:
+        row = ROWS[name]
+        groups = groups_of(row, options.prior, batch)
+        for seed in range(row.seeds):
             folder = out / name / str(seed)
             if steps_of(folder) == options.steps:
                 continue
@@ -229,16 +228,16 @@ def judge_rows(options: argparse.Namespace) -> None:
     if judge.missing:
         raise RcodError(f"every measure must be at hand, and {judge.missing}; fetch the aids")
     dataset = open_dataset(f"bench={options.bench}", Path())
-    told: Path = options.told
+    kept: Path = options.kept
     for study in STUDIED:
-        target = told / f"{study}.txt"
+        target = kept / f"{study}.txt"
         if not is_newer(target, find_weights("tiny")):
             lines = STUDIES[study](Restorer.load("tiny"), dataset.pairs, judge).lines
             write(target, "\n".join(lines))
     pairs = spread(dataset, options.limit).pairs
     for model in sorted(options.rows.glob("*/*/*/model.safetensors")):
         folder = model.parent
-        target = told / folder.relative_to(options.rows).with_suffix(".json")
+        target = kept / folder.relative_to(options.rows).with_suffix(".json")
         if steps_of(folder) < recipe_in(folder).steps:
             print(f"{folder} is not finished, left out", file=sys.stderr)
         elif not is_newer(target, model):
@@ -261,14 +260,15 @@ def is_newer(target: Path, source: Path) -> bool:
 
 def tell(options: argparse.Namespace) -> None:
     """Print the page: a section for every budget, and what was studied."""
-    budgets = sorted(options.told.glob("[0-9]*"), key=lambda budget: -int(budget.name))
+    budgets = sorted(options.kept.glob("[0-9]*"), key=lambda budget: -int(budget.name))
     if not budgets:
-        raise RcodError(f"{options.told} holds no measured row; train and measure first")
-    print(PAGE.format_map(TURNING.model_dump()), end="")
+        raise RcodError(f"{options.kept} holds no measured row; train and measure first")
+    more = ROWS["tiny-rcod_o, turning"].more
+    print(PAGE.format(explore=more["explore"], **TURNING.model_dump()), end="")
     for budget in budgets:
         tell_budget(budget)
     for study, title in STUDIED.items():
-        lines = (options.told / f"{study}.txt").read_text(encoding="utf-8")
+        lines = (options.kept / f"{study}.txt").read_text(encoding="utf-8")
         print(f"\n## {title}\n\n```\n{lines}```")
 
 

@@ -78,12 +78,12 @@ def ldg(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
     latent: dict[str, list[float]] = {kind: [] for kind in (*kinds, REDUCED)}
     scores: dict[str, list[float]] = {}
     for pair in pairs:
-        z_up, z_hr = _latents(restorer, pair)
+        lr, truth = pixels(pair.lr), pixels(truth_of(pair))
+        z_up, z_hr = _latents(restorer, lr, truth)
         for kind in kinds:
             latent[kind].append(float(latent_metric(z_up, z_hr, kind)))
-        latent[REDUCED].append(float(latent_metric(*_latents(restorer, pair, "reduced"))))
-        truth = pixels(truth_of(pair))
-        (values,) = judge.values([bicubic(pixels(pair.lr))], truth)
+        latent[REDUCED].append(float(latent_metric(*_latents(restorer, lr, truth, "reduced"))))
+        (values,) = judge.values([bicubic(lr)], truth)
         for name, value in (values | {CONTENT: float(detail(truth[None]))}).items():
             scores.setdefault(name, []).append(value)
     table = {
@@ -104,9 +104,10 @@ def mem(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
     true: list[float] = []
     guessed: list[float] = []
     for pair in pairs:
-        z_up, z_hr = _latents(restorer, pair, restorer.system.groups.at)
-        true.append(float(latent_metric(z_up, z_hr)))
-        estimate = restorer.look(Photo(pixels(pair.lr)), True).metric
+        lr = pixels(pair.lr)
+        latents = _latents(restorer, lr, pixels(truth_of(pair)), restorer.system.groups.at)
+        true.append(float(latent_metric(*latents)))
+        estimate = restorer.look(Photo(lr), True).metric
         if estimate is None:
             raise RcodError("this model has no metric estimator, so there is nothing to study")
         guessed.append(estimate)
@@ -171,9 +172,10 @@ def _between(restorer: Restorer, lr: Tensor, place: float) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def _latents(restorer: Restorer, pair: Pair, at: Size = "enlarged") -> tuple[Tensor, Tensor]:
+def _latents(
+    restorer: Restorer, lr: Tensor, hr: Tensor, at: Size = "enlarged"
+) -> tuple[Tensor, Tensor]:
     """Latents of the input and of the true picture, (1, C, h, w) each."""
     _check_tiny(restorer, "latent metrics")
     device = restorer.onestep.alphas.device
-    lr, hr = (x[None].to(device) for x in (pixels(pair.lr), pixels(truth_of(pair))))
-    return compared(restorer.onestep.encode, lr, hr, at)
+    return compared(restorer.onestep.encode, lr[None].to(device), hr[None].to(device), at)
