@@ -141,6 +141,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "server",
         "sittings",
         "web",
+        "comfy",
         "terminal",
         "clustering",
         "upscaling",

@@ -104,6 +104,7 @@ class Restorer:
         realism: Dial = "auto",
         scale: Scale = 4.0,
         color: ColorFix = "auto",
+        watch: Watch = lambda done: None,
     ) -> Result:
         """Enlarge and restore one photo.
 
@@ -113,11 +114,12 @@ class Restorer:
                 places (h, w), or `auto-local`, which estimates one.
             scale: enlargement, 1 to 8, or the result's height and width.
             color: how the result is tied to the input's colours; auto is the system's own way.
+            watch: told the share that is done after every tile; may raise to end the work.
 
         Returns:
             The restored photo, with level, timestep and the estimated metric.
         """
-        return self.levels(image, [realism], scale, color)[0]
+        return self.levels(image, [realism], scale, color, watch)[0]
 
     @torch.inference_mode()
     def levels(
@@ -126,6 +128,7 @@ class Restorer:
         realisms: Sequence[Dial],
         scale: Scale = 4.0,
         color: ColorFix = "auto",
+        watch: Watch = lambda done: None,
     ) -> list[Result]:
         """Restore one photo at several places of the dial, looking at it once.
 
@@ -140,7 +143,7 @@ class Restorer:
 
         def work(restorer: Self) -> list[Result]:
             seen = restorer.look(photo, "auto" in realisms)
-            return [restorer.finish(photo, seen, realism, scale, color) for realism in realisms]
+            return [restorer.finish(photo, seen, dial, scale, color, watch) for dial in realisms]
 
         return self.within_memory(work)
 
