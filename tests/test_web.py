@@ -173,6 +173,22 @@ def test_a_photo_may_be_dropped_or_pasted_and_given_up(server: Running, tmp_path
         assert complaints(page) == []
 
 
+def test_of_two_photos_at_once_the_latter_is_kept(server: Running, tmp_path: Path):
+    noise = Image.effect_noise((2400, 2400), 90)
+    noise.save(tmp_path / "large.png", compress_level=0)  # 6 MB
+    with chromium(1280, 800, tmp_path) as page:
+        page.get(server.url)
+        choose(page, tmp_path / "large.png")
+        choose(page, EXAMPLE)
+        wait_for(page, "document.body.dataset.state === 'exact'")
+        time.sleep(1)  # the first one's upload would be done by now
+        page.find_element(By.CSS_SELECTOR, "[data-level=fidelity]").click()
+        wait_for(page, "document.body.dataset.state === 'exact'")
+        assert page.find_element(By.ID, "file").text == EXAMPLE.name
+        assert page.execute_script("return document.getElementById('after').width") == 640
+        assert complaints(page) == []
+
+
 def test_everything_on_the_page_has_a_name(server: Running, tmp_path: Path):
     with chromium(1280, 800, tmp_path) as page:
         page.get(server.url)

@@ -15,6 +15,8 @@ const CALM = 220; // ms without a turn before a slow picture is asked for
 
 let about = { largest: 1e8, edges: [0.5, 0.7], dial: true };
 let photo = null; // { file, id, width, height }
+let held = null; // the photo that the server holds, once it is there
+let sending = null; // the AbortController of a photo on its way
 let place = { realism: "auto", scale: 4 };
 let results = new Map(); // key -> { bitmap, level, realism, metric, seconds }
 let autoPlace = null; // what auto chose for this photo
@@ -58,42 +60,48 @@ function pause(ms, signal) {
 
 // A photo that the server has put away meanwhile is sent once more.
 async function askOfPhoto(rest, options) {
+  const mine = photo; // another one may come meanwhile
   try {
-    return await ask(`/page/photos/${photo.id}/${rest}`, options);
+    return await ask(`/page/photos/${mine.id}/${rest}`, options);
   } catch (error) {
     if (error.status !== 404) throw error;
-    await send(options?.signal);
-    return ask(`/page/photos/${photo.id}/${rest}`, options);
+    await send(mine, options?.signal);
+    return ask(`/page/photos/${mine.id}/${rest}`, options);
   }
 }
 
-async function send(signal) {
+async function send(mine, signal) {
   const form = new FormData();
-  form.append("image", photo.file);
+  form.append("image", mine.file);
   const answer = await ask("/page/photos", { method: "POST", body: form, signal });
-  Object.assign(photo, await answer.json());
+  Object.assign(mine, await answer.json());
+}
+
+function putAway(old) {
+  if (old?.id) fetch(`/page/photos/${old.id}`, { method: "DELETE" }).catch(() => {});
 }
 
 // --- a photo comes in ---
 
 async function open(file) {
   const mine = ++epoch;
+  sending?.abort();
   running?.abort.abort();
   await running?.done;
-  const earlier = photo;
-  const abort = new AbortController();
-  const next = { file };
+  if (mine !== epoch) return;
+  const abort = sending = new AbortController();
+  const next = { file }, first = !held;
   calmDown();
   showAlert(null);
-  const wasEmpty = body.dataset.state === "empty";
   body.dataset.state = "reading";
   show("work");
   showWait("Reading the photo", abort);
   photo = next;
   try {
-    await send(abort.signal);
-    if (mine !== epoch) return;
-    if (earlier?.id) fetch(`/page/photos/${earlier.id}`, { method: "DELETE" }).catch(() => {});
+    await send(next, abort.signal);
+    if (mine !== epoch) return putAway(next);
+    putAway(held);
+    held = next;
     forget();
     $("file").textContent = file.name;
     body.classList.toggle("seethrough", photo.alpha);
@@ -103,13 +111,19 @@ async function open(file) {
     await turn("auto");
   } catch (error) {
     if (mine !== epoch) return;
-    photo = earlier;
+    if (first) letGo();
+    photo = held;
     if (error.name !== "AbortError") showAlert(`${file.name}: ${error.message}`);
-    body.dataset.state = wasEmpty || !earlier ? "empty" : "exact";
-    show(body.dataset.state === "empty" ? "empty" : "work");
+    body.dataset.state = held ? "exact" : "empty";
+    show(held ? "work" : "empty");
   } finally {
     if (mine === epoch && !running) hideWait();
   }
+}
+
+function letGo() {
+  putAway(held);
+  photo = held = null;
 }
 
 function forget() {
@@ -401,7 +415,7 @@ function failed(error) {
   hideWait();
   if (error.name === "AbortError") {
     say("Cancelled");
-    if (results.size === 0) { forget(); photo = null; body.dataset.state = "empty"; show("empty"); }
+    if (results.size === 0) { forget(); letGo(); body.dataset.state = "empty"; show("empty"); }
     return;
   }
   showAlert(error instanceof Refused ? error.message : "The server does not answer; is it still running?");
