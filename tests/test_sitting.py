@@ -2,6 +2,7 @@
 
 import re
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from rcod.diffusion.grouping import GroupSettings
 from rcod.errors import RcodError
 from rcod.pixels.images import Photo, from_pil
 from rcod.using import sitting as sitting_module
-from rcod.using.between import NEAR, NODES, shares_of, told
+from rcod.using.between import NEAR, NODES, most_detailed, shares_of, told
 from rcod.using.restore import Realism, Restorer, Result
 from rcod.using.sitting import (
+    LEAST,
     Place,
     Sitting,
     check_format,
@@ -66,6 +68,14 @@ def test_places_between_the_nodes_are_told_to_two_grey_levels(restorer: Restorer
         assert (view.result.level, view.result.timestep) == (own.level, own.timestep)
         assert torch.equal(sitting.result(Place(place)).photo.pixels, own.photo.pixels)
     assert not sitting.view(Place(0.3, 2.0)).told
+
+
+def test_detail_counts_whichever_way_it_runs():
+    bars = torch.zeros(3, 64, 160)
+    bars[:, :, 128::2] = 1
+    assert most_detailed(bars) == (0, 96)
+    assert most_detailed(bars.transpose(1, 2)) == (96, 0)
+    assert most_detailed(torch.rand(3, 1, 1)) == (0, 0)
 
 
 def test_the_page_asks_ahead_for_every_node():
@@ -222,11 +232,17 @@ def test_levels_tell_of_every_tile_and_may_be_given_up_there(restorer: Restorer,
     assert not sitting.has(Place("fidelity"))
 
 
+def test_what_a_file_says_besides_takes_memory(restorer: Restorer, photo: Photo):
+    plain = Sitting(restorer, photo).size
+    for name in ("icc", "exif", "xmp"):
+        assert Sitting(restorer, replace(photo, **{name: bytes(1000)})).size == plain + 1000
+
+
 def test_see_through_and_wide_pictures_take_more_memory(restorer: Restorer, photo: Photo):
     rich = Photo(photo.pixels, photo.pixels[:1].contiguous(), beyond=photo.pixels.clone())
     one = 7 * 128 * 160 * 4  # bytes of a result
     sitting = Sitting(restorer, rich, keep=2 * one)
-    assert sitting.size == 7 * 32 * 40 * 4
+    assert sitting.size == LEAST + 7 * 32 * 40 * 4
     for step in range(3):
         sitting.result(Place(step / 10))
     assert [sitting.has(Place(step / 10)) for step in range(3)] == [False, True, True]

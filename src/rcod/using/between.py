@@ -72,7 +72,9 @@ def is_smooth(restorer: Restorer, photo: Photo, seen: Seen) -> bool:
 
 def most_detailed(pixels: Tensor) -> tuple[int, int]:
     """Top and left of the piece of (3, H, W) whose neighbouring pixels differ most."""
-    steps = F.pad((pixels[:, 1:] - pixels[:, :-1]).abs().mean(0), (0, 0, 0, 1))  # (H, W)
+    down, right = ((pixels - pixels.roll(1, side)).abs().mean(0) for side in (1, 2))
+    down[0], right[:, 0] = 0, 0  # have no neighbour on that side
+    steps = down + right  # (H, W)
     side = [min(PIECE, length) for length in steps.shape]
     found = F.avg_pool2d(steps[None, None], side, max(1, PIECE // 4))[0, 0]
     place = int(found.argmax())

@@ -37,6 +37,7 @@ from rcod.using.restore import Realism, Restorer, Result, check_realism, check_s
 from rcod.using.sheet import ALL, Centre, lay_out
 
 KEEP = 512_000_000  # bytes of results that a sitting keeps; the latest is kept in any case
+LEAST = 20_000  # bytes of a sitting that holds next to nothing
 LUMA = (0.299, 0.587, 0.114)  # BT.601
 NEAR = 9  # pixels a side of the window over which the map averages
 FULL = 8 / 255  # mean departure within the window that the overlay shows at full strength
@@ -90,8 +91,9 @@ class Sitting:
 
     @property
     def size(self) -> int:
-        """Bytes of memory held."""
-        held = bytes_of(self.photo) + self._held()
+        """Bytes of memory held, at the least what an empty one takes."""
+        tags = filter(None, (self.photo.icc, self.photo.exif, self.photo.xmp))
+        held = LEAST + sum(map(len, tags)) + bytes_of(self.photo) + self._held()
         if self._seen is not None:
             held += sum(part.nbytes for part in (self._seen.up, self._seen.z_up, self._seen.tokens))
         return held
