@@ -67,6 +67,8 @@ def lying(path: Path, **model: object) -> Path:
         ({"tokens": 10**9}, "model.tokens: .* less than or equal to 4096"),
         ({"touch": 10**9}, "model.touch: .* less than or equal to 4096"),
         ({"heads": 3}, "model: heads must divide the 16 channels at half resolution, got 3"),
+        ({"lap": float("inf")}, "model.lap: .* less than or equal to 90"),
+        ({"lap": float("nan")}, "model.lap: .* less than or equal to 90"),
         ({"waves": float("inf")}, "model.waves: .* less than or equal to 1000"),
     ],
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rcod.device import PAYS, pick_device, pick_dtype, seeded
+from rcod.device import PAYS, is_out_of_memory, kept, pick_device, pick_dtype, seeded
 from rcod.errors import RcodError
 
 CPU = torch.device("cpu")
@@ -58,6 +58,33 @@ def test_auto_measures_the_precision_once_and_keeps_it(tmp_path: Path, monkeypat
 def test_a_cache_that_cannot_be_written_does_not_matter(monkeypatch):
     monkeypatch.setenv("RCOD_CACHE", "/proc/self/nowhere")
     assert pick_dtype("auto", CPU) in (torch.float32, torch.bfloat16)
+
+
+def test_whoever_has_no_home_has_a_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    for name in ("XDG_CACHE_HOME", "RCOD_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    assert kept().is_absolute()
+    monkeypatch.setenv("RCOD_CACHE", str(tmp_path))
+    assert kept() == tmp_path
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "MPS backend out of memory (MPS allocated: 9.00 GiB). Tried to allocate 1 GiB",
+        "CUDA error: out of memory",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory",
+    ],
+)
+def test_every_device_says_in_its_own_words_that_memory_is_short(sentence: str):
+    assert is_out_of_memory(RuntimeError(sentence))
+    assert not is_out_of_memory(RuntimeError("shapes don't match"))
 
 
 def test_the_same_seed_draws_the_same_numbers():

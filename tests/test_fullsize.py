@@ -6,6 +6,7 @@ import torch
 from rcod.errors import RcodError
 from rcod.judging import fullsize
 from rcod.judging.fullsize import count, measure, measure_all, table
+from rcod.networks.checkpoint import arrange
 from rcod.networks.systems import SYSTEMS
 
 pytest.importorskip("diffusers", reason="not checked here: pip install 'rcod[sd]'")
@@ -40,6 +41,17 @@ def test_small_shapes_run_through_every_stage(name: str, small: None):
     assert (cost["text"] is None) == (SYSTEMS[name].condition == "visual")
     lines = table([cost, cost])
     assert lines[0].split() == [name, name] and lines[-1].startswith("peak, MB")
+
+
+def test_beside_a_processor_every_network_has_one_precision(small: None):
+    onestep = fullsize.invent(SYSTEMS["osediff"], torch.bfloat16)
+    found = {t.dtype for t in onestep.backbone.vae.parameters()}
+    assert found == {torch.bfloat16, torch.float32}  # whose norms are exact on a processor
+    arrange(onestep, torch.device("cuda"), torch.bfloat16)  # which doesn't move it there
+    assert {t.dtype for t in onestep.backbone.parameters()} == {torch.bfloat16}
+    exact = fullsize.invent(SYSTEMS["s3diff"], torch.bfloat16)  # whose autoencoder stays as it is
+    arrange(exact, torch.device("cuda"), torch.bfloat16)
+    assert {t.dtype for t in exact.backbone.vae.parameters()} == {torch.float32}
 
 
 def test_unknown_systems_and_precisions_are_named():

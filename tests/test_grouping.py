@@ -7,6 +7,7 @@ import torch
 from conftest import golden
 
 from rcod.device import seeded
+from rcod.diffusion.dial import realism_of_metric
 from rcod.diffusion.grouping import (
     GroupSettings,
     LatentMetric,
@@ -104,6 +105,8 @@ def test_errors_say_what_to_do():
         GroupSettings(edges=(0.5,), timesteps=(1, 2, 3))
     with pytest.raises(ValueError, match="edges must rise"):
         GroupSettings(edges=(0.7, 0.5))
+    with pytest.raises(ValueError, match="timesteps must fall"):
+        GroupSettings(timesteps=(499, 499, 249))
 
 
 def test_a_single_timestep_is_a_dial_that_does_not_turn():
@@ -111,6 +114,7 @@ def test_a_single_timestep_is_a_dial_that_does_not_turn():
     assert {timestep_of_realism(place, groups) for place in (0.0, 0.3, 1.0)} == {999}
     assert realism_of_timestep(999, groups) == 0
     assert timestep_of_metric(torch.tensor([0.1, 0.9]), groups).tolist() == [999, 999]
+    assert realism_of_metric(torch.tensor([[0.1, 0.9]]), groups).tolist() == [[0, 0]]
 
 
 @pytest.mark.parametrize("kind", ["cosine", "l1", "mse"])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from rcod.errors import RcodError
-from rcod.networks.lora import LowRank, attach, merge
+from rcod.networks.lora import Factors, LowRank, attach, attach_factors, merge
 
 
 def network() -> nn.Sequential:
@@ -38,6 +38,27 @@ def test_merged_equals_unmerged():
     merge(net)
     assert not any(isinstance(m, LowRank) for m in net.modules())
     torch.testing.assert_close(net(x), want, rtol=1e-5, atol=1e-5)
+
+
+def shapes_of(layer: nn.Linear | nn.Conv2d, rank: int) -> tuple[tuple[int, ...], ...]:
+    """Of an adapter's two factors."""
+    out, *inward = layer.weight.shape
+    return (rank, *inward), (out, rank, *(1 for _ in inward[1:]))
+
+
+def test_adapters_upon_adapters_are_merged_once():
+    net, x = network(), torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    for _ in range(2):
+        adapters = {
+            name: Factors(*(torch.randn(shape) / 4 for shape in shapes_of(layer, rank=2)))
+            for name, layer in network().named_modules()
+            if isinstance(layer, nn.Linear | nn.Conv2d)
+        }
+        attach_factors(net, adapters)
+    want, names = net(x), {name for name, _ in network().named_modules()}
+    merge(net)
+    assert {name for name, _ in net.named_modules()} == names
+    torch.testing.assert_close(net(x), want, rtol=1e-4, atol=1e-4)
 
 
 def test_the_scale_is_the_published_one():

@@ -24,6 +24,7 @@ from rcod.networks.bases import MIRRORS, find_base
 from rcod.networks.checkpoint import convert, load
 from rcod.networks.stable import StableBackbone
 from rcod.networks.systems import SYSTEMS
+from rcod.pickles import read_pickle
 from rcod.using.restore import Restorer
 
 PICTURE = "astronaut_64x64"
@@ -54,6 +55,16 @@ def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path: Path, way: str
     assert "was refused" in ran.output and "Traceback" not in ran.output
     assert not proof.exists()
     assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_a_pickle_that_was_cut_anywhere_is_refused_in_a_sentence(tmp_path: Path):
+    file = tmp_path / "osediff.pkl"
+    torch.save({"a": torch.zeros(3)}, file, _use_new_zipfile_serialization=False)
+    whole = file.read_bytes()
+    for length in range(len(whole)):
+        file.write_bytes(whole[:length])
+        with pytest.raises(RcodError):
+            read_pickle(file)
 
 
 def spoiled(tmp_path: Path, name: str, change: str) -> list[Path]:

@@ -173,6 +173,7 @@ def test_tensors_out_of_range_are_refused():
     for tensor in (torch.full((3, 4, 4), 2.0), torch.full((3, 4, 4), float("nan"))):
         with pytest.raises(RcodError, match=r"must lie in \[0, 1\]; scale or clamp"):
             restorer(tensor)
-    with pytest.raises(RcodError, match=r"must be float \(3, H, W\)"):
-        restorer(torch.zeros(4, 4, 3))
+    for tensor in (torch.zeros(4, 4, 3), torch.zeros(3, 0, 4)):
+        with pytest.raises(RcodError, match=r"must be float \(3, H, W\)"):
+            restorer(tensor)
     assert isinstance(restorer(torch.zeros(3, 4, 4), 0.0, color="none").photo, Photo)

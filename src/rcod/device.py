@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import sys
+import tempfile
 import time
 from functools import cache
 from math import inf
@@ -33,6 +34,7 @@ DTYPES: dict[str, torch.dtype] = {
     "float16": torch.float16,
 }
 
+SHORTAGE = "allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED"
 PAYS = 1.25  # times as fast as float32, at least, for bfloat16 to be taken
 TURNS = 6  # of the measurement; the first ones warm up
 PROBED = torch.float32, torch.bfloat16
@@ -103,7 +105,7 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether an error is about memory; PyTorch has no class of its own for the processor's."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return "allocate memory" in str(error) or "not enough memory" in str(error)
+    return any(sign in str(error) for sign in SHORTAGE)
 
 
 def release() -> None:
@@ -125,8 +127,13 @@ def _is_there(device: torch.device) -> bool:
 
 def kept() -> Path:
     """Where is kept what would take time to find again: RCOD_CACHE, or the user's own folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("RCOD_CACHE") or Path(home) / "rcod")
+    if named := os.environ.get("RCOD_CACHE"):
+        return Path(named)
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # a user without a home
+        home = tempfile.gettempdir()
+    return Path(home) / "rcod"
 
 
 @cache

@@ -7,6 +7,7 @@ no place or has another shape.
     file -> unpickled -> read_pickle -> dictionary -> take, take, take -> check_empty
 """
 
+import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from rcod.errors import RcodError
 
 DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError,
-          AttributeError)  # fmt: skip  # of a file that is no whole pickle
+          AttributeError, AssertionError, struct.error)  # fmt: skip  # of what is no whole pickle
 
 
 def unpickled(path: Path) -> object:

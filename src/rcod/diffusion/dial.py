@@ -97,6 +97,8 @@ def realism_of_metric(metric: Tensor, groups: GroupSettings) -> Tensor:
         groups: edges; the outer groups are taken to be as wide as those beside them.
     """
     edges = list(groups.edges)
+    if not edges:
+        return torch.zeros_like(metric)  # there is nowhere to turn to
     wide = edges[1] - edges[0] if len(edges) > 1 else 0.2
     bounds = [edges[0] - wide, *edges, edges[-1] + wide]
     middles = [(low + high) / 2 for low, high in pairwise(bounds)]

@@ -45,6 +45,8 @@ class GroupSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"edges must rise, got {self.edges}; sort them")
         if not all(0 <= t < 1000 for t in self.timesteps):
             raise ValueError(f"timesteps must lie in [0, 1000), got {self.timesteps}")
+        if list(self.timesteps) != sorted(set(self.timesteps), reverse=True):
+            raise ValueError(f"timesteps must fall from the worst damage on, got {self.timesteps}")
         return self
 
 

@@ -46,7 +46,7 @@ class TinySettings(BaseModel, frozen=True, extra="forbid"):
     """The shape of the tiny model."""
 
     latent: int = Field(default=32, ge=3, le=48)  # channels; 48 would be lossless
-    lap: float = 0.0  # degrees by which pixels are turned across the borders of blocks; see `lap`
+    lap: float = Field(default=0.0, ge=-90, le=90)  # degrees by which `lap` turns pixels
     waves: float = Field(default=16.0, ge=1, le=1000)  # of time: few make an even dial
     widths: tuple[Width, Width] = (64, 128)  # channels at latent resolution and at half of it
     blocks: tuple[Blocks, Blocks, Blocks] = (5, 8, 5)  # residual: before, at half, after

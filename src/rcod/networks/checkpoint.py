@@ -148,7 +148,9 @@ def ready(
 def arrange(onestep: OneStep, device: torch.device, dtype: torch.dtype) -> None:
     """Arrange a published system's networks for the device where they lie, in place."""
     if device.type != "cpu":
+        vae = onestep.backbone.vae
         onestep.backbone.unets.to(dtype)  # norms too: there everything is computed in it
+        vae.to(vae.dtype)
     elif dtype == torch.bfloat16 and bfloat16_pays():
         hasten(onestep)
     if dtype != torch.float32:  # whose norms add up ten times less exactly with channels last

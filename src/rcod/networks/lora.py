@@ -134,8 +134,10 @@ def attach(
 
 def merge(network: nn.Module) -> None:
     """Fold every adapter into its layer and remove it, in place."""
+    within: set[nn.Module] = set()  # other adapters, which fold them in themselves
     for name, module in list(network.named_modules()):
-        if isinstance(module, LowRank):
+        if isinstance(module, LowRank) and module not in within:
+            within.update(module.modules())
             _replace(network, name, module.merged())
 
 

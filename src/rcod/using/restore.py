@@ -283,7 +283,8 @@ def as_photo(image: Photo | Image | Path | str | Tensor) -> Photo:
     if isinstance(image, Image):
         return from_pil(image)
     if isinstance(image, Tensor):
-        if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
+        empty = image.numel() == 0
+        if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point() or empty:
             raise RcodError(
                 f"an image tensor must be float (3, H, W) in [0, 1], got {image.dtype} "
                 f"{tuple(image.shape)}"
