@@ -315,6 +315,10 @@ def test_metric_estimation_leaves_the_rest_of_the_row_alone(photos: Path, tmp_pa
     given = sources(setting, photos)._replace(start=start)
     found, _ = read_tensors(train.run(setting, given, tmp_path / "run").model)
     assert found == row.model_copy(update={"metric": True})
+    by_distance = groups.model_copy(update={"edges": (-0.9, -0.4)})
+    write_tensors(start, row.model_copy(update={"groups": by_distance}), tensors)
+    with pytest.raises(RcodError, match="mem learns the cosine, and --start must be grouped by it"):
+        train.run(setting, given, tmp_path / "other")
     write_tensors(start, row.model_copy(update={"timestep": 999}), tensors)
     with pytest.raises(RcodError, match="a dial for mem to turn, got rcod_s's one timestep"):
         open_student(setting, given, CPU)

@@ -13,7 +13,7 @@ from running import ENVIRONMENT
 from rcod.errors import RcodError
 from rcod.judging import evaluate as evaluating
 from rcod.judging.contenders import parse
-from rcod.judging.datasets import Dataset, Pair, open_dataset
+from rcod.judging.datasets import Dataset, Pair, open_dataset, spread
 from rcod.judging.evaluate import Found, run
 from rcod.judging.journal import Made, append, read_lines
 from rcod.judging.judge import Judge
@@ -131,6 +131,9 @@ def test_absent_results_and_double_names_are_named(dataset: Dataset, tmp_path: P
     (folder / "a_2.png").unlink()
     with pytest.raises(RcodError, match="none for 1 of 3: a_2"):
         run([dataset], [parse(f"dir:theirs={folder}")], tmp_path / "out", Judge())
+    (folder / "a_1_SR.png").write_bytes((folder / "a_1.png").read_bytes())
+    with pytest.raises(RcodError, match=r"two files of one picture, a_1\.png and a_1_SR\.png"):
+        run([spread(dataset, 2)], [parse(f"dir:theirs={folder}")], tmp_path / "out", Judge())
     with pytest.raises(RcodError, match="names must differ, got bicubic twice"):
         run([dataset], [parse("bicubic"), parse("bicubic")], tmp_path / "out", Judge())
 

@@ -84,7 +84,7 @@ def _open_folder(name: str, folder: Path) -> Dataset:
     if low is None and high is not None:
         raise RcodError(f"{folder} holds {high.name}/ and no LR/ beside it; give a set with both")
     if low is None or high is None:
-        photos = _named(find([low or folder]))
+        photos = by_picture(find([low or folder]))
         return Dataset(name, tuple(Pair(key, lr, None) for key, lr in photos.items()))
     pairs = tuple(Pair(stem(lr), lr, hr) for lr, hr in match(low, high))
     check([(pair.lr, pair.hr) for pair in pairs if pair.hr is not None], SCALE)
@@ -116,7 +116,7 @@ def match(folder: Path, hr_dir: Path) -> list[tuple[Path, Path]]:
     What a file name says about its role does not count: Canon_001_LR4.png meets Canon_001_HR.png.
     Pictures without a partner, on either side, are an error that names them.
     """
-    mine, truths = _named(find([folder])), _named(find([hr_dir]))
+    mine, truths = by_picture(find([folder])), by_picture(find([hr_dir]))
     troubles = [f"{path.name} has no true picture" for key, path in mine.items()
                 if key not in truths]  # fmt: skip
     troubles += [f"{path.name} of {hr_dir.name} has no result" for key, path in truths.items()
@@ -189,7 +189,7 @@ def pixels(path: Path) -> Tensor:
     return torch.tensor(values).permute(2, 0, 1).float() / 255
 
 
-def _named(paths: Sequence[Path]) -> dict[str, Path]:
+def by_picture(paths: Sequence[Path]) -> dict[str, Path]:
     """Files by the picture they show, sorted by name; two of one name are refused."""
     found: dict[str, Path] = {}
     for path in sorted(paths):

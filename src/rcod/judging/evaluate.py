@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from rcod.errors import RcodError
 from rcod.judging.contenders import Contender
-from rcod.judging.datasets import Dataset, Pair, check, match, pixels, stem
+from rcod.judging.datasets import Dataset, Pair, by_picture, check, pixels
 from rcod.judging.inception import frechet
 from rcod.judging.journal import Made, Scored, append, read_lines
 from rcod.judging.judge import MEASURES, Judge, blanks, fingerprint
@@ -145,16 +145,13 @@ def place(out: Path, dataset: Dataset, label: str, picture: str) -> Path:
 def _given(dataset: Dataset, contender: Contender) -> dict[tuple[str, str, str], Path]:
     """Results that somebody made, which must be of this set's pictures, of their size."""
     truths = {pair.name: pair.hr for pair in dataset.pairs}
-    files = {stem(path): path for path in find([Path(contender.path)])}
+    files = by_picture(find([Path(contender.path)]))
     absent = [name for name in truths if name not in files]
     if absent:
         raise RcodError(
             f"{contender.path} must hold a result for every picture of {dataset.name}, and has "
             f"none for {len(absent)} of {len(truths)}: {', '.join(absent[:8])}"
         )
-    firsts = next(iter(truths.values()))
-    if firsts is not None and len(files) == len(truths):
-        match(Path(contender.path), firsts.parent)  # two files of one picture are told there
     check([(files[name], hr) for name, hr in truths.items() if hr is not None])
     return {(dataset.name, contender.name, name): files[name] for name in truths}
 

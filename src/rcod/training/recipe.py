@@ -53,6 +53,20 @@ class Recipe(Course, frozen=True, extra="forbid"):
         return self
 
     @model_validator(mode="after")
+    def edges_are_of_the_metric(self) -> Self:
+        """Refuse groups that the metric can't tell apart, and an estimator of another one."""
+        if self.group_metric == "cosine":
+            return self
+        if self.goal == "metric":
+            raise ValueError("an estimator learns the cosine; leave group_metric out")
+        if max(self.groups.edges, default=-1.0) >= 0:
+            raise ValueError(
+                f"{self.group_metric} is a distance with its sign turned, so edges must lie below "
+                f"0, got {self.groups.edges}; set groups.edges"
+            )
+        return self
+
+    @model_validator(mode="after")
     def an_end_is_two_places(self) -> Self:
         """Refuse an end of the dial with nothing between it and what stays."""
         if self.end and (self.goal != "restore" or self.rank):
