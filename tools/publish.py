@@ -53,10 +53,10 @@ def main() -> None:
     onestep = average([one for _, one, _ in loaded])
     if not isinstance(metric, MetricEstimator):
         sys.exit(f"{options.models[-1]} must be a run's model with its metric estimator")
-    groups = GroupSettings.model_validate({
-        "edges": options.edges or system.groups.edges,
-        "timesteps": options.timesteps or system.groups.timesteps,
-    })  # fmt: skip
+    given = {"edges": options.edges, "timesteps": options.timesteps}
+    groups = GroupSettings.model_validate(
+        system.groups.model_dump() | {name: value for name, value in given.items() if value}
+    )
     system = system.model_copy(update={"groups": groups})
     folder = Path(__file__).resolve().parents[1] / "src" / "rcod" / "weights"
     target = folder / str(SYSTEMS[system.name].weights)
