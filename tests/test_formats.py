@@ -3,8 +3,10 @@
 import importlib.util
 import io
 import random
+import struct
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
@@ -14,12 +16,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, TiffImagePlugin
-from test_images import TURN, colours, grey_profile, swapped_profile
+from test_extras import SIGNATURE, box
+from test_images import TURN, chunk, colours, grey_profile, swapped_profile, tensor
 
 from rcod.errors import RcodError
 from rcod.pixels.decode import decode
 from rcod.pixels.encode import Frame, writer
-from rcod.pixels.images import Photo, read, suffix_of, write
+from rcod.pixels.images import Photo, from_pil, read, suffix_of, write
 from rcod.pixels.metadata import STRUCTURE, Tags, collect, mark
 from rcod.pixels.placing import is_ours
 from rcod.pixels.profiles import srgb_profile
@@ -297,6 +300,16 @@ def test_xmp_of_elements_without_end_is_left_out_at_once(unclosed: str):
     assert tags.xmp is None
 
 
+@pytest.mark.parametrize(
+    "part", ["<a:gps>", "<a:gps></a:gps>", "<a:gps ", ' a:gps="', " a:gps =", "a", "-a:", "gps"]
+)
+def test_a_place_is_looked_for_in_any_xmp_at_once(part: str):
+    told = Tags(xmp=part.encode() * (1_000_000 // len(part) | 1))
+    before = time.process_time()
+    assert (told.without("gps").xmp is None) == ("a:gps" in part and "/" not in part)
+    assert time.process_time() - before < 2
+
+
 def test_xmp_loses_elements_that_no_longer_hold_and_keeps_the_others():
     wrong = ("<tiff:Orientation>6</tiff:Orientation>", "<tiff:Orientation />",
              '<tiff:ImageWidth rdf:about="a>b">30</tiff:ImageWidth >',
@@ -311,14 +324,39 @@ def test_xmp_loses_elements_that_no_longer_hold_and_keeps_the_others():
 
 @pytest.mark.parametrize(
     "place",
-    ["<exif:GPSLatitude><rdf:Alt><rdf:li>48,1N</rdf:li></rdf:Alt></exif:GPSLatitude>",
-     "<exif:GPSLatitude>48,<!-- -->1N</exif:GPSLatitude>", "<exif:GPSLatitude>48,1N"],
+    ["<exif:GPSLatitude>48,1N", "<exif:GPSLatitude><exif:GPSLatitude>48,1N</exif:GPSLatitude>",
+     "<!-- exif:GPSLatitude 48,1N -->", "48,1N</drone-dji:GpsLatitude>"],
 )  # fmt: skip
 def test_a_place_that_cannot_be_cut_out_of_xmp_takes_it_along(place: str):
     told = Tags(xmp=f"<rdf:Description>{place}</rdf:Description>".encode())
     assert told.without("gps").xmp is None and told.without("nothing") == told
-    plain = b"<a><exif:GPSLatitude>48,1N</exif:GPSLatitude>b</a>"
-    assert Tags(xmp=plain).without("gps").xmp == b"<a>b</a>"
+
+
+NAMES = (
+    "exif:GPSLatitude", "drone-dji:GpsLatitude", "drone-dji:GpsLongtitude", "a:Longitude",
+    "photoshop:City", "photoshop:State", "photoshop:Country", "Iptc4xmpCore:Location",
+    "Iptc4xmpCore:CountryCode", "Iptc4xmpExt:LocationCreated", "Iptc4xmpExt:LocationShown",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_place_in_xmp_goes_however_it_is_told_and_the_rest_stays(name: str):
+    title, rest = "<dc:title>GPS in the City</dc:title>", 'drone-dji:FlightYaw="3"'
+    inner = f"<rdf:li><{name} rdf:parseType='Resource'>48,1N</{name}></rdf:li>"
+    told = (f"<{name}>48,1N</{name}>", f"<{name} />", f"<{name}>48,<!-- -->1N</{name}\n>",
+            f"<{name}><rdf:Bag>{inner}{inner}</rdf:Bag></{name}>")  # fmt: skip
+    attributes = f"{name}='48,1N' {rest} {name} = \"48\""
+    xmp = f"<rdf:Description {attributes}>{title.join(told)}</rdf:Description>"
+    found = Tags(xmp=xmp.encode()).without("gps").xmp
+    assert found == f"<rdf:Description {rest}>{title * 3}</rdf:Description>".encode()
+
+
+def test_a_place_in_a_tiffs_own_tags_goes_with_the_gps():
+    exif = Image.Exif()
+    exif[MAKE], exif[33922], exif[33723], exif[34377] = "Maker", (0.0, 48.1), b"Munich", b"City"
+    exif.get_ifd(GPS)[1] = "N"
+    photo = Photo(RAMP, exif=Tags(exif.tobytes()).without("gps").exif)
+    assert exif_of(photo) == {MAKE: "Maker", GPS: {}}
 
 
 def test_the_directory_within_the_cameras_arrives_in_every_format(tmp_path: Path):
@@ -342,6 +380,60 @@ def test_the_size_in_exif_goes_since_the_result_has_another():
     colours(20, 30).save(file := io.BytesIO(), "JPEG", exif=exif)
     found = exif_of(read(file.getvalue(), "a.jpg"))
     assert found == {MAKE: "Maker", EXPOSURE: 0.01, GPS: {}}
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "webp", "avif"])
+@pytest.mark.parametrize("source", ["JPEG", "PNG", "TIFF"])
+def test_text_beyond_ascii_arrives_byte_by_byte(tmp_path: Path, kind: str, source: str):
+    """Also through --strip-gps, and as text: Pillow makes strings of ASCII's type only."""
+    artist, lens, lens_tag = "Jörg Müller ©".encode(), "Größe".encode("latin-1"), 0xA434
+    exif = Image.Exif()
+    exif[0x013B], exif.get_ifd(CAMERA)[lens_tag] = "#" * len(artist), "+" * len(lens)
+    exif.get_ifd(GPS)[1] = "N"
+    block = exif.tobytes().replace(b"#" * len(artist), artist).replace(b"+" * len(lens), lens)
+    colours(20, 30).save(file := io.BytesIO(), "JPEG" if source == "TIFF" else source, exif=block)
+    if source == "TIFF":
+        write(tmp_path / "first.tif", read(file.getvalue()))
+        file = io.BytesIO((tmp_path / "first.tif").read_bytes())
+    photo = read(file.getvalue())
+    assert artist in file.getvalue()
+    kept = photo.tags.without("gps").exif
+    write(tmp_path / f"a.{kind}", replace(photo, exif=kept))
+    with Image.open(tmp_path / f"a.{kind}") as image:
+        found = image.getexif()
+        assert found[0x013B].encode("latin-1") == artist
+        assert found.get_ifd(CAMERA)[lens_tag].encode("latin-1") == lens
+        assert GPS not in found
+
+
+@pytest.mark.parametrize("source", ["JPEG", "PNG", "TIFF"])
+def test_tags_that_no_longer_hold_stay_behind_whatever_the_format(tmp_path: Path, source: str):
+    gone = {258: (8, 8, 8), 277: 3, 332: 1, 333: "inks", 336: (0, 255), 513: 8, 514: 900,
+            33550: (0.5, 0.5, 0.0), 33922: (0.0, 48.1), 34264: (1.0,) * 16, 34735: (1, 1, 0, 0),
+            34736: (1.0,), 34737: "WGS 84|", 34377: b"8BIM", 37724: b"layers", 42112: "<GDAL/>",
+            42113: "0", 50706: (1, 4, 0, 0), 50708: "Camera"}  # fmt: skip
+    exif = Image.Exif()
+    exif[MAKE], exif[33723] = "Maker", b"press"
+    for tag, value in gone.items():
+        exif[tag] = value
+    colours(20, 30).save(file := io.BytesIO(), source, exif=exif)
+    with Image.open(file) as image:
+        assert image.getexif().keys() >= {*gone, MAKE, 33723}
+    found = exif_of(photo := read(file.getvalue()))
+    assert found == {MAKE: "Maker", 33723: b"press", GPS: {}}
+    write(tmp_path / "a.tif", photo)
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.getexif().keys().isdisjoint(gone.keys() - {258, 277})
+        assert image.getexif()[MAKE] == "Maker"
+
+
+def test_the_density_in_exif_stays_where_a_format_has_no_other_place(tmp_path: Path):
+    exif = Image.Exif()
+    exif[282], exif[283], exif[296] = 300.0, 300.0, 2
+    colours(20, 30).save(file := io.BytesIO(), "WEBP", exif=exif)
+    write(tmp_path / "a.webp", read(file.getvalue()))
+    with Image.open(tmp_path / "a.webp") as image:
+        assert (image.getexif()[282], image.getexif()[296]) == (300, 2)
 
 
 def test_gps_alone_may_be_dropped_and_everything():
@@ -412,6 +504,79 @@ def test_jpeg_xl_is_read():
     photo = read(file.getvalue(), "a.jxl")
     meant = torch.from_numpy(np.array(colours(20, 30))).permute(2, 0, 1) / 255
     torch.testing.assert_close(photo.pixels, meant)
+
+
+@pytest.mark.parametrize("turn", [1, 3, 6])
+@pytest.mark.parametrize("rebuilt", [False, True])
+def test_jpeg_xl_is_turned_once(tmp_path: Path, turn: int, rebuilt: bool):
+    """By its decoder, whatever EXIF says, but for a JPEG that comes out as it went in."""
+    jxl = pytest.importorskip("pillow_jxl", reason="not checked here: the extra jxl isn't there")
+    assert jxl
+    exif = Image.Exif()
+    exif[MAKE], exif[TURN] = "Maker", turn
+    image = colours(20, 30)
+    if rebuilt:
+        image.save(tmp_path / "a.jpg", exif=exif, quality=95)
+        with Image.open(tmp_path / "a.jpg") as source:
+            source.save(file := io.BytesIO(), "JXL", lossless_jpeg=True)
+        content, meant = file.getvalue(), read(tmp_path / "a.jpg").pixels
+    else:
+        image.save(file := io.BytesIO(), "JXL", lossless=True)
+        told = bytes(4) + exif.tobytes().removeprefix(b"Exif\0\0")
+        content = SIGNATURE + box(b"ftyp", b"jxl \0\0\0\0jxl ") + box(b"Exif", told)
+        content += box(b"jxlc", file.getvalue())
+        meant = tensor(image)
+    photo = read(content, "a.jxl")
+    torch.testing.assert_close(photo.pixels, meant, rtol=0, atol=0.02)
+    assert exif_of(photo) == {MAKE: "Maker", GPS: {}}
+
+
+@pytest.mark.parametrize(("bits", "key"), [(1, 1), (2, 0), (2, 1), (4, 7), (8, 100)])
+def test_grey_of_few_bits_may_have_a_see_through_value(bits: int, key: int):
+    """Twice from one image, too: after the first time it is loaded."""
+    levels = np.arange(2**bits, dtype=np.uint8)[None]
+    packed = np.packbits(np.unpackbits(levels, axis=0).reshape(8, -1)[8 - bits :].T.ravel())
+    head = struct.pack(">2I5B", 2**bits, 1, bits, 0, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(kind, data) for kind, data in (
+            (b"IHDR", head), (b"tRNS", struct.pack(">H", key)),
+            (b"IDAT", zlib.compress(b"\0" + packed.tobytes())), (b"IEND", b""),
+        )
+    )  # fmt: skip
+    with Image.open(io.BytesIO(content)) as image:
+        photos = [read(content), from_pil(image), from_pil(image)]
+    for photo in photos:
+        assert photo.alpha is not None
+        assert photo.alpha[0, 0].tolist() == [level != key for level in range(2**bits)]
+        shown = photo.pixels[0, 0, photo.alpha[0, 0] > 0]
+        meant = torch.arange(2**bits)[photo.alpha[0, 0] > 0] / (2**bits - 1)
+        torch.testing.assert_close(shown, meant)
+
+
+@pytest.mark.parametrize(("most", "notes"), [(255, 0), (1023, 1), (65_535, 1)])
+@pytest.mark.parametrize("kind", ["P3", "P6"])
+def test_a_ppm_of_more_bits_is_cut_and_it_is_said(kind: str, most: int, notes: int):
+    numbers = [0, most // 2, most]
+    if kind == "P3":
+        body = b" ".join(b"%d" % number for number in numbers)
+    else:
+        body = struct.pack(">3H" if most > 255 else ">3B", *numbers)
+    photo = read(b"%s\n1 1\n%d\n" % (kind.encode(), most) + body + b"\n", "a.ppm")
+    assert photo.pixels.flatten().tolist() == pytest.approx([0, 0.5, 1], abs=0.005)
+    assert photo.bits == 8 and len(photo.notes) == notes
+    assert all("more than 8 bits a channel; 8 are read" in note for note in photo.notes)
+
+
+def test_deep_grey_of_a_pgm_is_not_cut():
+    photo = read(b"P5\n2 1\n65535\n" + struct.pack(">2H", 1, 65_535), "a.pgm")
+    assert (photo.notes, photo.bits) == ((), 16)
+    assert photo.pixels[0, 0].tolist() == pytest.approx([1 / 65_535, 1])
+
+
+def test_heic_of_more_bits_is_cut_and_it_is_said():
+    image = colours()
+    image.format, image.info["bit_depth"] = "HEIF", 10
+    assert "more than 8 bits a channel" in from_pil(image).notes[0]
 
 
 def test_mutated_files_are_read_or_refused_in_one_sentence():

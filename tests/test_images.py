@@ -71,14 +71,12 @@ def wide_profile() -> bytes:
     return bytes(icc).replace("sRGB".encode("utf-16-be"), "wide".encode("utf-16-be"))
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def huge_png() -> bytes:
     """A PNG of a few bytes that claims 60000 x 60000 pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
     header = struct.pack(">2I5B", 60_000, 60_000, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
@@ -163,6 +161,18 @@ def test_a_turned_photo_comes_upright_and_stays_so(tmp_path: Path, turn: int):
     assert kept[0x010F] == "Maker" and kept.get(TURN, 1) == 1
 
 
+def test_a_picture_that_is_given_twice_is_turned_twice_and_keeps_its_exif():
+    exif = Image.Exif()
+    exif[TURN], exif[0x013B] = 6, "Painter"
+    exif.get_ifd(0x8769)[0xA002] = 9
+    colours().save(file := io.BytesIO(), "JPEG", exif=exif)
+    with Image.open(file) as image:
+        first, second = from_pil(image), from_pil(image)
+        assert first.pixels.shape == second.pixels.shape == (3, 9, 12)
+        assert first.exif == second.exif
+        assert image.getexif()[TURN] == 6 and image.getexif().get_ifd(0x8769)[0xA002] == 9
+
+
 def test_damaged_exif_does_not_cost_the_picture(tmp_path: Path):
     colours().save(tmp_path / "a.png", exif=b"Exif\0\0nonsense")
     assert read(tmp_path / "a.png").exif is None
@@ -194,6 +204,15 @@ def test_alpha_is_kept(tmp_path: Path, mode: str):
     torch.testing.assert_close(read(tmp_path / "a.webp").alpha, photo.alpha)
     with pytest.raises(RcodError, match=r"a\.jpg.*opaque.*png or webp"):
         write(tmp_path / "a.jpg", photo)
+
+
+def test_what_is_opaque_but_for_rounding_may_be_a_jpeg(tmp_path: Path):
+    """An alpha channel of ones comes out of the resampling as .99999982."""
+    almost = torch.full((1, 4, 5), 0.99999982)
+    write(tmp_path / "a.jpg", Photo(torch.zeros(3, 4, 5), almost))
+    assert read(tmp_path / "a.jpg").alpha is None
+    with pytest.raises(RcodError, match="must be opaque"):
+        write(tmp_path / "b.jpg", Photo(torch.zeros(3, 4, 5), almost - 1 / 65_535))
 
 
 def test_grey_of_sixteen_bits_keeps_its_precision(tmp_path: Path):
@@ -228,6 +247,19 @@ def test_a_grey_profile_is_converted_too(bits: int):
     image = Image.fromarray(values.astype(f"uint{bits}"))
     image.info["icc_profile"] = grey_profile()
     assert from_pil(image).pixels.mean().item() == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_grey_profile_that_leads_to_lab_tells_lightness():
+    icc = grey_profile()
+    image = Image.linear_gradient("L")
+    image.info["icc_profile"] = icc[:20] + b"Lab " + icc[24:]
+    photo = from_pil(image)
+    lightness = torch.arange(256) / 255 * 100  # its curve is the identity
+    light = torch.where(lightness > 8, ((lightness + 16) / 116) ** 3, lightness / 903.3)
+    meant = torch.where(light > 0.0031308, 1.055 * light ** (1 / 2.4) - 0.055, 12.92 * light)
+    torch.testing.assert_close(photo.pixels[:, :, 0].mean(0), meant, rtol=0, atol=2.1 / 255)
+    assert photo.icc is None and photo.grey
+    assert photo.notes == ("has a profile that only reads; the result is in sRGB",)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -26,26 +25,24 @@ from torch import Tensor
 
 from rcod.errors import RcodError
 from rcod.pixels.extras import open_by_extra, size_of_jxl
-from rcod.pixels.floats import DAMAGE, Refuse, as_meant, check_tiff, check_unit, read_floats
+from rcod.pixels.floats import (
+    DAMAGE,
+    MAX_PIXELS,
+    MORE,
+    Planes,
+    Refuse,
+    as_meant,
+    check_tiff,
+    check_unit,
+    is_tiff,
+    read_floats,
+)
 
-MAX_PIXELS = 80_000_000  # an 80 megapixel photo is 1 GB as float32; larger files are often traps
 READABLE = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "JXL", "MPO", "PNG", "PPM", "TGA",
             "TIFF", "WEBP")  # fmt: skip
-MORE = "has more than one {}; the first is taken and the others are left out"
+CUT = "has more than 8 bits a channel; 8 are read and the others are left out"
 Pair = tuple[int, np.ndarray, np.ndarray]  # first row, high bytes, low bytes
 STRIP = 256  # rows turned to floats at once, so that a large photo is in memory only twice
-
-
-@dataclass(frozen=True)
-class Planes:
-    """A decoded file: colours as stored, neither turned nor converted."""
-
-    values: Tensor  # (1 or 3, H, W) float32 in [0, 1], in the file's own colour space
-    mode: str  # L, RGB, or (still to be converted by a profile) CMYK, LAB with 8-bit `image`
-    alpha: Tensor | None  # (1, H, W) float32 in [0, 1]
-    bits: int  # 8 or 16 a channel
-    image: Image.Image  # the file's tags; for CMYK and LAB the pixels as well
-    notes: tuple[str, ...] = ()
 
 
 def decode(source: Path | bytes, name: str, refuse: Refuse = lambda size: None) -> Planes:
@@ -65,7 +62,7 @@ def decode(source: Path | bytes, name: str, refuse: Refuse = lambda size: None) 
             if (size := size_of_jxl(source)) is not None:
                 refuse(size)
                 _check_size(size, name)
-            planes = _of_floats(source, name, refuse)
+            planes = read_floats(source, name, refuse)
             if planes is None:
                 with _opened(source, name) as image:
                     refuse(image.size)
@@ -104,6 +101,7 @@ def decode_pil(
     if again is not None and (halves := _halves(image)) is not None:
         values, alpha = _deep(image, again, *halves)
         return Planes(values, "RGB" if len(values) == 3 else "L", alpha, 16, image, notes)
+    _widen_key(image)
     image.load()
     colours, alpha = _split(image)
     bits = 16 if colours.mode[0] in "IF" else 8
@@ -112,8 +110,8 @@ def decode_pil(
     if colours.mode == "F":
         values = check_unit(torch.from_numpy(np.array(colours, np.float32))[None], name)
     else:
-        values = as_meant(image, unit(colours))
-    shown = None if alpha is None else unit(alpha)
+        values = unit(colours)
+    values, shown = as_meant(image, values), None if alpha is None else unit(alpha)
     return Planes(values, "RGB" if len(values) == 3 else "L", shown, bits, image, notes)
 
 
@@ -128,16 +126,6 @@ def unit(image: Image.Image) -> Tensor:
     return out
 
 
-def _of_floats(source: Path | bytes, name: str, refuse: Refuse) -> Planes | None:
-    """A TIFF of float colours, or of deep ones plane by plane, neither of which Pillow reads."""
-    found = read_floats(source, name, refuse)
-    if found is None:
-        return None
-    notes = (MORE.format("page"),) if found.several else ()
-    mode = "RGB" if len(found.values) == 3 else "L"
-    return Planes(found.values, mode, found.alpha, 16, found.image, notes)
-
-
 @contextmanager
 def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
     """Open a picture; formats that come by an extra are asked for when nothing else fits."""
@@ -146,9 +134,12 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
     except Image.UnidentifiedImageError:
         image = open_by_extra(source, name)
     if image is None:
+        why = "its content is none of these, whatever its name"
+        if is_tiff(source):
+            why = "this kind of TIFF can't be"
+        known = ", ".join(READABLE)
         raise RcodError(
-            f"{name}: must be a picture that can be read ({', '.join(READABLE)}), and its content "
-            "is none of these, whatever its name; convert it first"
+            f"{name}: must be a picture that can be read ({known}), and {why}; convert it first"
         )
     with image:
         yield image
@@ -189,15 +180,25 @@ def _check(image: Image.Image, name: str) -> tuple[str, ...]:
         raise RcodError(f"{name}: must be one of {known}, got {image.format}; convert it first")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         check_tiff(image, name)
+    notes = [CUT] if _is_cut(image) else []
     several = getattr(image, "is_animated", False)  # counting frames could take for ever
-    if not several or image.format == "MPO":  # whose others are previews
-        return ()
-    return (MORE.format("page" if image.format == "TIFF" else "frame"),)
+    if several and image.format != "MPO":  # whose others are previews
+        notes.append(MORE.format("page" if image.format == "TIFF" else "frame"))
+    return tuple(notes)
+
+
+def _is_cut(image: Image.Image) -> bool:
+    """Whether Pillow keeps 8 bits of more: a PPM tells its highest value, a HEIC its bits."""
+    if image.format == "HEIF":
+        return image.info.get("bit_depth", 8) > 8
+    ways = [tile.args for tile in getattr(image, "tile", ())] if image.format == "PPM" else []
+    most = max((way[-1] for way in ways if isinstance(way, tuple)), default=0)
+    return image.mode[0] not in "IF" and most > 255
 
 
 def _halves(image: Image.Image) -> tuple[str, str] | None:
     """The raw modes that read the high and the low bytes of 16-bit colours, where it has such."""
-    modes = {_raw(tile.args) for tile in cast(ImageFile, image).tile}
+    modes = _raw_modes(image)
     if len(modes) != 1 or image.mode not in ("RGB", "RGBA"):
         return None
     base, _, order = next(iter(modes)).partition(";16")
@@ -211,10 +212,19 @@ def _halves(image: Image.Image) -> tuple[str, str] | None:
     return f"{base};16{order}", f"{base};16{other}"
 
 
-def _raw(args: object) -> str:
-    """A tile's raw mode."""
-    first = args[0] if isinstance(args, tuple) and args else args
-    return first if isinstance(first, str) else ""
+def _raw_modes(image: Image.Image) -> set[str]:
+    """How the pixels of a file lie in its tiles; none once they are loaded."""
+    ways = (tile.args for tile in getattr(image, "tile", ()))
+    firsts = (way[0] if isinstance(way, tuple) and way else way for way in ways)
+    return {first for first in firsts if isinstance(first, str)}
+
+
+def _widen_key(image: Image.Image) -> None:
+    """Multiply grey's see-through value of 2 or 4 bits, as Pillow does its pixels on loading."""
+    key, modes = image.info.get("transparency"), _raw_modes(image)
+    for raw, most in (("L;2", 3), ("L;4", 15)):
+        if raw in modes and isinstance(key, int) and key <= most:
+            image.info["transparency"] = key * 255 // most
 
 
 def _deep(
@@ -224,7 +234,7 @@ def _deep(
     low: str,
 ) -> tuple[Tensor, Tensor | None]:
     """Colours (1 or 3, H, W) and alpha of a picture with 16 bits a channel."""
-    premultiplied = any(_raw(tile.args).startswith("RGBa") for tile in cast(ImageFile, image).tile)
+    premultiplied = any(raw.startswith("RGBa") for raw in _raw_modes(image))
     see_through = image.info.get("transparency")
     _load_as(image, high)
     if not low:

@@ -19,7 +19,17 @@ import torch
 from PIL import Image, TiffImagePlugin
 
 from rcod.errors import RcodError
-from rcod.pixels.metadata import CAMERA, GPS, INTEROP, MOST, STRUCTURE, Tags, exif_of, mark
+from rcod.pixels.metadata import (
+    CAMERA,
+    GPS,
+    INTEROP,
+    MOST,
+    STRUCTURE,
+    Tags,
+    exif_of,
+    loaded,
+    mark,
+)
 
 LEVEL = 4  # of deflate: on photos a third of the time of 6, and a hundredth larger
 BLOCK = 64  # rows filtered at once, and of a strip of a TIFF
@@ -210,9 +220,7 @@ class Tiff:
     def _directory(self, size: int) -> bytes:
         """Every tag of a file of so many bytes: the photo's, then how the pixels lie."""
         frame = self.frame
-        exif, _ = exif_of(frame.tags, size=size)
-        block = Image.Exif()
-        block.load(exif)
+        block = loaded(exif_of(frame.tags, size=size)[0])
         tags = TiffImagePlugin.ImageFileDirectory_v2()
         for tag, value in block.items():
             if tag not in STRUCTURE and tag not in (CAMERA, GPS):

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from rcod.errors import RcodError
+from rcod.pixels.floats import stream
 
 EXTRAS = {"HEIC": ("heic", "pi_heif"), "JPEG XL": ("jxl", "pillow_jxl")}  # extra, module
 HEAD = 12  # bytes of a codestream that hold its size
@@ -52,7 +53,7 @@ def size_of_jxl(source: Path | bytes) -> tuple[int, int] | None:
     """
     if _kind(source) != "JPEG XL":
         return None
-    with _stream(source) as file:
+    with stream(source) as file:
         bits = int.from_bytes(_codestream(file)[2:], "little")
 
     def number(count: int) -> int:
@@ -72,7 +73,7 @@ def size_of_jxl(source: Path | bytes) -> tuple[int, int] | None:
 
 def _kind(source: Path | bytes) -> str | None:
     """Which of the two a file is, if any."""
-    with _stream(source) as file:
+    with stream(source) as file:
         start = file.read(12)
     if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
         return "HEIC"
@@ -100,8 +101,3 @@ def _codestream(file: BinaryIO) -> bytes:
             break
         place = end
     raise ValueError("a JPEG XL picture has a codestream")
-
-
-def _stream(source: Path | bytes) -> BinaryIO:
-    """A file or its bytes, to read."""
-    return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)

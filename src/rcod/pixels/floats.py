@@ -1,6 +1,6 @@
 """What is in the TIFFs that Pillow can't open, or misreads?
 
-Of floating point colours, and of 16-bit colours that lie plane by plane, strips and tiles are
+Of floats, of channels that lie plane by plane, and of grey as few write it, strips and tiles are
 unpacked here, the predictor is undone, and values become planes. What the file carries besides
 is found where Pillow looks for it. Other TIFFs are refused, or their values mended.
 
@@ -11,10 +11,10 @@ import contextlib
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -23,38 +23,28 @@ from torch import Tensor
 
 from rcod.errors import RcodError
 
-MAX_PIXELS = 40_000_000  # of a picture of floats, which is up to four times as large as others
+MAX_PIXELS = 80_000_000  # an 80 megapixel photo is 1 GB as float32; larger files are often traps
 MAX_BLOCK = 80_000_000  # bytes of a strip that Pillow unpacks
 DEFLATED = (8, 32946)
-KINDS = {16: "f2", 32: "f4", 64: "f8"}  # by bits
-WHOLE = "u2"  # numbers that are no floats
+MORE = "has more than one {}; the first is taken and the others are left out"
+BITS = {1: (8, 12, 16), 3: (16, 32, 64)}  # by TIFF's kind of numbers: whole, and floats
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError,
           AttributeError, RuntimeError, struct.error, zlib.error)  # fmt: skip  # by Pillow
 
-
 Refuse = Callable[[tuple[int, int]], None]  # raises what refuses a width and a height
 
 
-class Floats(NamedTuple):
-    """A decoded picture of floats, or of 16 bits plane by plane."""
+@dataclass(frozen=True)
+class Planes:
+    """A decoded file: colours as stored, neither turned nor converted."""
 
-    values: Tensor  # (1 or 3, H, W) float32 in [0, 1]
+    values: Tensor  # (1 or 3, H, W) float32 in [0, 1], in the file's own colour space
+    mode: str  # L, RGB, or (still to be converted by a profile) CMYK, LAB with 8-bit `image`
     alpha: Tensor | None  # (1, H, W) float32 in [0, 1]
-    image: Image.Image  # one pixel with the file's tags
-    several: bool  # whether other pages follow
-
-
-class Block(NamedTuple):
-    """A strip or a tile: where it lies in the file and in the picture."""
-
-    start: int  # of its bytes
-    size: int
-    plane: int  # the first channel it holds
-    top: int
-    left: int
-    height: int
-    width: int
+    bits: int  # 8 or 16 a channel
+    image: Image.Image  # the file's tags; for CMYK and LAB the pixels as well
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,31 +53,24 @@ class Layout:
 
     width: int
     height: int
-    kind: str  # of numbers, as numpy names it
+    bits: int  # of a number
+    kind: str  # of numbers, as numpy names it; not of those of 12 bits
     channels: int
-    apart: bool  # every channel lies in blocks of its own
+    colours: int  # 1 or 3 of the channels
+    inverted: bool  # 0 is white
+    together: int  # channels side by side; the others lie in blocks of their own
     compression: int
     predictor: int
-    extra: int | None  # kind of the channel that is no colour; 1 is alpha colours are times by
+    extra: int  # what the channel behind the colours is: 0 nothing, 1 alpha they are times by
     order: str  # of bytes: < or >
 
-    @property
-    def size(self) -> int:
-        """Bytes of a number."""
-        return int(self.kind[1])
 
-    @property
-    def together(self) -> int:
-        """Channels that lie side by side."""
-        return 1 if self.apart else self.channels
+def read_floats(source: Path | bytes, name: str, refuse: Refuse) -> Planes | None:
+    """Read a TIFF of a kind that Pillow doesn't; None where it is none.
 
-
-def read_floats(source: Path | bytes, name: str, refuse: Refuse) -> Floats | None:
-    """Read a TIFF of float colours, of float grey with alpha, or of 16 bits plane by plane.
-
-    None where it is none. Damage is any of Pillow's errors, for the caller to tell.
+    Damage is any of Pillow's errors, for the caller to tell.
     """
-    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+    with stream(source) as file:
         head = file.read(8)
         if head[:4] not in MAGIC:
             return None
@@ -97,21 +80,28 @@ def read_floats(source: Path | bytes, name: str, refuse: Refuse) -> Floats | Non
         offset = tags.next
         file.seek(offset)
         tags.load(file)
+        if 256 not in tags:
+            raise ValueError("its directory is cut off")
         layout = _layout(tags, ">" if head[:1] == b"M" else "<")
         if layout is None:
             return None
         refuse((layout.width, layout.height))
-        if layout.width * layout.height > MAX_PIXELS:
+        most = MAX_PIXELS // (1 if layout.colours == 1 else 2)  # colours have up to 4 channels
+        if layout.width * layout.height > most:
             raise RcodError(
-                f"{name}: a picture of floats or of planes must have at most "
-                f"{MAX_PIXELS // 10**6} megapixels, got {layout.width} x {layout.height}; "
-                "cut or shrink it first"
+                f"{name}: this kind of TIFF must have at most {most // 10**6} megapixels, "
+                f"got {layout.width} x {layout.height}; cut or shrink it first"
             )
-        planes = torch.empty(layout.channels, layout.height, layout.width)
-        for block in _blocks(tags, layout):
-            _fill(planes, block, layout, file)
+        planes = _planes(tags, layout, file)
         image = _carrier(tags, file, offset, layout.order)
-        return _split(planes, layout, image, bool(tags.next), name)
+        notes = (MORE.format("page"),) if tags.next else ()
+        return replace(_split(planes, layout, image, name), notes=notes)
+
+
+def is_tiff(source: Path | bytes) -> bool:
+    """Whether a file begins as a TIFF does."""
+    with stream(source) as file:
+        return file.read(4) in MAGIC
 
 
 def check_unit(values: Tensor, name: str) -> Tensor:
@@ -142,7 +132,7 @@ def check_tiff(image: TiffImagePlugin.TiffImageFile, name: str) -> None:
 
 def as_meant(image: Image.Image, values: Tensor) -> Tensor:
     """Values (1, H, W) of more than 8 bits, of which Pillow minds neither range nor direction."""
-    if not isinstance(image, TiffImagePlugin.TiffImageFile) or not image.mode.startswith("I"):
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.mode[0] not in "IF":
         return values
     if image.tag_v2.get(258) == (12,):
         values = (values * (65535 / 4095)).clamp_(max=1)
@@ -150,31 +140,33 @@ def as_meant(image: Image.Image, values: Tensor) -> Tensor:
 
 
 def _layout(tags: TiffImagePlugin.ImageFileDirectory_v2, order: str) -> Layout | None:
-    """The pixels' layout; None unless they are of several channels, of a kind read here."""
-    bits, kinds = set(_several(tags, 258)), set(_several(tags, 339))
+    """The pixels' layout; None unless it is grey or colours as Pillow doesn't read them."""
+    depths, kinds = set(_several(tags, 258)), set(_several(tags, 339)) or {1}
     channels, photometric = _one(tags, 277, 1), _one(tags, 262, 1)
+    colours = {0: 1, 1: 1, 2: 3}.get(photometric)
+    if colours is None or channels - colours not in (0, 1) or len(depths) + len(kinds) != 2:
+        return None
+    bits, kind = depths.pop(), kinds.pop()
+    if bits not in BITS.get(kind, ()) or _one(tags, 266, 1) != 1:  # the last bit comes first
+        return None
     apart = _one(tags, 284, 1) == 2
-    if len(bits) != 1 or not bits <= set(KINDS):
-        return None
-    kind = KINDS[bits.pop()]
-    if apart and kind == "f2" and kinds <= {1}:
-        kind = WHOLE
-    elif kinds != {3}:
-        return None
-    colours = {1: 1, 2: 3}.get(photometric)
-    if colours is None or channels not in (colours, colours + 1) or channels == 1:
+    way = (tags.prefix, photometric, (kind,), 1, (bits,) * channels, _several(tags, 338))
+    # Pillow takes bytes for those of the other order, a plane's 16 bits for 8, or a plane for all.
+    misread = (kind == 3 and order == ">") or (apart and (bits == 16 or channels == 2))
+    if way in TiffImagePlugin.OPEN_INFO and not misread:
         return None
     width, height = _one(tags, 256, 0), _one(tags, 257, 0)
     if width < 1 or height < 1:
         raise ValueError("a picture has pixels")
     return Layout(
-        width, height, kind, channels, apart, _one(tags, 259, 1),
-        _one(tags, 317, 1), None if channels == colours else _one(tags, 338, 0), order,
+        width, height, bits, f"{'f' if kind == 3 else 'u'}{bits // 8}", channels, colours,
+        photometric == 0, 1 if apart else channels, _one(tags, 259, 1), _one(tags, 317, 1),
+        0 if channels == colours else _one(tags, 338, 2), order,
     )  # fmt: skip
 
 
-def _blocks(tags: TiffImagePlugin.ImageFileDirectory_v2, layout: Layout) -> Iterator[Block]:
-    """The strips or tiles, plane by plane, in reading order."""
+def _planes(tags: TiffImagePlugin.ImageFileDirectory_v2, layout: Layout, file: BinaryIO) -> Tensor:
+    """Every strip's or tile's values where they belong, (C, H, W) float32."""
     tiled = 324 in tags
     starts, sizes = (_several(tags, tag) for tag in ((324, 325) if tiled else (273, 279)))
     wide = _one(tags, 322, 0) if tiled else layout.width
@@ -182,30 +174,23 @@ def _blocks(tags: TiffImagePlugin.ImageFileDirectory_v2, layout: Layout) -> Iter
     if wide < 1 or high < 1:
         raise ValueError("a strip or a tile has pixels")
     down, across = -(-layout.height // high), -(-layout.width // wide)
-    planes = layout.channels if layout.apart else 1
-    if not len(starts) == len(sizes) == planes * down * across:
+    if not len(starts) == len(sizes) == layout.channels // layout.together * down * across:
         raise ValueError("its strips or tiles are too few or too many")
+    planes = torch.empty(layout.channels, layout.height, layout.width)
+    line = -(-wide * layout.together * layout.bits // 8)  # bytes
+    if line * high > 4 * planes.nbytes + 2**24:  # a tile may stand over, within reason
+        raise ValueError("a strip or a tile is larger than the picture")
     for i, (start, size) in enumerate(zip(starts, sizes, strict=True)):
         plane, place = divmod(i, down * across)
         top, left = place // across * high, place % across * wide
-        yield Block(start, size, plane, top, left,
-                    high if tiled else min(high, layout.height - top), wide)  # fmt: skip
-
-
-def _fill(planes: Tensor, block: Block, layout: Layout, file: BinaryIO) -> None:
-    """Put one block's values where they belong."""
-    line = block.width * layout.together * layout.size  # bytes
-    if line * block.height > 4 * planes.nbytes + 2**24:  # a tile may stand over, within reason
-        raise ValueError("a strip or a tile is larger than the picture")
-    file.seek(block.start)
-    packed = file.read(min(block.size, 2 * line * block.height + 2**16))
-    raw = _unpacked(packed, layout.compression, line, block.height)
-    values = _values(raw, layout)  # (h, w, c)
-    rows = min(block.height, layout.height - block.top)
-    columns = min(block.width, layout.width - block.left)
-    part = torch.from_numpy(values[:rows, :columns].transpose(2, 0, 1))
-    planes[block.plane : block.plane + layout.together, block.top : block.top + rows,
-           block.left : block.left + columns] = part  # fmt: skip
+        rows = high if tiled else min(high, layout.height - top)
+        file.seek(start)
+        packed = file.read(min(size, 2 * line * rows + 2**16))
+        raw = _unpacked(packed, layout.compression, line, rows)
+        values = torch.from_numpy(_values(raw, layout, wide)).permute(2, 0, 1)  # (c, h, w)
+        part = planes[plane : plane + layout.together, top : top + rows, left : left + wide]
+        part.copy_(values[:, : part.shape[1], : part.shape[2]])
+    return planes
 
 
 def _unpacked(packed: bytes, compression: int, line: int, rows: int) -> np.ndarray:
@@ -234,24 +219,33 @@ def _by_pillow(packed: bytes, compression: int, line: int, rows: int) -> bytes:
         return image.tobytes()
 
 
-def _values(raw: np.ndarray, layout: Layout) -> np.ndarray:
+def _values(raw: np.ndarray, layout: Layout, width: int) -> np.ndarray:
     """A block's numbers, (h, w, c) float32, its predictor undone."""
-    rows, c, size, kind = len(raw), layout.together, layout.size, layout.kind
-    if layout.predictor == 3:  # bytes less those of the pixel before, the highest of all first
+    rows, c, order, size = len(raw), layout.together, layout.order, layout.bits // 8
+    if layout.bits == 12 and layout.predictor == 1:
+        found = _of_twelve_bits(raw)[:, : width * c]
+    elif layout.predictor == 1:
+        found = raw.view(f"{order}{layout.kind}")
+    elif layout.predictor == 2 and layout.bits != 12:  # as whole numbers, less the pixel before
+        whole = raw.view(f"{order}u{size}").reshape(rows, -1, c)
+        found = np.cumsum(whole, axis=1, dtype=f"u{size}").view(layout.kind)
+    elif layout.predictor == 3 and layout.bits != 12:  # bytes less those before, the highest first
         summed = np.cumsum(raw.reshape(rows, -1, c), axis=1, dtype=np.uint8)
         ordered = summed.reshape(rows, size, -1).transpose(0, 2, 1)
-        found = np.ascontiguousarray(ordered).view(f">{kind}")
-    elif layout.predictor == 2:  # as whole numbers, less the pixel before
-        whole = raw.view(f"{layout.order}u{size}").reshape(rows, -1, c)
-        native = np.cumsum(whole, axis=1, dtype=f"u{size}")
-        found = native.view(kind)
-    elif layout.predictor == 1:
-        found = raw.view(f"{layout.order}{kind}")
+        found = np.ascontiguousarray(ordered).view(f">{layout.kind}")
     else:
         raise ValueError(f"predictor {layout.predictor} is unknown")
     with np.errstate(over="ignore"):  # infinity is refused with the rest
         values = found.reshape(rows, -1, c).astype(np.float32)
-    return values / 65535 if kind == WHOLE else values
+    return values if layout.kind[0] == "f" else values / (2**layout.bits - 1)
+
+
+def _of_twelve_bits(raw: np.ndarray) -> np.ndarray:
+    """Two numbers of every three bytes of a row, (rows, line) uint8 -> (rows, n) uint16."""
+    whole = np.pad(raw, ((0, 0), (0, -raw.shape[1] % 3))).astype(np.uint16)
+    high, middle, low = whole[:, ::3], whole[:, 1::3], whole[:, 2::3]
+    pairs = np.stack((high << 4 | middle >> 4, (middle & 15) << 8 | low), -1)
+    return pairs.reshape(len(raw), -1)
 
 
 def _carrier(
@@ -264,7 +258,8 @@ def _carrier(
     exif.endian = order
     with contextlib.suppress(*DAMAGE):  # of the tags: not worth refusing the picture
         exif.load_from_fp(file, offset)
-        image.info["exif"] = exif.tobytes()
+        exif.tobytes()  # reads the directories below as well, while the file is open
+        image._exif = exif  # where `getexif` finds it
     for tag, key in ((34675, "icc_profile"), (700, "xmp")):
         if isinstance(value := tags.get(tag), bytes):
             image.info[key] = value
@@ -273,16 +268,17 @@ def _carrier(
     return image
 
 
-def _split(planes: Tensor, layout: Layout, image: Image.Image, several: bool, name: str) -> Floats:
+def _split(planes: Tensor, layout: Layout, image: Image.Image, name: str) -> Planes:
     """Colours and alpha, both what a picture is."""
-    if layout.extra is None:
-        return Floats(check_unit(planes, name), None, image, several)
-    alpha = check_unit(planes[-1:].clone(), name)
-    values = planes[:-1]
-    if layout.extra == 1:
+    values = planes[: layout.colours]
+    alpha = check_unit(planes[-1:].clone(), name) if layout.extra else None
+    if alpha is not None and layout.extra == 1:
         values = values / alpha.clamp(min=1e-6)
         values[:, alpha[0] == 0] = 0
-    return Floats(check_unit(values, name), alpha, image, several)
+    values = check_unit(values, name)
+    values = 1 - values if layout.inverted else values
+    mode = "L" if layout.colours == 1 else "RGB"
+    return Planes(values, mode, alpha, 8 if layout.bits == 8 else 16, image)
 
 
 def _one(tags: TiffImagePlugin.ImageFileDirectory_v2, tag: int, default: int) -> int:
@@ -296,3 +292,8 @@ def _several(tags: TiffImagePlugin.ImageFileDirectory_v2, tag: int) -> tuple[int
     found = tags.get(tag, ())
     numbers = found if isinstance(found, tuple) else (found,)
     return numbers if all(isinstance(number, int) for number in numbers) else ()
+
+
+def stream(source: Path | bytes) -> BinaryIO:
+    """A file or its bytes, to read."""
+    return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)

@@ -22,8 +22,9 @@ from PIL import Image
 from torch import Tensor
 
 from rcod.errors import RcodError
-from rcod.pixels.decode import DAMAGE, STRIP, Planes, Refuse, decode, decode_pil
+from rcod.pixels.decode import STRIP, decode, decode_pil
 from rcod.pixels.encode import Frame, Writer, writer
+from rcod.pixels.floats import DAMAGE, Planes, Refuse
 from rcod.pixels.metadata import Tags, collect
 from rcod.pixels.placing import placed
 from rcod.pixels.profiles import ProfileError, Shaper, curves_of, shown_by, srgb_profile, to_grey
@@ -143,7 +144,7 @@ def check_writable(path: Path, height: int, width: int, alpha: Tensor | None = N
             f"{path}: a {encoder} picture must be at most {LONGEST[encoder]} pixels a side, "
             f"got {width} x {height}; use png"
         )
-    if encoder == "JPEG" and alpha is not None and bool((alpha < 1).any()):
+    if encoder == "JPEG" and alpha is not None and bool((alpha < 1 - 0.5 / 65535).any()):
         raise RcodError(
             f"{path}: a JPEG picture must be opaque, and this one has see-through parts; "
             "use png or webp"

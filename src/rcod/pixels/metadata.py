@@ -1,13 +1,16 @@
 """What else does a photo carry, and what of it may travel on?
 
-EXIF, XMP and the dots per inch go from the photo to its result, without what no longer
-holds: the turn (it has been made), the size (it is another) and the preview. Our own mark,
-in EXIF's field for the program that processed a photo, tells a result of rcod from a file of
-the user's. It says how many bytes the file has: an editor that saves a result keeps the mark and
-gives it another length. The name of the camera or the editor stays as it was.
+EXIF, XMP and the dots per inch go from the photo to its result, without what no longer holds: the
+turn (it has been made), the size (it is another), the preview, and how pixels lie in the file and
+on the earth. Our own mark, in EXIF's field for the program that processed a photo, tells a result
+of rcod from a file of the user's. It says how many bytes the file has: an editor that saves a
+result keeps the mark and gives it another length. The name of the camera or the editor stays as it
+was.
 """
 
+import copy
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,10 +27,17 @@ WRONG = (  # XMP's turn and sizes
     r"tiff:Orientation", r"tiff:ImageWidth", r"tiff:ImageLength", r"exif:PixelXDimension",
     r"exif:PixelYDimension",
 )  # fmt: skip
-STRUCTURE = frozenset(  # TIFF's tags about how pixels lie, which are not the photo's
-    (254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 274, 277, 278, 279, 280, 281, 282, 283, 284,
-     296, 297, 301, 317, 318, 319, 320, 322, 323, 324, 325, 330, 338, 339, 347, 529, 530, 531, 532,
-     700, 34675, 40965)
+PLACE = (  # XMP's names of where a photo was taken, of EXIF, drones, Photoshop and IPTC
+    r"(?!xmlns:)[\w-]+:(?i:gps|latitude|longitude)\w*", r"photoshop:(?:City|State|Country)",
+    r"Iptc4xmp\w+:(?:Location|CountryCode)\w*",
+)  # fmt: skip
+IPTC, PHOTOSHOP = 33723, 34377  # TIFF's tags of what both add, the place included
+EARTH = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)  # GeoTIFF's and GDAL's
+DENSITY = frozenset((282, 283, 296))  # dots per inch, which every TIFF is given anew
+STRUCTURE = DENSITY.union(  # TIFF's tags about how pixels lie, which are not the photo's
+    range(254, 260), (262, 263, 266, 273, 274), range(277, 285), (297, 301), range(317, 326),
+    (330,), range(332, 340), (347,), range(512, 522), range(529, 533),
+    (700, PHOTOSHOP, 34675, 37724, 40965), range(50706, 50709), EARTH,
 )  # fmt: skip
 Strip = Literal["nothing", "gps", "all"]
 
@@ -45,7 +55,7 @@ class Tags:
         if strip == "all":
             return Tags()
         if strip == "gps":
-            return Tags(_without_gps(self.exif), _cut(self.xmp, r"exif:GPS\w+"), self.dpi)
+            return Tags(_without_place(self.exif), _cut(self.xmp, PLACE), self.dpi)
         return self
 
 
@@ -53,11 +63,12 @@ def collect(image: Image.Image) -> tuple[Tags, int]:
     """The tags of an opened picture and its turn, 1 to 8; damaged tags are left out."""
     turn, exif = 1, None
     try:
-        found = image.getexif()
-        value = found.get(TURN, 1)
+        value = image.getexif().get(TURN, 1)
         turn = value if isinstance(value, int) and 1 <= value <= 8 else 1
-        for tag in STRUCTURE if image.format == "TIFF" else (TURN, 256, 257):
-            found.pop(tag, None)
+        if image.format == "JXL" and not getattr(image, "jpeg", None):
+            turn = 1  # its decoder has made the codestream's turn, and EXIF's doesn't count
+        wrong = STRUCTURE if image.format == "TIFF" else STRUCTURE - DENSITY
+        found = kept(image.getexif(), wrong)
         camera = found.get_ifd(CAMERA) if CAMERA in found else {}
         for tag in SIZE_TAGS:
             camera.pop(tag, None)
@@ -66,8 +77,33 @@ def collect(image: Image.Image) -> tuple[Tags, int]:
         exif = None
     xmp = image.info.get("xmp")
     xmp = xmp.encode() if isinstance(xmp, str) else xmp
-    xmp = _cut(xmp, "|".join(WRONG)) if isinstance(xmp, bytes) else None
+    xmp = _cut(xmp, WRONG) if isinstance(xmp, bytes) else None
     return Tags(exif, xmp, _density(image)), turn
+
+
+class Text(str):
+    """Text of EXIF, of which Pillow thinks that it is Latin-1, and would write ? beyond ASCII."""
+
+    def encode(self, encoding: str = "latin-1", errors: str = "replace") -> bytes:
+        """The bytes it was read from, whatever they mean."""
+        return super().encode("latin-1", "replace")
+
+
+def kept(exif: Image.Exif, without: Collection[int] = ()) -> Image.Exif:
+    """A copy of EXIF but for some of its tags, which is written with the text it was read with."""
+    below = [tag for tag in (CAMERA, GPS) if tag in exif and tag not in without]
+    below += [INTEROP] * (CAMERA in below)
+    copied = copy.copy(exif)
+    copied._ifds = {tag: _texts(exif.get_ifd(tag)) for tag in below}
+    copied._data = _texts({tag: value for tag, value in exif.items() if tag not in without})
+    return copied
+
+
+def loaded(block: bytes | None, without: Collection[int] = ()) -> Image.Exif:
+    """EXIF of a block but for some of its tags, which is written with the text it was read with."""
+    exif = Image.Exif()
+    exif.load(block or b"")
+    return kept(exif, without)
 
 
 def mark(size: int) -> str:
@@ -83,9 +119,8 @@ def exif_of(tags: Tags, most: int | None = None, size: int = 0) -> tuple[bytes, 
         most: how many bytes the format can hold; None is any number.
         size: bytes of the file, 0 while they aren't known; the block is as long in any case.
     """
-    exif = Image.Exif()
     try:
-        exif.load(tags.exif or b"")
+        exif = loaded(tags.exif)
         exif[MARK_TAG] = mark(size)
         block = exif.tobytes()
     except DAMAGE:
@@ -107,6 +142,11 @@ def is_marked(image: Image.Image, size: int) -> bool:
     return image.getexif().get(MARK_TAG) == mark(size)
 
 
+def _texts(part: dict[int, object]) -> dict[int, object]:
+    """A directory whose text is `Text`."""
+    return {tag: Text(value) if isinstance(value, str) else value for tag, value in part.items()}
+
+
 def _density(image: Image.Image) -> tuple[float, float] | None:
     """Dots per inch, where the file tells sensible ones."""
     found = image.info.get("dpi")
@@ -117,30 +157,34 @@ def _density(image: Image.Image) -> tuple[float, float] | None:
     return (x, y) if 1 <= x <= 30_000 and 1 <= y <= 30_000 else None
 
 
-def _without_gps(exif: bytes | None) -> bytes | None:
-    """An EXIF block without the place."""
+def _without_place(exif: bytes | None) -> bytes | None:
+    """An EXIF block that doesn't say where the photo was taken."""
     if exif is None:
         return None
     try:
-        block = Image.Exif()
-        block.load(exif)
-        block.get_ifd(GPS).clear()
-        block.pop(GPS, None)
-        block._ifds.pop(GPS, None)
+        block = loaded(exif, (GPS, IPTC, PHOTOSHOP, *EARTH))
         return block.tobytes() if len(block) else None
     except DAMAGE:  # what can't be cleaned doesn't travel
         return None
 
 
-def _cut(xmp: bytes | None, names: str) -> bytes | None:
-    """XMP without some properties, written as attributes or as elements of plain text.
+def _cut(xmp: bytes | None, names: tuple[str, ...]) -> bytes | None:
+    """XMP without some properties, written as attributes or as elements with all that is in them.
 
-    Where one of the names is left, in an element of elements or in none that ends, no XMP is.
-    Every part of the pattern stops at the next tag: time grows as the length, whatever came.
+    Where one of the names is left, as in an element that doesn't end, no XMP is. Every part of
+    the patterns stops at the next tag: time grows as the length, whatever came.
     """
     if xmp is None:
         return None
-    attribute = rf"\s(?:{names})\s*=\s*(?:\"[^\"]*\"|'[^']*')"
-    element = rf"<({names})(?:\s[^<>]*)?(?:/>|>[^<]*</\1\s*>)"
-    rest = re.sub(f"{attribute}|{element}".encode(), b"", xmp)
-    return None if re.search(names.encode(), rest) else rest
+    name = f"(?<![\\w-])(?:{'|'.join(names)})"
+    xmp = re.sub(rf"\s{name}\s*=\s*(?:\"[^\"]*\"|'[^']*')".encode(), b"", xmp)
+    kept: list[bytes] = []
+    end, depth = 0, 0
+    for tag in re.finditer(rf"<(/?){name}(?:\s[^<>]*)?>".encode(), xmp):
+        if depth == 0:
+            kept.append(xmp[end : tag.start()])
+        if not tag[0].endswith(b"/>"):
+            depth += -1 if tag[1] else 1
+        end = tag.end()
+    rest = b"".join([*kept, xmp[end:]])
+    return None if depth or re.search(name.encode(), rest) else rest

@@ -19,7 +19,8 @@ import torch
 from PIL import Image, ImageCms
 from torch import Tensor
 
-from rcod.pixels.decode import STRIP, Planes, unit
+from rcod.pixels.decode import STRIP, unit
+from rcod.pixels.floats import Planes
 
 STEPS = 65_536  # entries of a tabulated curve: one for every value of 16 bits
 MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}  # by a profile's colour space
@@ -71,11 +72,10 @@ class Shaper:
         """Read a profile; None where it is not one of curves. Damage is a `ValueError`."""
         tags = _tags(icc)
         space, connection = icc[16:20], icc[20:24]
-        if space == b"GRAY":
-            curves = [_tone(tags[b"kTRC"])]
-            return cls(*_tables(curves), None)
-        if space != b"RGB " or connection != b"XYZ " or b"A2B0" in tags:
+        if space not in (b"GRAY", b"RGB ") or connection != b"XYZ " or b"A2B0" in tags:
             return None
+        if space == b"GRAY":
+            return cls(*_tables([_tone(tags[b"kTRC"])]), None)
         columns = [struct.unpack(">3i", tags[name][8:20]) for name in (b"rXYZ", b"gXYZ", b"bXYZ")]
         to_xyz = torch.tensor(columns, dtype=torch.float64).T / 65536  # (3, 3)
         matrix = torch.linalg.solve(torch.tensor(SRGB_TO_XYZ, dtype=torch.float64), to_xyz)
