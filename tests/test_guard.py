@@ -26,6 +26,7 @@ def test_token_is_shown_as_bearer_cookie_or_in_the_pages_address():
     check_token(token, {"cookie": "a=b; rcod-token=open-sesame"}, "")
     check_token(token, {"cookie": 'prefs={"a":1}; [x]=1; rcod-token=open-sesame'}, "")
     check_token(token, {}, "token=open-sesame")
+    check_token("one+one=2%", {}, "token=one+one%3D2%25")  # a plus is no space here
     for headers, query in (({}, ""), ({"authorization": "Bearer open"}, "token="),
                            ({"cookie": "rcod-token=open-sesam\u00e9"}, "")):  # fmt: skip
         with pytest.raises(Refusal) as refusal:
@@ -36,7 +37,9 @@ def test_token_is_shown_as_bearer_cookie_or_in_the_pages_address():
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"seats": 0}, "seats must be above 0, got 0"),
+        ({"seats": 0}, "seats must be above 0 and finite, got 0"),
+        ({"seconds": float("inf")}, "seconds must be above 0 and finite, got inf"),
+        ({"token": ""}, "a token must be 8 to 200 printable characters"),
         ({"token": "short"}, "a token must be 8 to 200 printable characters"),
         ({"token": "with a space"}, "a token must be 8 to 200 printable characters"),
     ],

@@ -20,12 +20,16 @@ import httpx
 import pytest
 from PIL import Image
 from running import ENVIRONMENT, Running, start
+from starlette.datastructures import UploadFile
 
 from rcod.doors.engine import Engine, Stopped, Ticket
 from rcod.doors.guard import Guard
 from rcod.doors.server import create_app, zip_levels
 from rcod.doors.service import Service
-from rcod.pixels.images import write
+from rcod.doors.sittings import Sittings
+from rcod.doors.web import add_page
+from rcod.errors import RcodError
+from rcod.pixels.images import Photo, write
 from rcod.using.restore import LEAST_TILE, Restorer, Result
 from rcod.using.sitting import Sitting, take
 
@@ -153,7 +157,8 @@ def answered(restorer: Restorer, path: str = "/v1/upscale", **fields: str) -> ht
 
     with Engine() as engine:
         service = Service(restorer, engine)
-        app = Guard(create_app(service), service.limits, engine, service.meters, False)
+        add_page(inner := create_app(service), service, Sittings())
+        app = Guard(inner, service.limits, engine, service.meters, False)
         return asyncio.run(ask(app))
 
 
@@ -170,6 +175,27 @@ def test_what_nobody_foresaw_is_a_sentence_and_logged_once(
     assert answer.json() == {"error": "the server failed; its log says why"}
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert caplog.text.count("RuntimeError: secret/path") == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/upscale", "/v1/levels", "/page/photos"])
+def test_an_uploads_temporary_file_ends_before_its_request_waits(
+    restorer: Restorer, monkeypatch: pytest.MonkeyPatch, path: str
+):
+    seen: list[str] = []
+    close = UploadFile.close
+
+    async def closed(upload: UploadFile) -> None:
+        seen.append("closed")
+        await close(upload)
+
+    def taken(service: Service, content: bytes, scale: float) -> Photo:
+        seen.append("taken")
+        raise RcodError("enough")
+
+    monkeypatch.setattr(UploadFile, "close", closed)
+    monkeypatch.setattr(Service, "take", taken)
+    assert answered(restorer, path).json() == {"error": "enough"}
+    assert seen[:2] == ["closed", "taken"]
 
 
 def test_a_full_disk_or_memory_is_not_the_clients_mistake(

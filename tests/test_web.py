@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +21,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from starlette.testclient import TestClient
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rcod.diffusion.grouping import timestep_of_realism
 from rcod.doors import web
@@ -29,6 +30,7 @@ from rcod.doors.guard import Limits
 from rcod.doors.server import create_app
 from rcod.doors.service import Service
 from rcod.doors.sittings import Sittings
+from rcod.errors import RcodError
 from rcod.pixels.extras import EXTRAS
 from rcod.pixels.images import Photo, read, write
 from rcod.using.between import NODES
@@ -251,19 +253,28 @@ def read_bytes(content: BytesIO, folder: Path) -> Photo:
     return read(path)
 
 
+@contextmanager
+def serving(app: ASGIApp, protocol: type[web.Impatient]) -> Iterator[tuple[str, int]]:
+    """Where an app is served in another thread."""
+    listener = web.listen("127.0.0.1", 0)
+    config = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        yield listener.getsockname()[:2]
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
 def test_who_opens_a_connection_and_says_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch):
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
     monkeypatch.setattr(web, "HEADERS", 0.2)
-    listener = web.listen("127.0.0.1", 0)
-    address = listener.getsockname()[:2]
-    config = uvicorn.Config(app, http=web.Impatient, ws="none", lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    try:
+    with serving(app, web.Impatient) as address:
         for text in (b"", b"GET / HTTP/1.1\r\nHo"):
             with socket.create_connection(address, timeout=5) as raw:
                 raw.sendall(text)
@@ -273,9 +284,31 @@ def test_who_opens_a_connection_and_says_nothing_is_hung_up_on(monkeypatch: pyte
             assert raw.recv(100).startswith(b"HTTP/1.1 204")
             raw.sendall(b"GET /")  # and then nothing more
             assert raw.recv(100) == b""
-    finally:
-        server.should_exit = True
-        thread.join(10)
+
+
+def test_who_does_not_take_an_answer_is_hung_up_on():
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(30_000_000)})
+
+    class Bounded(web.Impatient):
+        seconds = 2.0
+
+    with serving(app, Bounded) as address:
+        for wait, whole in ((0.0, True), (4.0, False)):
+            taken = 0
+            with socket.create_connection(address, timeout=5) as raw:
+                raw.sendall(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
+                time.sleep(wait)
+                with suppress(ConnectionResetError):
+                    while piece := raw.recv(1_000_000):
+                        taken += len(piece)
+            assert (taken > 30_000_000) is whole, taken
+
+
+def test_a_host_that_cannot_be_named_is_one_sentence():
+    with pytest.raises(RcodError, match="must be free to listen on, got: encoding with 'idna'"):
+        web.listen("127.0..0.1", 0)
 
 
 def test_examples_of_the_page_are_those_of_the_project():
@@ -297,6 +330,16 @@ def test_the_page_is_told_whether_there_is_a_dial(server: Running, restorer: Res
         service = Service(Restorer(fixed, restorer.onestep, restorer.metric), engine)
         web.add_page(app := create_app(service), service, Sittings())
         assert TestClient(app).get("/page/about").json()["dial"] is False
+
+
+def test_a_plus_in_a_token_stands_for_itself(restorer: Restorer):
+    with Engine() as engine:
+        service = Service(restorer, engine, Limits(token="open+sesame"))
+        web.add_page(app := create_app(service), service, Sittings())
+        client = TestClient(app, follow_redirects=False)
+        for query, right in (("open+sesame", True), ("open%2Bsesame", True), ("open%20sesame", 0)):
+            answer = client.get(f"/?token={query}")
+            assert answer.status_code == 303 and ("set-cookie" in answer.headers) == right
 
 
 @pytest.mark.parametrize("token", [None, "open-sesame"])

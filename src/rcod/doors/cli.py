@@ -13,6 +13,7 @@ What a caller can fix is one line on standard error and exit code 2. Everything 
 PyTorch is imported inside the commands, so that help comes at once.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -127,7 +128,7 @@ def serve(
     max_megapixels: Annotated[int, typer.Option(min=1, help="Of a result.")] = 100,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for one photo.")] = 300,
     token: Annotated[
-        str | None, typer.Option(envvar="RCOD_TOKEN", help="Refuse who does not show it.")
+        str | None, typer.Option(help="Refuse who does not show it; also by RCOD_TOKEN.")
     ] = None,
     base: BaseOption = None,
     vision: VisionOption = None,
@@ -144,6 +145,8 @@ def serve(
         from rcod.using.restore import Restorer
 
         parts = Parts(base=base, vision=vision)
+        if token is None:
+            token = os.environ.get("RCOD_TOKEN")  # typer would take an empty one for none
         limits = Limits(
             queue, max_megabytes * 10**6, max_megapixels * 10**6, seconds=timeout, token=token
         )

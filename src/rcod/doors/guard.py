@@ -12,6 +12,7 @@ import asyncio
 import hmac
 import json
 import logging
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -58,8 +59,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("seats", "body", "pixels", "upload", "seconds"):
-            if not getattr(self, name) > 0:
-                raise RcodError(f"{name} must be above 0, got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise RcodError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
         if self.token is not None and not re.fullmatch(r"[!-~]{8,200}", self.token):
             raise RcodError(
                 "a token must be 8 to 200 printable characters without spaces; "
@@ -232,7 +233,7 @@ async def linger(receive: Receive) -> None:
 def check_token(token: str, headers: Mapping[str, str], query: str) -> None:
     """Refuse who shows the token neither as a bearer's, nor in the page's cookie or address."""
     shown = [headers.get("authorization", "").removeprefix("Bearer ")]
-    shown += parse_qs(query).get("token", [])
+    shown += tokens_in(query)
     shown.append(cookie_parser(headers.get("cookie", "")).get(COOKIE, ""))
     if not any(hmac.compare_digest(text.encode(), token.encode()) for text in shown):
         raise Refusal(
@@ -241,6 +242,12 @@ def check_token(token: str, headers: Mapping[str, str], query: str) -> None:
             "or open the page as /?token=TOKEN",
             {"www-authenticate": "Bearer"},
         )
+
+
+def tokens_in(query: str) -> list[str]:
+    """The tokens in the page's address, where a plus stands for itself and not for a space."""
+    plain = query.replace("+", "%2B")
+    return parse_qs(plain, keep_blank_values=True).get("token", [])
 
 
 def host_of(header: str) -> str:

@@ -102,6 +102,13 @@ def create_app(service: Service, lifespan: Lifespan[FastAPI] | None = None) -> F
     return app
 
 
+async def received(request: Request, image: UploadFile) -> bytes:
+    """An upload's bytes; temporary files in which a form may have come end here."""
+    content = await image.read()
+    await request.close()
+    return content
+
+
 def _add_upscale(app: FastAPI, service: Service) -> None:
     """One photo in, one picture out."""
 
@@ -118,7 +125,7 @@ def _add_upscale(app: FastAPI, service: Service) -> None:
         color: ColorField = "auto",
     ) -> Response:
         place = Place(read_dial(realism), scale, color)
-        content = await image.read()
+        content = await received(request, image)
 
         def work(ticket: Ticket[tuple[Result, bytes]]) -> tuple[Result, bytes]:
             photo = service.take(content, scale)
@@ -148,7 +155,7 @@ def _add_levels(app: FastAPI, service: Service) -> None:
         color: ColorField = "auto",
     ) -> Response:
         Place("auto", scale, color)
-        content = await image.read()
+        content = await received(request, image)
 
         def work(ticket: Ticket[bytes]) -> bytes:
             photo = service.take(content, scale)

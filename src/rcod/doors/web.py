@@ -24,8 +24,8 @@ from fastapi.staticfiles import StaticFiles
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rcod.doors.engine import Engine, Ticket
-from rcod.doors.guard import COOKIE, LOOPBACK, Guard, Limits
-from rcod.doors.server import Format, ImageField, create_app
+from rcod.doors.guard import COOKIE, LOOPBACK, Guard, Limits, tokens_in
+from rcod.doors.server import Format, ImageField, create_app, received
 from rcod.doors.service import MEDIA, PHOTO_SHARE, Service, facts, read_dial, timings
 from rcod.doors.sittings import IDLE, Sittings
 from rcod.errors import RcodError
@@ -54,11 +54,12 @@ def add_page(app: FastAPI, service: Service, sittings: Sittings) -> None:
     """Put the page and what it asks for into the service."""
 
     @app.get("/", include_in_schema=False)
-    async def page(token: str | None = None) -> Response:
-        if token is None:
+    async def page(request: Request) -> Response:
+        shown, token = tokens_in(request.url.query), service.limits.token
+        if not shown:
             return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
         answer = RedirectResponse("/", 303)  # out of the address with it
-        if token == service.limits.token:
+        if token in shown:
             answer.set_cookie(COOKIE, token, httponly=True, samesite="strict")
         return answer
 
@@ -91,7 +92,7 @@ def _photos(service: Service, sittings: Sittings) -> APIRouter:
 
     @router.post("")
     async def add(request: Request, image: ImageField) -> dict[str, object]:
-        content = await image.read()
+        content = await received(request, image)
         photo: Photo = await service.wait(request, lambda ticket: service.take(content, 1))
         name = sittings.add(Sitting(service.restorer, photo))
         height, width = photo.pixels.shape[-2:]
@@ -189,9 +190,11 @@ def shown_as(photo: Photo) -> Format:
 
 
 class Impatient(H11Protocol):
-    """HTTP that hangs up on who opens a connection and then says nothing."""
+    """HTTP that hangs up on who opens a connection and then says, or takes, nothing."""
 
+    seconds = Limits.seconds  # in which what is sent must be taken
     _patience: TimerHandle | None = None
+    _sending: TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:
         """Start to wait for headers."""
@@ -208,10 +211,22 @@ class Impatient(H11Protocol):
             self._patience.cancel()
             self._patience = None
 
+    def pause_writing(self) -> None:
+        """Start to wait for the client to take what was sent."""
+        super().pause_writing()
+        self._sending = self.loop.call_later(self.seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Send on."""
+        if self._sending is not None:
+            self._sending.cancel()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
-        if self._patience is not None:
-            self._patience.cancel()
+        """Forget the timers."""
+        for timer in (self._patience, self._sending):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
 
 
@@ -231,6 +246,10 @@ def listen_and_serve(
         limits: what is taken on.
         tell: called with the address once requests are answered.
     """
+
+    class Bounded(Impatient):
+        seconds = limits.seconds
+
     listener = listen(host, port)
     local = host in LOOPBACK
     with listener, Engine(limits.seats) as engine:
@@ -240,7 +259,7 @@ def listen_and_serve(
         add_page(app, service, sittings)
         config = uvicorn.Config(
             Guard(app, limits, engine, service.meters, local),
-            http=Impatient, loop="asyncio", ws="none", lifespan="on", interface="asgi3",
+            http=Bounded, loop="asyncio", ws="none", lifespan="on", interface="asgi3",
             log_level="error", access_log=False, server_header=False, backlog=256,
             h11_max_incomplete_event_size=32_768, timeout_keep_alive=15,
             timeout_graceful_shutdown=round(limits.seconds + limits.upload),
@@ -260,7 +279,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(256)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:  # UnicodeError: no name of a host
         reason = getattr(error, "strerror", None) or str(error)
         raise RcodError(
             f"port {port} of {host} must be free to listen on, got: {reason}; choose another --port"
