@@ -10,9 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
 import pytest
 import torch
@@ -22,12 +23,15 @@ from test_cli import ENVIRONMENT
 from rcod.errors import RcodError
 from rcod.pixels.images import Photo, read, write
 from rcod.pixels.placing import own_prefix, sweep
-from rcod.using.batch import pipe, rehearse, run, take
+from rcod.using.batch import Elsewhere, pipe, rehearse, run, take
 from rcod.using.jobs import Job, is_several, make_folder
+from rcod.using.ledger import Entry, Ledger, print_of
 from rcod.using.orders import Options, Outcome
 from rcod.using.restore import Restorer
 
 OPTIONS = Options(realism=0.0, scale=2.0)
+ENTRY: Entry = {"source": "", "print": "", "bytes": 0, "changed": 0, "level": "", "timestep": None,
+                "metric": None, "width": 4, "height": 4, "seconds": 0.0}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -133,16 +137,14 @@ def test_a_file_that_comes_while_the_work_goes_on_is_kept(tmp_path: Path, restor
 def test_results_that_are_moved_away_at_once_end_nothing(
     tmp_path: Path, folder: Path, restorer: Restorer
 ):
-    elsewhere = ThreadPoolExecutor(1)
-
     def work(job: Job) -> Outcome:
         outcome = take(lambda: restorer, job, OPTIONS)
         job.targets[0].unlink()
         return outcome
 
-    with elsewhere:
+    with ThreadPoolExecutor(1) as pool:
         report = run(never, [folder], tmp_path / "out", OPTIONS,
-                     elsewhere=lambda job: elsewhere.submit(work, job))  # fmt: skip
+                     elsewhere=Elsewhere(lambda job: pool.submit(work, job), 1))  # fmt: skip
     assert report.summary["done"] == 4
     assert json.loads((tmp_path / "out" / "report.json").read_text())["pictures"] == {}
 
@@ -188,6 +190,55 @@ def test_a_foreign_report_is_not_overwritten(tmp_path: Path, folder: Path, resto
         run(lambda: restorer, [folder], tmp_path / "out", OPTIONS)
 
 
+def test_calls_into_one_folder_keep_each_others_entries(
+    tmp_path: Path, folder: Path, restorer: Restorer
+):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".rcod-report.lock").touch()  # of a call that is writing just now
+    Timer(0.3, (out / ".rcod-report.lock").unlink).start()
+    early = Ledger(out)  # a call that began before, and ends after the other
+    write(out / "early.png", Photo(torch.zeros(3, 4, 4)))
+    run(lambda: restorer, [folder], out, OPTIONS)
+    early.add(out / "early.png", ENTRY)
+    assert early.save({}) is None
+    told = json.loads((out / "report.json").read_text())["pictures"]
+    assert sorted(told) == ["a.png", "b.JPG", "deep/a.png", "deep/deeper/c.webp", "early.png"]
+    os.utime(folder / "a.png", (1, 1))
+    run(lambda: restorer, [folder / "a.png", folder / "b.JPG"], out, OPTIONS)  # newer than early's
+    newer = json.loads((out / "report.json").read_text())["pictures"]["a.png"]
+    assert early.save({}) is None
+    told = json.loads((out / "report.json").read_text())["pictures"]
+    assert told["a.png"] == newer and "early.png" in told
+    assert not list(out.glob(".rcod-*"))
+
+
+def test_a_killed_call_keeps_nobody_from_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("rcod.using.ledger.PATIENCE", 0.1)
+    (tmp_path / ".rcod-report.lock").touch()
+    assert Ledger(tmp_path).save({}) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_a_photo_from_standard_input_keeps_its_format(
+    tmp_path: Path, folder: Path, restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-").touch()  # a file of that name is another thing
+    with (folder / "b.JPG").open() as given:
+        monkeypatch.setattr("sys.stdin", given)
+        ((job, _),), _ = rehearse([Path("-")], tmp_path / "out", OPTIONS)
+    assert job.targets == (tmp_path / "out" / "stdin.jpg",) and print_of(job.source, "") == ""
+    with (folder / "b.JPG").open() as given:
+        monkeypatch.setattr("sys.stdin", given)
+        run(lambda: restorer, [Path("-")], tmp_path / "out", OPTIONS)
+    run(lambda: restorer, [folder / "b.JPG"], tmp_path / "out", OPTIONS)
+    stdin, named = (tmp_path / "out" / name for name in ("stdin.jpg", "b.JPG"))
+    assert stdin.read_bytes() == named.read_bytes()
+
+
 def test_names_may_be_anything(tmp_path: Path, restorer: Restorer):
     names = [b"new\nline.png", b"quo'te\".png", b"\xff\xfe.png", b"x" * 251 + b".png", b"-.png"]
     folder = tmp_path / "photos"
@@ -216,22 +267,30 @@ def test_stopping_leaves_the_others(tmp_path: Path, folder: Path, restorer: Rest
     assert not run(lambda: restorer, [folder], tmp_path / "out", OPTIONS).stopped
 
 
-def test_stopping_leaves_what_others_have_not_begun(tmp_path: Path, folder: Path):
+def test_after_a_stop_others_finish_what_they_have_in_hand_and_begin_nothing(
+    tmp_path: Path, folder: Path
+):
     for number in range(20):
         shutil.copy(folder / "a.png", folder / f"{number}.png")
     stopped = threading.Event()
+    begun: list[Future[Outcome]] = []
 
-    def work(job: Job) -> Outcome:
-        if job.source.name != "0.png":
-            assert stopped.wait(10)
-            time.sleep(0.02)
+    def begin(job: Job) -> Future[Outcome]:
+        assert not stopped.is_set() and sum(not one.done() for one in begun) < 2
+        begun.append(future := pool.submit(work, job, len(begun)))
+        return future
+
+    def work(job: Job, number: int) -> Outcome:
+        if number == 5:
+            stopped.set()
+        time.sleep(0.05 if number % 3 else 0.2)  # some are done before those that came first
         return Outcome(job.source)
 
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(20) as pool:
         report = run(never, [folder], tmp_path / "out", OPTIONS, stop=stopped.is_set,
-                     watch=lambda outcome, done, total: stopped.set(),
-                     elsewhere=lambda job: pool.submit(work, job))  # fmt: skip
-    assert report.stopped and 1 <= len(report.outcomes) < 5
+                     elsewhere=Elsewhere(begin, 2))  # fmt: skip
+    assert report.stopped and 6 <= len(report.outcomes) == len(begun) <= 7
+    assert [one.source for one in report.outcomes] == [one.result().source for one in begun]
 
 
 def test_processes_that_end_with_a_stop_are_no_error(tmp_path: Path, folder: Path):
@@ -244,7 +303,7 @@ def test_processes_that_end_with_a_stop_are_no_error(tmp_path: Path, folder: Pat
 
     with ThreadPoolExecutor(1) as pool:
         report = run(never, [folder], tmp_path / "out", OPTIONS, stop=stopped.is_set,
-                     elsewhere=lambda job: pool.submit(work, job))  # fmt: skip
+                     elsewhere=Elsewhere(lambda job: pool.submit(work, job), 1))  # fmt: skip
     assert report.stopped and report.outcomes == ()
 
 
@@ -297,7 +356,7 @@ def test_command_line_python_folder_and_pipe_give_the_same_bytes(
     run(lambda: restorer, [source], tmp_path / "one", OPTIONS)
     write(tmp_path / "python.png", restorer(source, 0.0, scale=2.0).photo)
     with (tmp_path / "pipe.png").open("wb") as file:
-        pipe(lambda: restorer, source.read_bytes(), ".png", file, OPTIONS)
+        pipe(lambda: restorer, source, file, OPTIONS)
     command = [sys.executable, "-m", "rcod", "upscale", "-", "-o", "-", "--realism", "fidelity",
                "--scale", "2", "--device", "cpu"]  # fmt: skip
     with source.open("rb") as given:
@@ -372,9 +431,8 @@ def test_tags_that_a_format_cannot_hold_are_told(tmp_path: Path, restorer: Resto
     jpeg = replace(OPTIONS, format="jpg")
     (outcome,) = run(lambda: restorer, [tmp_path / "a.png"], tmp_path / "out", jpeg).outcomes
     assert outcome.notes == told
-    content = (tmp_path / "a.png").read_bytes()
-    assert pipe(lambda: restorer, content, ".jpg", io.BytesIO(), jpeg).notes == told
-    assert pipe(lambda: restorer, content, ".png", io.BytesIO(), OPTIONS).notes == ()
+    assert pipe(lambda: restorer, tmp_path / "a.png", io.BytesIO(), jpeg).notes == told
+    assert pipe(lambda: restorer, tmp_path / "a.png", io.BytesIO(), OPTIONS).notes == ()
 
 
 def test_a_map_says_where(tmp_path: Path, folder: Path, restorer: Restorer):

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import rcod
+from rcod.doors.guard import Limits
 from rcod.doors.terminal import heard, keep, patience, standard_output
 from rcod.errors import RcodError
 from rcod.networks.checkpoint import find_weights
@@ -309,6 +310,75 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(command, tmp_p
 def test_a_file_that_cannot_be_written_after_the_work_is_one_sentence(tmp_path: Path):
     with pytest.raises(RcodError, match="must be a file that can be written, got: No such"):
         keep(tmp_path / "none" / "found.json", "words")
+
+
+def test_a_name_that_is_too_long_is_one_sentence(tmp_path: Path, here):
+    source, out, long = photo(tmp_path / "a.png"), tmp_path / "out", "x" * 300
+    for given in (("upscale", long, "-o", out), ("upscale", f"*{long}", "-o", out),
+                  ("upscale", long, "-o", "-"), ("upscale", source, source, "-o", long),
+                  ("plan", long)):  # fmt: skip
+        failed(here(*given), "File name too long")
+
+
+def test_a_bad_photo_for_standard_output_is_named(tmp_path: Path, here):
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff junk")
+    source = photo(tmp_path / "tall.jpg", 1, 20_000)
+    for given, words in (("bad.jpg", "bad.jpg: must be "), ("none.jpg", "none.jpg: must be a read"),
+                         ("tall.jpg", "tall.jpg: a JPEG picture must be at most")):  # fmt: skip
+        done = here("upscale", tmp_path / given, "-o", "-")
+        failed(done, words)
+        assert done.stdout == ""
+    with source.open() as stdin, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdin", stdin)
+        failed(here("upscale", "-", "-o", "-"), "standard input: a JPEG picture must be at most")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no shell to close streams there")
+def test_a_closed_stream_is_one_sentence(tmp_path: Path):
+    source = photo(tmp_path / "a.png")
+
+    def closed(stream: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        command = ["sh", "-c", f'exec "$@" {stream}&-', "sh", sys.executable, "-m", "rcod"]
+        return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True,
+                              env=ENVIRONMENT, timeout=120)  # fmt: skip
+
+    into = "upscale", "-", "-o"
+    for more in ((*into, tmp_path / "o"), (*into, "-"), ("plan", "-")):
+        failed(closed("<", *more), "standard input must be open, and it is closed")
+    refused(closed(">", "upscale", source, "-o", "-"), "standard output must be open, and it is")
+    assert closed(">", "models").returncode == 0
+
+
+@pytest.mark.parametrize("command", ["web", "serve"])
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ((), "a token must be 8 to 200 printable characters"),
+        (("--timeout", "inf", "--token", "open-sesame"), "seconds must be above 0 and finite"),
+    ],
+)
+def test_what_a_server_cannot_be_is_refused(
+    command: str, more: tuple[str, ...], words: str, here, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("RCOD_TOKEN", "")
+    monkeypatch.setattr("rcod.doors.web.listen_and_serve", lambda *given: pytest.fail("served"))
+    refused(here(command, "--host", "0.0.0.0", *more), words)
+
+
+def test_a_token_comes_from_the_environment(here, monkeypatch: pytest.MonkeyPatch):
+    limits: list[Limits] = []
+    monkeypatch.setattr("rcod.doors.web.listen_and_serve", lambda *given: limits.append(given[3]))
+    monkeypatch.setenv("RCOD_TOKEN", "of-the-environment")
+    here("web")
+    here("web", "--token", "of-the-call")
+    monkeypatch.delenv("RCOD_TOKEN")
+    here("web")
+    assert [one.token for one in limits] == ["of-the-environment", "of-the-call", None]
+
+
+@pytest.mark.parametrize("size", ["\u00b2", "0", "-3", "sd"])
+def test_a_size_that_is_no_number_of_pixels_is_refused(size: str, here):
+    refused(here("benchmark", "--size", size), f"or sd with --systems, got {size}")
 
 
 @pytest.mark.parametrize("command", ["web", "serve"])

@@ -85,7 +85,7 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path):
     found = records(out)
     assert len(found) == 25 == len({one["source"] for one in found})
     assert len({one["worker"] for one in found}) >= 2
-    assert not (out / PLAN).exists()
+    assert not list(out.glob(f"{PLAN}*"))
     plain = upscale(tmp_path / "photos", tmp_path / "plain")
     plain.communicate()
     assert pictures(out) == pictures(tmp_path / "plain")
@@ -95,7 +95,7 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path):
 
 PLANNING = """import sys
 from rcod.using.caravan import plan
-planned = plan([sys.argv[1]], sys.argv[2], "settings", "same", True)
+planned = plan([sys.argv[1]], sys.argv[2], "rcod-plan", "settings", "same", True)
 status = open("/proc/self/status").read()  # rusage would count who started this process
 peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
 print(planned.tasks, planned.done, len(planned.portions), peak)
@@ -104,9 +104,9 @@ print(planned.tasks, planned.done, len(planned.portions), peak)
 
 TRACING = """import sys, tracemalloc
 from rcod.using.caravan import plan
-first = plan([sys.argv[1]], sys.argv[2], "", "same", True)  # imports and caches
+first = plan([sys.argv[1]], sys.argv[2], "rcod-plan", "", "same", True)  # imports and caches
 tracemalloc.start()
-planned = plan([sys.argv[1]], sys.argv[2], "", "same", True)
+planned = plan([sys.argv[1]], sys.argv[2], "rcod-plan", "", "same", True)
 print(first.tasks, planned.tasks, tracemalloc.get_traced_memory()[1])
 """
 
@@ -151,19 +151,19 @@ def test_the_files_of_a_folder_are_not_held_with_all_that_is_known_of_them(tmp_p
 def test_what_is_recorded_is_left_out_and_what_has_changed_is_not(tmp_path):
     draw(tmp_path / "photos", 4)
     out = str(tmp_path / "out")
-    first = plan([str(tmp_path / "photos")], out, "settings", "same", True)
+    first = plan([str(tmp_path / "photos")], out, PLAN, "settings", "same", True)
     lines = list(Store(out).lines(PLAN))
     kept = [json.loads(line) for line in lines[:2]]
     told = [json.dumps({**task, "files": [], "error": None}) for task in kept]
     bad = json.dumps({**json.loads(lines[2]), "files": [], "error": "no"})
     Store(out).add_lines(DONE, [*told, bad])
-    second = plan([str(tmp_path / "photos")], out, "settings", "same", True)
+    second = plan([str(tmp_path / "photos")], out, PLAN, "settings", "same", True)
     assert (first.tasks, second.tasks, second.done) == (4, 2, 2)
-    assert plan([str(tmp_path / "photos")], out, "others", "same", True).tasks == 4
-    assert plan([str(tmp_path / "photos")], out, "settings", "same", False).tasks == 4
+    assert plan([str(tmp_path / "photos")], out, PLAN, "others", "same", True).tasks == 4
+    assert plan([str(tmp_path / "photos")], out, PLAN, "settings", "same", False).tasks == 4
     changed = Path(kept[0]["source"].removeprefix("file://"))
     write(changed, Photo(torch.zeros(3, 40, 30)))
-    assert plan([str(tmp_path / "photos")], out, "settings", "same", True).tasks == 3
+    assert plan([str(tmp_path / "photos")], out, PLAN, "settings", "same", True).tasks == 3
 
 
 @needs_fsspec
@@ -188,14 +188,14 @@ def test_a_worker_replaces_no_file_of_the_user(tmp_path):
     assert error == f"file://{source}: a photo to enlarge is never overwritten"
     assert source.read_bytes() == before
     with pytest.raises(RcodError, match="another folder than the photos"):
-        plan([str(tmp_path / "photos")], str(tmp_path / "photos"), "", "same", True)
+        plan([str(tmp_path / "photos")], str(tmp_path / "photos"), PLAN, "", "same", True)
 
 
 @needs_fsspec
 def test_two_photos_of_one_name_are_refused(tmp_path):
     listed = tmp_path / "photos.txt"
     listed.write_text("s3://one/a.jpg\ns3://two/a.jpg\n")
-    planned = plan([str(listed)], str(tmp_path / "out"), "", "same", True)
+    planned = plan([str(listed)], str(tmp_path / "out"), PLAN, "", "same", True)
     assert planned.tasks == 1
     assert "s3://two/a.jpg: every photo needs an output name of its own" in planned.refused[0]
 
@@ -219,6 +219,66 @@ def test_workers_of_a_machine_share_the_memory(tmp_path, monkeypatch, workers, m
 
 
 @needs_fsspec
+def test_a_call_leaves_no_plan_and_other_calls_plans_alone(tmp_path, monkeypatch):
+    ray = MagicMock()
+    ray.cluster_resources.return_value = {"CPU": 2}
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.data", ray.data)
+    draw(tmp_path / "photos", 1)
+    photos, out = [str(tmp_path / "photos")], tmp_path / "out"
+    plan(photos, str(out), f"{PLAN}-other", "", "same", True)
+
+    def rows():
+        (portion,) = ray.data.read_text.call_args.args[0]
+        task = json.loads(Path(portion).read_text())
+        yield {"record": json.dumps({**task, "files": [], "error": None})}
+
+    blocks = ray.data.read_text.return_value.repartition.return_value
+    blocks.map_batches.return_value.iter_rows.side_effect = rows
+    planned, failed = run_on_ray(("tiny", "cpu", "float32", Parts()), photos, str(out), Options())
+    assert (planned.tasks, failed, len(records(out))) == (1, [], 1)
+    assert sorted(path.name for path in out.iterdir()) == [DONE, f"{PLAN}-other"]
+
+
+@needs_fsspec
+def test_without_ray_nothing_is_planned(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    draw(tmp_path / "photos", 1)
+    given = [str(tmp_path / "photos")], str(tmp_path / "out"), Options()
+    with pytest.raises(RcodError, match="ray must be installed"):
+        run_on_ray(("tiny", "cpu", "float32", Parts()), *given)
+    assert not (tmp_path / "out").exists()
+
+
+@needs_fsspec
+def test_what_cannot_be_planned_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", MagicMock())
+    monkeypatch.setitem(sys.modules, "ray.data", MagicMock())
+    draw(tmp_path / "photos", 1)
+    (tmp_path / "latin.txt").write_bytes(b"/photos/caf\xe9.jpg\n")
+    file = tmp_path / "photos" / "below" / "photo000.png"
+    for photos, out, words in (
+        ("none.txt", "out", "none.txt must be a list of addresses in UTF-8, got: .*No such file"),
+        ("latin.txt", "out", "latin.txt must be a list of addresses in UTF-8, got: .*can't decode"),
+        ("photos", file, "photo000.png a folder to write to, got: "),
+    ):
+        with pytest.raises(RcodError, match=words):
+            run_on_ray(("tiny", "cpu", "float32", Parts()), [str(tmp_path / photos)],
+                       str(tmp_path / out), Options())  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
+@needs_tiny
+def test_what_a_cluster_cannot_do_is_refused(tmp_path, here):
+    for more, words in (
+        (("-o", "-"), "below an address, and -o - has none"),
+        (("-o", "s3://bucket/out", "--dry-run"), "--dry-run tells what this machine"),
+    ):
+        done = here("upscale", "s3://bucket/photos", *more, "--engine", "ray")
+        assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
+
+
+@needs_fsspec
 def test_addresses_lead_where_they_were_typed(tmp_path):
     for protocol in ("file", "local"):
         given = address(Path(f"{protocol}://{tmp_path / 'out'}"))
@@ -230,6 +290,6 @@ def test_addresses_lead_where_they_were_typed(tmp_path):
 @needs_fsspec
 def test_wrong_addresses_are_named(tmp_path):
     with pytest.raises(RcodError, match="must be an address that fsspec knows"):
-        plan(["nosuch://x/y"], str(tmp_path / "out"), "", "same", True)
+        plan(["nosuch://x/y"], str(tmp_path / "out"), PLAN, "", "same", True)
     with pytest.raises(RcodError, match="no such file or folder"):
-        plan([str(tmp_path / "missing")], str(tmp_path / "out"), "", "same", True)
+        plan([str(tmp_path / "missing")], str(tmp_path / "out"), PLAN, "", "same", True)

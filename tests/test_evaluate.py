@@ -71,6 +71,11 @@ def test_every_system_is_scored_on_every_picture(
     assert cost is not None and cost[0] > 0 and cost[1] > 50
 
 
+def test_a_file_is_no_folder_for_it_all(dataset: Dataset):
+    with pytest.raises(RcodError, match="must be a folder to write to, got: File exists"):
+        contend(dataset, dataset.pairs[0].lr)
+
+
 def test_two_runs_give_identical_csvs(dataset: Dataset, tmp_path: Path, in_process: list[str]):
     for name in ("one", "two"):
         save_csv(contend(dataset, tmp_path / name), tmp_path / f"{name}.csv")

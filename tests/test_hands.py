@@ -6,19 +6,22 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
 import torch
 from test_cli import ENVIRONMENT
 
+from rcod.doors.terminal import STOPPED
 from rcod.errors import RcodError
 from rcod.networks.assembly import Parts
 from rcod.networks.checkpoint import find_weights
 from rcod.pixels.images import Photo, write
 from rcod.using.batch import run
 from rcod.using.hands import hands
+from rcod.using.jobs import Job
 from rcod.using.orders import Options
 from rcod.using.restore import Restorer
 
@@ -89,19 +92,83 @@ def runs(process: int) -> bool:
     return status.rpartition(")")[2].split()[0] not in "ZX"
 
 
+def begun(tmp_path: Path, count: int, side: int) -> "subprocess.Popen[str]":
+    """A call of two processes on photos of so many pixels a side, in a group of its own."""
+    (tmp_path / "in").mkdir()
+    for number in range(count):
+        write(tmp_path / "in" / f"{number}.png", Photo(torch.rand(3, side, side)))
+    command = [sys.executable, "-m", "rcod", "upscale", tmp_path / "in", "-o", tmp_path / "out",
+               "--workers", "2", "--realism", "0", "--device", "cpu", "--dtype",
+               "float32"]  # fmt: skip
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env=ENVIRONMENT, start_new_session=True)  # fmt: skip
+
+
+def found(tmp_path: Path, pattern: str, least: int = 0) -> int:
+    """How many files there are among the results, once there are so many."""
+    deadline = time.monotonic() + 100
+    while (count := len(list((tmp_path / "out").glob(pattern)))) < least:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return count
+
+
+@needs_tiny
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals to groups of processes there")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_finishes_what_is_in_hand(tmp_path: Path, number: signal.Signals):
+    process = begun(tmp_path, 12, 160)
+    found(tmp_path, "*.png", 1)
+    found(tmp_path, ".rcod-*.part", 1)
+    before = found(tmp_path, "*.png")
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=100)
+    assert (process.returncode, errors) == (130, STOPPED + "\n")
+    assert before + 1 <= found(tmp_path, "*.png") <= before + 2
+    assert found(tmp_path, ".rcod-*") == 0
+
+
+@needs_tiny
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals to other processes there")
+def test_the_second_ctrl_c_ends_all_processes_at_once(tmp_path: Path):
+    process = begun(tmp_path, 2, 1200)  # each takes a core half a minute, and more
+    found(tmp_path, ".rcod-*.part", 2)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    _, errors = process.communicate(timeout=10)
+    assert (process.returncode, errors) == (130, STOPPED + "\n")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # nobody is left
+    assert found(tmp_path, "*.png") == 0
+
+
+@needs_tiny
+@pytest.mark.skipif(sys.platform != "linux", reason="not checked here: processes aren't copied")
+@pytest.mark.parametrize("asked", [False, True])
+def test_where_one_process_is_killed_all_end(tmp_path: Path, asked: bool):
+    networks = ("tiny", "cpu", "float32", Parts(), "auto")
+    write(tmp_path / "photo.png", Photo(torch.rand(3, 16, 16)))
+    job = Job(tmp_path / "photo.png", (tmp_path / "result.png",))
+    before = set(active_children())
+    words = pytest.raises(RcodError, match="was killed") if asked else nullcontext()
+    with words, hands(networks, Options("neutral"), os.cpu_count() or 1) as elsewhere:
+        elsewhere.begin(job).result()
+        workers = set(active_children()) - before
+        min(workers, key=lambda one: one.pid or 0).kill()
+        time.sleep(0.3)
+        if asked:
+            elsewhere.begin(job).result()
+    assert workers and not set(active_children()) & workers
+
+
 @needs_tiny
 @pytest.mark.skipif(
     not Path(f"/proc/self/task/{os.getpid()}/children").is_file(),
     reason="not checked here: the children of a process can't be asked for",
 )
 def test_processes_end_with_the_one_that_was_called(tmp_path: Path):
-    (tmp_path / "in").mkdir()
-    for number in range(40):
-        write(tmp_path / "in" / f"{number}.png", Photo(torch.rand(3, 64, 64)))
-    command = [sys.executable, "-m", "rcod", "upscale", tmp_path / "in", "-o", tmp_path / "out",
-               "--workers", "2", "--realism", "0", "--device", "cpu", "--dtype",
-               "float32"]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=ENVIRONMENT)
+    process = begun(tmp_path, 40, 64)
     assert process.stdout is not None
     process.stdout.readline()  # the first picture is done
     threads = Path(f"/proc/{process.pid}/task").glob("*/children")
@@ -123,10 +190,13 @@ def test_standard_input_is_read_by_the_process_that_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     write(tmp_path / "photo.png", Photo(torch.rand(3, 16, 16)))
-    with (tmp_path / "photo.png").open() as given:
+    with (
+        (tmp_path / "photo.png").open() as given,
+        hands(("tiny", "cpu", "float32", Parts(), "auto"), Options("neutral"), 1) as elsewhere,
+    ):
         monkeypatch.setattr("sys.stdin", given)
-        report = run(lambda: Restorer.load("tiny", "cpu"), [Path("-")], tmp_path / "out",
-                     Options("neutral"), elsewhere=lambda job: pytest.fail("none"))  # fmt: skip
+        report = run(lambda: pytest.fail("nothing is done here"), [Path("-")], tmp_path / "out",
+                     Options("neutral"), elsewhere=elsewhere)  # fmt: skip
     assert not report.errors and (tmp_path / "out" / "stdin.png").is_file()
 
 

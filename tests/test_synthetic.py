@@ -38,3 +38,6 @@ def test_wrong_wishes_are_named(tmp_path: Path, photo: Path):
         make_synthetic([photo], tmp_path / "x", "osediff", 0, 512, 1)
     with pytest.raises(RcodError, match="must be a new or empty folder"):
         make_synthetic([photo], tmp_path, "osediff", 0, 64, 1)
+    for file in (photo, photo / "below"):
+        with pytest.raises(RcodError, match="must be a folder to write to, got: "):
+            make_synthetic([photo], file, "osediff", 0, 64, 1)

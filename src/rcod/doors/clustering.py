@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rcod.doors.terminal import complain, say
+from rcod.doors.terminal import PIPE, complain, say
 from rcod.errors import RcodError
 
 if TYPE_CHECKING:
@@ -26,10 +26,15 @@ def upscale_on_ray(
     options: "Options",
     networks: "tuple[str, str, str, Parts]",
     workers: int | None,
+    dry_run: bool,
 ) -> None:
     """Enlarge photos on a cluster; exit 1 if one was not done."""
     from rcod.using.cluster import run_on_ray
 
+    if dry_run:
+        raise RcodError("--dry-run tells what this machine would do; leave out --engine ray")
+    if out == PIPE:
+        raise RcodError("a cluster stores results below an address, and -o - has none; name one")
     if workers is not None and workers < 1:
         raise RcodError(f"--workers must be at least 1, got {workers}")
 

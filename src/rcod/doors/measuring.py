@@ -132,6 +132,6 @@ def _folder(
 
 def _side(text: str) -> int:
     """Pixels a side."""
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise RcodError(f"--size must be pixels a side, or sd with --systems, got {text}")
     return int(text)

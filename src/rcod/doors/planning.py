@@ -3,7 +3,6 @@
 rcod plan photos/ [--scale 8] [--memory 2GB]
 """
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,17 +86,15 @@ def plan(
 
 def _foretell(restorer: "Restorer", path: Path, options: "Options") -> "Forecast":
     """Say what one photo takes."""
-    from rcod.pixels.images import check_writable, read, suffix_of
+    from rcod.pixels.images import check_writable, read
     from rcod.using.forecast import foresee, keep_to, seconds_of
-    from rcod.using.jobs import STDIN, suffix_for
+    from rcod.using.jobs import STDIN, content_of, name_of, suffix_for
     from rcod.using.passes import reduced
 
-    content = sys.stdin.buffer.read() if path == STDIN else path
-    photo = read(content, "standard input" if path == STDIN else str(path))
+    content = content_of(path) if path == STDIN else None
+    photo = read(path if content is None else content, name_of(path))
     height, width = photo.pixels.shape[-2:]
-    suffix = suffix_for(path, options.format)
-    if isinstance(content, bytes) and options.format == "same":
-        suffix = suffix_of(content)
+    suffix = suffix_for(path, options.format, content)
     levels, target = LEVELS.get(str(options.realism), 1), Path(f"result{suffix}")
     try:
         size = options.size(photo)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Watch = Callable[[Outcome, int, int], None]
     Step = Callable[[float], None]
 
+PIPE = Path("-")
 STOPPED = "stopped; every file that was written is whole"
 FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
@@ -91,11 +92,14 @@ def patience() -> Iterator[Callable[[], bool]]:
 @contextmanager
 def standard_output() -> Iterator[BinaryIO]:
     """A file that goes to standard output when it is whole; a large one waits on the disk."""
+    from rcod.using.jobs import opened
+
+    into = opened(sys.stdout, "standard output")
     try:
         with tempfile.SpooledTemporaryFile(max_size=2**26) as file:
             yield cast("BinaryIO", file)
             file.seek(0)
-            _pour(cast("BinaryIO", file), sys.stdout.buffer)
+            _pour(cast("BinaryIO", file), into)
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -247,8 +251,10 @@ def heard() -> Iterator[None]:
         raise
 
 
-def _tell(line: str, stream: TextIO) -> None:
-    """A line to somebody; the work goes on without one who takes no more."""
+def _tell(line: str, stream: TextIO | None) -> None:
+    """A line to somebody; the work goes on without one who takes no more, or isn't there."""
+    if stream is None:
+        return
     try:
         typer.echo(_shown(line, stream.encoding), file=stream)
     except BrokenPipeError:

@@ -6,7 +6,6 @@ rcod upscale - -o - < photo.jpg > large.jpg
 
 import hashlib
 import os
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
@@ -15,8 +14,10 @@ import typer
 
 from rcod.doors.clustering import upscale_on_ray
 from rcod.doors.terminal import (
+    PIPE,
     STOPPED,
     closing_line,
+    complain,
     lasting,
     patience,
     plain_errors,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     Networks = tuple[str, str, str, Parts, str]
 
-PIPE = Path("-")
 MIB = 2**20
 ModelOption = Annotated[str, typer.Option(help="A name from `rcod models`, or a weights file.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -157,19 +157,24 @@ def upscale(
             overwrite, width, height, max_side, quality, "all" if strip else "gps" if strip_gps
             else "nothing", realism_map, skip_existing, memory_of(memory),
             identity=_identity(*networks))  # fmt: skip
-        if dry_run:
-            return _rehearse(photos, out, options)
-        return _do(photos, out, options, networks, workers)
+        return _do(photos, out, options, networks, workers, dry_run)
 
 
 def _do(
-    photos: list[Path], out: Path, options: "Options", networks: "Networks", workers: int | None
+    photos: list[Path],
+    out: Path,
+    options: "Options",
+    networks: "Networks",
+    workers: int | None,
+    dry_run: bool,
 ) -> None:
     """Enlarge into a folder or a pipe; exit 1 if a picture was not done, 130 if stopped."""
+    if networks[-1] == "ray":
+        return upscale_on_ray(photos, out, options, networks[:-1], workers, dry_run)
+    if dry_run:
+        return _rehearse(photos, out, options)
     if out == PIPE:
         return _stream(photos, options, networks)
-    if networks[-1] == "ray":
-        return upscale_on_ray(photos, out, options, networks[:-1], workers)
     from rcod.using.batch import run
     from rcod.using.hands import hands
     from rcod.using.jobs import is_several
@@ -194,7 +199,6 @@ def _do(
 
 def _rehearse(photos: list[Path], out: Path, options: "Options") -> None:
     """Say what a call would do; nothing is written."""
-    from rcod.doors.terminal import complain
     from rcod.using.batch import rehearse
 
     if out == PIPE:
@@ -211,29 +215,23 @@ def _rehearse(photos: list[Path], out: Path, options: "Options") -> None:
 
 def _stream(photos: list[Path], options: "Options", networks: "Networks") -> None:
     """One photo to standard output; what there is to say goes to standard error."""
-    from rcod.pixels.images import suffix_of
     from rcod.using.batch import pipe
+    from rcod.using.jobs import is_several
     from rcod.using.restore import Restorer
 
-    if len(photos) != 1 or photos[0].is_dir():
+    if is_several(photos):
         raise RcodError("standard output takes one photo, got several; name a folder by -o")
     if options.realism == "all":
         raise RcodError("standard output takes one result; leave out --realism all")
-    content = sys.stdin.buffer.read() if photos[0] == PIPE else _bytes(photos[0])
-    suffix = f".{options.format}" if options.format != "same" else suffix_of(content)
     with standard_output() as file:
-        outcome = pipe(lambda: Restorer.load(*networks), content, suffix, file, options)
+        outcome = pipe(lambda: Restorer.load(*networks), photos[0], file, options)
+        if outcome.error is not None:
+            complain(outcome.error)
+            raise typer.Exit(1)
     for written in outcome.written:
         say_aside(closing_line(photos[0], written))
     for note in outcome.notes:
         say_aside(f"note: {photos[0]} {note}")
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise RcodError(f"{path}: must be a readable file, got: {error.strerror}") from None
 
 
 def _identity(model: str, device: str, dtype: str, parts: "Parts", engine: str) -> str:

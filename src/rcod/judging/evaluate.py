@@ -113,7 +113,10 @@ def run(
     for names in (labels, [dataset.name for dataset in datasets]):
         if twice := [name for name in names if names.count(name) > 1]:
             raise RcodError(f"names must differ, got {twice[0]} twice; give one NAME=...")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RcodError(f"{out} must be a folder to write to, got: {error.strerror}") from None
     files: dict[tuple[str, str, str], Path] = {}
     made: dict[tuple[str, str, str], Made] = {}
     for dataset in datasets:

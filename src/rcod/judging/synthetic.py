@@ -40,8 +40,7 @@ def make_synthetic(
     damage = settings_named(settings)
     if side < 32 or side % SCALE:
         raise RcodError(f"the side must be a multiple of {SCALE}, 32 or more, got {side}")
-    if out.exists() and any(out.iterdir()):
-        raise RcodError(f"{out} must be a new or empty folder; name another")
+    _make_empty(out)
     count, shown = 0, dict[str, list[Tensor]]()
     for path in photos:
         image = read(path).pixels
@@ -49,7 +48,7 @@ def make_synthetic(
         if min(height, width) < side:
             raise RcodError(f"{path} must be {side} pixels a side, got {width} x {height}")
         for role in ("HR", "LR"):
-            (out / role).mkdir(parents=True, exist_ok=True)
+            (out / role).mkdir(exist_ok=True)
         for number in range(crops):
             rng = seeded(seed * 1_000_003 + count)
             drawn = torch.rand(2, generator=rng).tolist() if number else (0.5, 0.5)
@@ -70,3 +69,13 @@ def make_synthetic(
              "degradation": damage.model_dump(mode="json")}  # fmt: skip
     (out / "degrade.json").write_text(json.dumps(facts, indent=1) + "\n")
     return count
+
+
+def _make_empty(folder: Path) -> None:
+    """Make a folder, unless it is there and empty."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RcodError(f"{folder} must be a folder to write to, got: {error.strerror}") from None
+    if any(folder.iterdir()):
+        raise RcodError(f"{folder} must be a new or empty folder; name another")

@@ -8,11 +8,10 @@ is left alone. A result is written while it is computed and gets its name when i
                   '-> done already            all -> <stem>-<level>, <stem>-levels
 """
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -25,16 +24,20 @@ from rcod.pixels.encode import unkept
 from rcod.pixels.images import ENCODERS, Photo, check_writable, from_pil, read, sink, write
 from rcod.pixels.placing import check_free, placed
 from rcod.using.forecast import keep_to
-from rcod.using.jobs import STDIN, Job, Lost, is_several, light, make_folder, make_place, plan_jobs
-from rcod.using.ledger import Ledger, enter, print_of
+from rcod.using.jobs import Job, Lost, light, make_folder, make_place, piped, plan_jobs
+from rcod.using.ledger import Ledger, enter, ledger_of, print_of
 from rcod.using.orders import Options, Outcome, Report, Written
 from rcod.using.passes import Flow, reduced
 from rcod.using.restore import ColorFix, Restorer
 from rcod.using.sheet import ALL, Centre, lay_out
 
-PENDING = 64  # pictures that are asked for elsewhere and not back yet, at most
-PAUSE = 0.2  # seconds between two questions whether to stop, while others work
-Pending = deque[tuple[Future[Outcome], str]]
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Where pictures are done besides this process."""
+
+    begin: Callable[[Job], Future[Outcome]]
+    places: int  # pictures that may be in hand at once
 
 
 def run(
@@ -45,7 +48,7 @@ def run(
     watch: Callable[[Outcome, int, int], None] = lambda outcome, done, total: None,
     stop: Callable[[], bool] = lambda: False,
     step: Callable[[float], None] = lambda share: None,
-    elsewhere: Callable[[Job], Future[Outcome]] | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Report:
     """Enlarge the pictures of files, folders and patterns into a folder, made if it is missing.
 
@@ -57,13 +60,13 @@ def run(
         watch: told of every picture: its outcome, how many are done, of how many.
         stop: asked before every picture whether to leave the others.
         step: told the share of the picture in hand that is done.
-        elsewhere: does pictures in other processes (see `hands`); without it they are done here.
+        elsewhere: other processes that do the pictures (see `hands`); without it this one does.
     """
     jobs, lost = plan_jobs(photos, out, options.parts, options.format, options.overwrite)
     hall = _Hall(load, options, options.settings(), options.mask(), step)
     if jobs:
         make_folder(out, jobs)
-    ledger = hall.ledger = Ledger(out) if is_several(photos) and out.is_dir() else None
+    ledger = hall.ledger = ledger_of(photos, out)
     outcomes: list[Outcome] = []
     total = len(jobs) + len(lost)
 
@@ -93,11 +96,11 @@ class _Hall:
     options: Options
     settings: str  # all that results depend on besides their photo
     mask: Tensor | None
-    step: Callable[[float], None]
+    step: Callable[[float], None] = lambda share: None
     ledger: Ledger | None = None
     restorer: Restorer | None = None
     waiting: Future[Photo] | None = None  # the next picture, read while this one is computed
-    waits: tuple[Path, str] = STDIN, ""  # whose it is, and its print before it was read
+    waits: tuple[Path, str] = Path(), ""  # whose it is, and its print before it was read
 
     def is_done(self, job: Job, print: str) -> bool:
         """Whether the results of a picture are there, made by the same settings."""
@@ -123,46 +126,42 @@ class _Hall:
 
 
 def _outcomes(
-    hall: _Hall,
-    jobs: Sequence[Job],
-    stop: Callable[[], bool],
-    elsewhere: Callable[[Job], Future[Outcome]] | None,
+    hall: _Hall, jobs: Sequence[Job], stop: Callable[[], bool], elsewhere: Elsewhere | None
 ) -> Iterator[tuple[Outcome, str]]:
     """What became of every picture, in their order, with what its results depend on."""
-    pending: Pending = deque()
+    pending: deque[tuple[Future[Outcome], str]] = deque()
+
+    def back() -> Iterator[tuple[Outcome, str]]:
+        """What has come from elsewhere, and isn't waited for by one before it."""
+        while pending and pending[0][0].done():
+            done, print = pending.popleft()
+            if not (stop() and isinstance(done.exception(), BrokenExecutor)):  # ended alike
+                yield done.result(), print
+
     ahead = elsewhere is None and hall.options.memory is None  # whose forecast is of one picture
     with ThreadPoolExecutor(1) as pool:
         for i, job in enumerate(jobs):
+            in_hand = [future for future, _ in pending if not future.done()]
+            if elsewhere is not None and len(in_hand) >= elsewhere.places:
+                next(as_completed(in_hand))
             if stop():
                 break
             print = print_of(job.source, hall.settings)
             if hall.is_done(job, print):
                 yield Outcome(job.source, skipped=True), ""
-            elif elsewhere is None or job.source == STDIN:  # which other processes don't have
+            elif elsewhere is None:
                 yield hall.take(job, print, pool, jobs[i + 1 :] if ahead else ()), print
             else:
-                pending.append((elsewhere(job), print))
-                yield from _back(pending, PENDING, stop)
-    yield from _back(pending, 0, stop)
-
-
-def _back(pending: Pending, most: int, stop: Callable[[], bool]) -> Iterator[tuple[Outcome, str]]:
-    """Outcomes from elsewhere, until so many are pending; of what isn't begun at a stop, none."""
-    while len(pending) > most:
-        wait([pending[0][0]], PAUSE)
-        if stop():
-            for future, _ in pending:
-                future.cancel()
-        if pending[0][0].done():
-            done, print = pending.popleft()
-            if done.cancelled() or (stop() and isinstance(done.exception(), BrokenExecutor)):
-                continue
-            yield done.result(), print
+                pending.append((elsewhere.begin(job), print))
+                yield from back()
+    while pending:
+        wait([pending[0][0]])
+        yield from back()
 
 
 def take(load: Callable[[], Restorer], job: Job, options: Options) -> Outcome:
     """Do one picture of a call that was planned elsewhere; its folder is there."""
-    hall = _Hall(load, options, "", options.mask(), lambda share: None)
+    hall = _Hall(load, options, "", options.mask())
     with ThreadPoolExecutor(1) as pool:
         return hall.take(job, "", pool, ())
 
@@ -172,37 +171,33 @@ def rehearse(
 ) -> tuple[list[tuple[Job, bool]], list[Lost]]:
     """What a call would do: its jobs, whether they are done already, and what can't be done."""
     jobs, lost = plan_jobs(photos, out, options.parts, options.format, options.overwrite)
-    ledger = Ledger(out) if is_several(photos) and out.is_dir() else None
-    hall = _Hall(Restorer.load, options, options.settings(), None, lambda share: None, ledger)
+    hall = _Hall(Restorer.load, options, options.settings(), None, ledger=ledger_of(photos, out))
     return [(job, hall.is_done(job, print_of(job.source, hall.settings))) for job in jobs], lost
 
 
-def pipe(
-    load: Callable[[], Restorer], content: bytes, suffix: str, into: BinaryIO, options: Options
-) -> Outcome:
-    """Enlarge one picture from its bytes into an empty file, in the format of `suffix`."""
-    photo = options.stripped(read(content, "standard input"))
-    job = Job(STDIN, (Path(f"standard output{suffix}"),))
-    size = options.size(photo)
-    check_writable(job.targets[0], *size, photo.alpha)
-    photo = reduced(photo, size)
+def pipe(load: Callable[[], Restorer], source: Path, into: BinaryIO, options: Options) -> Outcome:
+    """Enlarge one picture into an empty file; `same` is the format of what the picture holds."""
+    try:
+        job = piped(source, options.format)
+        photo = _open(job, options, None)
+    except RcodError as error:
+        return Outcome(source, error=str(error))
     mask = options.mask()
+    written: list[Written] = []
 
-    def work(restorer: Restorer) -> Written:
+    def work(restorer: Restorer) -> None:
         into.seek(0)
         into.truncate()
         flow = _flows(restorer, photo, mask, options, lambda share: None)[0]
-        return _pour(flow, into, job.targets[0], photo, options)[0]
+        written.append(_pour(flow, into, job.targets[0], photo, options)[0])
 
-    fitting = keep_to(options.memory, load(), photo, size, suffix)
-    written = fitting.within_memory(work)
-    return Outcome(STDIN, (written,), notes=_notes(photo, job))
+    return _within_memory(load(), photo, job, options, work, written)
 
 
 def _open(job: Job, options: Options, waiting: Future[Photo] | None) -> Photo:
     """Read a picture and be sure that its files can hold the result."""
-    if job.source == STDIN:
-        photo = read(sys.stdin.buffer.read(), "standard input")
+    if job.content is not None:
+        photo = read(job.content, job.name)
     else:
         photo = read(job.source) if waiting is None else waiting.result()
     photo = options.stripped(photo)
@@ -212,7 +207,7 @@ def _open(job: Job, options: Options, waiting: Future[Photo] | None) -> Photo:
             check_writable(target, height, width, photo.alpha)
     except RcodError as error:
         sentence = str(error).removeprefix(f"{job.targets[0]}: ")
-        raise RcodError(f"{job.source}: {sentence}") from None
+        raise RcodError(f"{job.name}: {sentence}") from None
     return reduced(photo, (height, width))
 
 
@@ -247,19 +242,27 @@ def _enlarge(
             seconds = time.perf_counter() - started
             written.append(Written(path, "sheet", False, None, None, drawn.size, seconds))
 
+    return _within_memory(restorer, photo, job, options, work, written)
+
+
+def _within_memory(
+    restorer: Restorer,
+    photo: Photo,
+    job: Job,
+    options: Options,
+    work: Callable[[Restorer], None],
+    written: list[Written],
+) -> Outcome:
+    """Do the work on one picture; what it has written is in the list."""
     size, suffix = options.size(photo), job.targets[0].suffix
     try:
         keep_to(options.memory, restorer, photo, size, suffix).within_memory(work)
     except RcodError as error:
         sentence = str(error)
-        named = sentence if str(job.source) in sentence else f"{job.source}: {sentence}"
+        named = sentence if job.name in sentence else f"{job.name}: {sentence}"
         return Outcome(job.source, tuple(written), named)
-    return Outcome(job.source, tuple(written), notes=_notes(photo, job))
-
-
-def _notes(photo: Photo, job: Job) -> tuple[str, ...]:
-    """What of a photo its results could not keep."""
-    return *photo.notes, *unkept(ENCODERS[job.targets[0].suffix.lower()], photo.tags)
+    notes = *photo.notes, *unkept(ENCODERS[suffix.lower()], photo.tags)  # what isn't kept
+    return Outcome(job.source, tuple(written), notes=notes)
 
 
 def _flows(

@@ -4,7 +4,7 @@ Photos lie behind addresses of any kind that fsspec knows: folders, s3://, gs://
 addresses in text files. They are written down line by line in portions beside the results, and
 never held in memory as a whole; what earlier calls have recorded as done is left out.
 
-    addresses -> names settled, done ones left out -> rcod-plan/*.jsonl
+    addresses -> names settled, done ones left out -> rcod-plan-ID/*.jsonl
     records   -> rcod-done/*.jsonl -> a number for each -> left out the next time
 """
 
@@ -94,7 +94,9 @@ class Store:
             self.fs.rm(self.path(folder), recursive=True)
 
 
-def plan(photos: Sequence[str], out: str, settings: str, format: str, skip: bool) -> Planned:
+def plan(
+    photos: Sequence[str], out: str, folder: str, settings: str, format: str, skip: bool
+) -> Planned:
     """Write down what is to be done, in portions.
 
     Of a million photos, numbers of eight bytes are held, for names and records, and no more.
@@ -102,12 +104,12 @@ def plan(photos: Sequence[str], out: str, settings: str, format: str, skip: bool
     Args:
         photos: addresses of photos, of folders of them, and of lists (.txt), one address a line.
         out: the output folder's address.
+        folder: of the plan, below the output folder.
         settings: all that results depend on besides their photo.
         format: ending of the results, or `same`.
         skip: leave out what is recorded as done.
     """
     store = Store(out)
-    store.clear(PLAN)
     done = _done(store) if skip else set()
     taken: set[int] = set()
     portions, waiting, refused = [], [], []
@@ -129,10 +131,10 @@ def plan(photos: Sequence[str], out: str, settings: str, format: str, skip: bool
         waiting.append(json.dumps(task))
         tasks += 1
         if len(waiting) == PORTION:
-            portions.append(store.add_lines(PLAN, waiting))
+            portions.append(store.add_lines(folder, waiting))
             waiting = []
     if waiting:
-        portions.append(store.add_lines(PLAN, waiting))
+        portions.append(store.add_lines(folder, waiting))
     return Planned(tuple(portions), tasks, left, tuple(refused))
 
 
@@ -156,14 +158,8 @@ def _found(photos: Sequence[str], store: Store) -> Iterator[tuple[str, str, str]
     for given in photos:
         fs, path = opened(given)
         if path.endswith(".txt"):
-            with cast("TextIO", fs.open(path, "rt", encoding="utf-8")) as lines:
-                for line in lines:
-                    if address := line.strip():
-                        yield (
-                            address,
-                            PurePosixPath(address.partition("://")[2] or address).name,
-                            "",
-                        )
+            for address in _listed(fs, path, given):
+                yield address, PurePosixPath(address.partition("://")[2] or address).name, ""
         elif fs.isdir(path):
             if fs.unstrip_protocol(path) == store.fs.unstrip_protocol(store.root):
                 raise RcodError(f"{given}: results must lie in another folder than the photos")
@@ -172,6 +168,15 @@ def _found(photos: Sequence[str], store: Store) -> Iterator[tuple[str, str, str]
             yield fs.unstrip_protocol(path), PurePosixPath(path).name, _stamp(fs.info(path))
         else:
             raise RcodError(f"{given}: no such file or folder; check the address")
+
+
+def _listed(fs: "AbstractFileSystem", path: str, given: str) -> Iterator[str]:
+    """The addresses in a list."""
+    try:
+        with cast("TextIO", fs.open(path, "rt", encoding="utf-8")) as lines:
+            yield from filter(None, map(str.strip, lines))
+    except (OSError, UnicodeError) as error:
+        raise RcodError(f"{given} must be a list of addresses in UTF-8, got: {error}") from None
 
 
 def _inside(fs: "AbstractFileSystem", path: str, out: str) -> Iterator[tuple[str, str, str]]:

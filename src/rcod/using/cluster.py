@@ -4,17 +4,19 @@ By Ray Data: it reads the plan, gives portions to workers that hold the model, h
 they can't take yet, starts those anew that die and gives out again what they held. Here is only
 what a worker does with a photo, and how its records are kept.
 
-    rcod-plan/*.jsonl -> Ray Data -> Hand: fetch, `batch.run`, store -> records -> rcod-done/
+    rcod-plan-ID/*.jsonl -> Ray Data -> Hand: fetch, `batch.run`, store -> records -> rcod-done/
 """
 
 import json
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO, cast
 
 import torch
@@ -129,44 +131,75 @@ def run_on_ray(
     """
     if options.realism_map is not None:
         raise RcodError("a realism map belongs to one photo; leave --engine ray out")
-    planned = plan(photos, out, options.settings(), options.format, options.skip_existing)
+    ray = _ray()
+    store, folder = Store(out), f"{PLAN}-{uuid.uuid4().hex[:8]}"  # others may have theirs beside
+    try:
+        planned = _planned(photos, out, folder, options)
+        lines = _stream(ray, networks, planned, store, options, workers)
+        return planned, _record(lines, planned.tasks, store, watch)
+    finally:
+        store.clear(folder)
+
+
+def _planned(photos: Sequence[str], out: str, folder: str, options: Options) -> Planned:
+    """The plan, or the sentence that says why there is none."""
+    try:
+        return plan(photos, out, folder, options.settings(), options.format, options.skip_existing)
+    except OSError as error:
+        raise RcodError(
+            f"photos must be readable, and {out} a folder to write to, got: {error}; check both"
+        ) from None
+
+
+def _record(
+    lines: Iterator[str], total: int, store: Store, watch: Callable[[Record, int, int], None]
+) -> list[Record]:
+    """Keep records as they come, and find those of photos that failed."""
     failed: list[Record] = []
-    if not planned.tasks:
-        return planned, failed
-    store, waiting, count = Store(out), list[str](), 0
+    waiting, count = list[str](), 0
     written = time.monotonic()
     try:
-        for line in _stream(networks, planned, store, options, workers):
+        for line in lines:
             record: Record = json.loads(line)
             waiting.append(line)
             count += 1
             if record["error"] is not None:
                 failed.append(record)
-            watch(record, count, planned.tasks)
+            watch(record, count, total)
             if time.monotonic() > written + PAUSE:
                 store.add_lines(DONE, waiting)
                 waiting, written = [], time.monotonic()
     finally:
         if waiting:
             store.add_lines(DONE, waiting)
-    store.clear(PLAN)
-    if count < planned.tasks:
+    if count < total:
         raise RcodError(
-            f"every photo must come back from the cluster, and {planned.tasks - count} of "
-            f"{planned.tasks} didn't; the same call does them"
+            f"every photo must come back from the cluster, and {total - count} of {total} didn't; "
+            "the same call does them"
         )
-    return planned, failed
+    return failed
+
+
+def _ray() -> ModuleType:
+    """Ray, if it is installed."""
+    try:
+        import_module("ray.data")
+        return import_module("ray")
+    except ImportError as error:
+        raise RcodError(f"ray must be installed, got: {error}; pip install 'rcod[ray]'") from None
 
 
 def _stream(
-    networks: Networks, planned: Planned, store: Store, options: Options, workers: int | None
+    ray: ModuleType,
+    networks: Networks,
+    planned: Planned,
+    store: Store,
+    options: Options,
+    workers: int | None,
 ) -> Iterator[str]:
     """The records, as they come."""
-    try:
-        ray = import_module("ray")
-        import_module("ray.data")
-    except ImportError as error:
-        raise RcodError(f"ray must be installed, got: {error}; pip install 'rcod[ray]'") from None
+    if not planned.tasks:
+        return
     cores = os.cpu_count() or 1
     if not ray.is_initialized():
         here = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": (workers or cores) + 1}

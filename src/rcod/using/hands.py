@@ -12,8 +12,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,7 +26,7 @@ import torch
 from rcod.device import pick_device
 from rcod.errors import RcodError
 from rcod.networks.assembly import Parts
-from rcod.using.batch import take
+from rcod.using.batch import Elsewhere, take
 from rcod.using.jobs import Job
 from rcod.using.orders import Options, Outcome
 from rcod.using.restore import Restorer
@@ -35,10 +35,8 @@ Networks = tuple[str, str, str, Parts, str]
 
 
 @contextmanager
-def hands(
-    networks: Networks, options: Options, workers: int
-) -> Iterator[Callable[[Job], Future[Outcome]]]:
-    """Processes that do photos.
+def hands(networks: Networks, options: Options, workers: int) -> Iterator[Elsewhere]:
+    """Processes that do photos; Ctrl-C that gets as far as here ends them at once.
 
     Args:
         networks: as for `Restorer.load`.
@@ -56,20 +54,33 @@ def hands(
     copied = threads == 1 and _may_be_copied(networks)
     context = get_context("fork" if copied else "spawn")
     pool = ProcessPoolExecutor(workers, context, _begin, (threads,))
+    in_hand: set[Future[Outcome]] = set()
+
+    def begin(job: Job) -> Future[Outcome]:
+        future = pool.submit(_take, job, networks, options)
+        in_hand.add(future)
+        future.add_done_callback(in_hand.discard)
+        return future
+
     try:
         if copied:
             _restorer(networks)
             with warnings.catch_warnings():  # threads are missing in copies: theirs is one
                 warnings.simplefilter("ignore", DeprecationWarning)
                 pool.submit(os.getpid)  # the first task makes all copies
-        yield lambda job: pool.submit(_take, job, networks, options)
+        yield Elsewhere(begin, workers)
     except BrokenProcessPool:
         raise RcodError(
             f"one of {workers} processes was killed, perhaps for want of memory; results so far "
             "are whole, and the same call with fewer --workers does the others"
         ) from None
+    except Exception:
+        wait(in_hand)  # or unfinished files would be left
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        for process in pool._processes.values():
+            process.kill()  # they don't hear the SIGTERM that the pool would send
+        pool.shutdown()
         _restorer.cache_clear()
 
 
@@ -81,9 +92,9 @@ def _may_be_copied(networks: Networks) -> bool:
 
 
 def _begin(threads: int) -> None:
-    """Prepare a process: Ctrl-C is for the one that was called, and with that one it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the pool sends when one was killed
+    """Prepare a process: signals are for the one that was called, and with that one it ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
 

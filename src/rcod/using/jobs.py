@@ -9,14 +9,15 @@ one file, and no file of the user is overwritten unasked.
 """
 
 import os
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, TextIO
 
 from rcod.errors import RcodError
-from rcod.pixels.images import ENCODERS, SUFFIXES
+from rcod.pixels.images import ENCODERS, SUFFIXES, suffix_of
 from rcod.pixels.placing import check_free, sweep
 
 STDIN = Path("-")
@@ -29,6 +30,12 @@ class Job:
 
     source: Path
     targets: tuple[Path, ...]
+    content: bytes | None = None  # of a picture that isn't to be read from its file
+
+    @property
+    def name(self) -> str:
+        """What an error calls the picture."""
+        return name_of(self.source)
 
 
 class Lost(NamedTuple):
@@ -47,9 +54,39 @@ class Source(NamedTuple):
 
 def is_several(photos: Sequence[Path]) -> bool:
     """Whether a call names more than one file: then it keeps a report."""
-    if len(photos) != 1 or photos[0].is_dir():
+    if len(photos) != 1 or holds(photos[0].is_dir):
         return True
-    return _is_pattern(photos[0]) and not photos[0].is_file()
+    return _is_pattern(photos[0]) and not holds(photos[0].is_file)
+
+
+def holds(question: Callable[[], bool]) -> bool:
+    """What a path says of itself; no where its name is too long for any file."""
+    try:
+        return question()
+    except OSError:
+        return False
+
+
+def opened(stream: TextIO | None, name: str) -> BinaryIO:
+    """The bytes of a standard stream, which whoever started this process may have closed."""
+    if stream is None:
+        raise RcodError(f"{name} must be open, and it is closed; name files and a folder instead")
+    return stream.buffer
+
+
+def content_of(source: Path) -> bytes:
+    """All of a picture's file, or of standard input."""
+    if source == STDIN:
+        return opened(sys.stdin, "standard input").read()
+    try:
+        return source.read_bytes()
+    except OSError as error:
+        raise RcodError(f"{source}: must be a readable file, got: {error.strerror}") from None
+
+
+def name_of(source: Path) -> str:
+    """What an error calls a picture."""
+    return "standard input" if source == STDIN else str(source)
 
 
 def plan_jobs(
@@ -75,7 +112,12 @@ def plan_jobs(
     jobs: list[Job] = []
     taken: dict[str, Path] = {}  # target's name without case -> the picture it belongs to
     for source, place in sources.values():
-        suffix = suffix_for(source, format)
+        try:
+            content = content_of(source) if source == STDIN else None
+        except RcodError as error:
+            lost.append(Lost(source, str(error)))
+            continue
+        suffix = suffix_for(source, format, content)
         stem = "stdin" if source == STDIN else source.stem
         targets = tuple(out / place / f"{stem}{part}{suffix}" for part in parts)
         reasons = (_refusal(t, source, sources, taken, overwrite) for t in targets)
@@ -84,14 +126,22 @@ def plan_jobs(
             lost.append(Lost(source, error))
             continue
         taken |= {str(target).casefold(): source for target in targets}
-        jobs.append(Job(source, targets))
+        jobs.append(Job(source, targets, content))
     return jobs, lost
 
 
-def suffix_for(source: Path, format: str) -> str:
+def piped(source: Path, format: str) -> Job:
+    """One picture for standard output; `same` is the format of what it holds."""
+    content = content_of(source)
+    return Job(source, (Path(f"standard output{suffix_for(source, format, content)}"),), content)
+
+
+def suffix_for(source: Path, format: str, content: bytes | None = None) -> str:
     """The ending of a picture's results; `same` is its own, where that can be written."""
     if format != "same":
         return f".{format}"
+    if content is not None:
+        return suffix_of(content)
     return source.suffix if source.suffix.lower() in ENCODERS else ".png"
 
 

@@ -3,7 +3,7 @@
 `report.json` in the output folder says of every result what it was made from, how, and what
 came of it. The next call leaves alone what it would make again; a changed photo, setting or
 result is made anew. It is replaced as a whole, now and then while the work goes on and at its
-end, so that killing the work loses seconds.
+end, so that killing the work loses seconds. What other calls have written meanwhile stays.
 
     photo, settings -> print --= report.json ? --> done already : to do
 """
@@ -11,17 +11,20 @@ end, so that killing the work loses seconds.
 import hashlib
 import json
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from rcod import __version__
 from rcod.errors import RcodError
 from rcod.pixels.placing import placed
+from rcod.using.jobs import STDIN, holds, is_several
 from rcod.using.orders import Outcome
 
 NAME = "report.json"
 PAUSE = 20  # times what writing took, at least a second, between two times
+PATIENCE = 5.0  # seconds after which whoever keeps others from the report must have been killed
 
 
 class Entry(TypedDict):
@@ -61,6 +64,7 @@ class Ledger:
     def __init__(self, out: Path) -> None:
         self.out, self.path = out, out / NAME
         self.content: Content = {"rcod": __version__, "failed": [], "pictures": _read(self.path)}
+        self._own: dict[str, Entry] = {}  # of this call
         self._next = time.monotonic() + 1
 
     def has(self, target: Path, print: str) -> bool:
@@ -78,7 +82,7 @@ class Ledger:
         with suppress(OSError):
             now = target.stat()
             entry["bytes"], entry["changed"] = now.st_size, now.st_mtime_ns
-            self.content["pictures"][self._key(target)] = entry
+            self.content["pictures"][self._key(target)] = self._own[self._key(target)] = entry
 
     def fail(self, source: Path, error: str) -> None:
         """Note a picture that was not done."""
@@ -94,12 +98,13 @@ class Ledger:
             self.content["summary"] = summary
         elif time.monotonic() < self._next:
             return None
-        started = time.monotonic()
         order = ("rcod", "summary", "failed", "pictures")
-        found: dict[str, object] = dict(self.content)
-        whole = {key: found[key] for key in order if key in found}
         try:
-            with placed(self.path) as file:
+            with _alone(self.path), placed(self.path) as file:
+                started = time.monotonic()
+                self.content["pictures"] = _read(self.path) | self._own
+                found: dict[str, object] = dict(self.content)
+                whole = {key: found[key] for key in order if key in found}
                 file.write(json.dumps(whole, indent=1).encode())
         except RcodError as error:  # a full disk: pictures that fit are still made
             return str(error)
@@ -109,6 +114,11 @@ class Ledger:
 
     def _key(self, target: Path) -> str:
         return target.relative_to(self.out).as_posix()
+
+
+def ledger_of(photos: Sequence[Path], out: Path) -> Ledger | None:
+    """The report that a call keeps, if its folder is there."""
+    return Ledger(out) if is_several(photos) and holds(out.is_dir) else None
 
 
 def enter(ledger: Ledger | None, outcome: Outcome, print: str) -> None:
@@ -133,12 +143,42 @@ def print_of(source: Path, settings: str) -> str:
 
     Nothing where the photo can't be asked.
     """
+    if source == STDIN:
+        return ""
     try:
         now = source.stat()
     except OSError:
         return ""
     parts = (__version__, settings, str(now.st_size), str(now.st_mtime_ns))
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+@contextmanager
+def _alone(report: Path) -> Iterator[None]:
+    """Keep other calls from a report, by a file beside it, while it is read and replaced."""
+    lock = report.with_name(".rcod-report.lock")
+    deadline = time.monotonic() + PATIENCE
+    try:
+        while not _made(lock):
+            if time.monotonic() > deadline:
+                lock.unlink(missing_ok=True)
+            time.sleep(0.01)
+    except OSError as error:
+        why = f"must be writable, and writing failed ({error.strerror})"
+        raise RcodError(f"{report}: {why}; choose another folder") from None
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _made(lock: Path) -> bool:
+    """Make a file, and say whether there was none."""
+    try:
+        lock.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _read(path: Path) -> dict[str, Entry]:
