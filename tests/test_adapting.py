@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +248,38 @@ def test_damage_on_the_device_is_the_workers_own(photos: Path, blind: None):
         assert torch.equal(theirs.lr, ours.lr)
 
 
+def test_weights_that_make_no_numbers_make_a_bad_step(photos: Path, blind: None):
+    task = task_of(recipe("rcod_o", das="off", distill="off"), photos)
+    for handle, tensor in task.class_.student.handles.items():
+        if handle.startswith("vae."):
+            tensor.data.fill_(torch.nan)
+    assert np.isnan(train.step(task, task.recipe, 0, TEAM)["norm"])
+
+
+@pytest.mark.parametrize("name", ["osediff", "pisa_sr"])
+def test_matrices_alone_can_turn(name: str, photos: Path, blind: None):
+    task = task_of(recipe(name, optim__muon="0.01"), photos)
+    weights = [p for learner in task.learners.values() for p in learner.parameters]
+    before = [p.detach().clone() for p in weights]
+    assert train.step(task, task.recipe, 0, TEAM)["norm"] > 0
+    assert not all(torch.equal(a, b) for a, b in zip(before, weights, strict=True))
+
+
+class Two(Team):
+    """A team whose other process has met a broken photo."""
+
+    def collect(self, words: Sequence[str]) -> list[str]:
+        return [*words, "b.png: must be a picture"]
+
+
+def test_photos_that_others_could_not_read_are_named_once(photos: Path, blind: None):
+    setting = recipe("osediff")
+    task = adapting.prepare(setting, sources(setting, photos), photos, Two(CPU))
+    for _ in range(2):
+        task._next()
+    assert task.notes == ["passed over b.png: must be a picture"]
+
+
 def test_checkpointing_changes_no_gradient(photos: Path, blind: None):
     found: list[list[torch.Tensor]] = []
     for checkpointing in ("true", "false"):
@@ -285,6 +319,19 @@ def test_a_trained_file_runs_and_a_resumed_run_equals_an_unbroken_one(
     fewer.write_text(f"{photos}/0.png\n")
     with pytest.raises(RcodError, match="--photos must be the photos that the run was begun with"):
         train.run(setting, given._replace(photos=fewer), tmp_path / "broken", resume=True)
+
+
+def test_photos_are_the_same_while_they_lie_there_unchanged(
+    photos: Path, tmp_path: Path, blind: None
+):
+    setting = recipe("osediff")
+    shutil.copytree(photos, tmp_path / "photos")
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    place = task_of(setting, tmp_path / "photos").position()
+    task_of(setting, tmp_path / "link").seek(place)
+    shutil.copy(photos / "1.png", tmp_path / "photos" / "0.png")
+    with pytest.raises(RcodError, match="begun with, unchanged, in the same order"):
+        task_of(setting, tmp_path / "photos").seek(place)
 
 
 def test_a_run_goes_on_with_the_file_that_it_began_with(photos: Path, tmp_path: Path, blind: None):
@@ -345,6 +392,9 @@ def test_what_lacks_is_said(photos: Path, tmp_path: Path, monkeypatch: pytest.Mo
     given = sources(setting, photos)._replace(captions=tmp_path / "tags.txt")
     with pytest.raises(RcodError, match="--captions is heard with text=captions alone"):
         adapting.prepare(setting, given, tmp_path, TEAM)
+    setting, told = recipe("osediff", text="captions", lpips="0"), photos / "0.png"
+    with pytest.raises(RcodError, match=r"--captions must be lines of .*0\.png, which is no text"):
+        adapting.prepare(setting, given._replace(captions=told), tmp_path, TEAM)
 
 
 CHILD = """
@@ -379,6 +429,8 @@ PAIRED = (("rcod_o", {"accumulate": "2"}, ("true",)), ("mem", {"batch": "2"}, ("
 def test_two_processes_equal_one_with_twice_the_batch(photos: Path, tmp_path: Path):
     """Through `accelerate launch`, over gloo; started once, since that takes longest."""
     pytest.importorskip("accelerate", reason="not checked here: pip install 'rcod[train]'")
+    photos = shutil.copytree(photos, tmp_path / "photos")
+    (photos / "0b.png").write_bytes(b"no")  # the second process meets it, at once
     jobs, threads = list[list[object]](), torch.get_num_threads()
     torch.set_num_threads(1)  # as each of the two
     for name, at_once, ways in PAIRED:
@@ -400,7 +452,8 @@ def test_two_processes_equal_one_with_twice_the_batch(photos: Path, tmp_path: Pa
         check_equal(tmp_path / "one" / run.name / "model.safetensors", run / "model.safetensors")
         rows = [json.loads(row) for row in (run / "log.jsonl").read_text().splitlines()]
         assert [row["step"] for row in rows if "loss" in row] == list(range(1, 21))
-        notes = [row["note"] for row in rows if "note" in row]
+        notes = [row["note"] for row in rows if row["step"] == 1 and "note" in row]
+        assert "0b.png: must be a" in notes.pop()
         assert len(notes) == (way == "true")
         for note in notes:
             now, before = map(float, re.findall(r"\d+\.\d+", note))

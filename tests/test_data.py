@@ -1,5 +1,9 @@
 """Laws of crops and pairs."""
 
+import errno
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +66,97 @@ def test_errors_say_what_came(tmp_path: Path):
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(RcodError, match="must name a file, got an empty"):
         photos_in(tmp_path / "empty.txt")
+
+
+class Here:
+    """A pool whose work is done in this process, after whatever else has happened."""
+
+    def __init__(self, before: Callable[[], object]) -> None:
+        self.before = before
+
+    def __enter__(self) -> "Here":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return
+
+    def imap(self, work: Callable[[object], object], jobs: list[object]) -> Iterator[object]:
+        self.before()
+        return map(work, jobs)
+
+
+Meanwhile = Callable[[Callable[[], object]], None]
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
+    """Sets what happens when the next pool starts to work; pools work in this process."""
+    waiting: list[Callable[[], object]] = []
+
+    def pool(workers: int) -> Here:
+        return Here(lambda: waiting.pop()() if waiting else None)
+
+    monkeypatch.setattr(multiprocessing.get_context("spawn"), "Pool", pool)
+    return waiting.append
+
+
+def test_two_runs_that_share_a_cache_leave_it_whole(
+    photos: list[Source], tmp_path: Path, meanwhile: Meanwhile
+):
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    wanted = build_crops(photos, alone, SETTINGS)
+    meanwhile(lambda: build_crops(photos, shared, SETTINGS))
+    crops = build_crops(photos, shared, SETTINGS)
+    assert crops.read_bytes() == wanted.read_bytes()
+    meanwhile(lambda: build_pairs(crops, SETTINGS))
+    pairs = build_pairs(crops, SETTINGS)
+    assert pairs.read_bytes() == build_pairs(wanted, SETTINGS).read_bytes()
+    assert {*shared.iterdir()} == {crops, pairs}
+
+
+def test_photos_that_were_replaced_are_cut_anew(tmp_path: Path, meanwhile: Meanwhile):
+    for number in (0, 1):
+        Image.new("RGB", (80, 80), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "photos").mkdir()
+    kept = tmp_path / "photos" / "photo.png"
+
+    def cut() -> Path:
+        return build_crops(photos_in(tmp_path / "photos"), tmp_path / "cache", SETTINGS)
+
+    (tmp_path / "0.png").rename(kept)
+    first = cut()
+    assert cut() == first
+    (tmp_path / "1.png").rename(kept)
+    assert not np.array_equal(np.load(cut()), np.load(first))
+
+
+def test_a_disk_without_room_is_told_before_the_work(
+    photos: list[Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(descriptor: int, first: int, size: int) -> None:
+        assert size > 6 * 3 * 64 * 64
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(RcodError, match=r"crops-.*writing failed \(No space left on device\)"):
+        build_crops(photos, tmp_path, SETTINGS)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(RcodError, match=r"writing failed \(Not a directory\)"):
+        build_crops(photos, tmp_path / "file", SETTINGS)
+
+
+def test_a_photo_that_cannot_be_read_is_passed_over_and_named(
+    photos: list[Source], tmp_path: Path, meanwhile: Meanwhile
+):
+    content, told = Path(str(photos[0])).read_bytes(), list[str]()
+    (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])  # its header is whole
+    (tmp_path / "no.png").write_bytes(b"no")
+    (tmp_path / "whole.png").write_bytes(content)
+    found = photos_in(tmp_path)
+    crops = np.load(build_crops(found, tmp_path / "cache", SETTINGS, tell=told.append))
+    assert sorted(Path(words.split(": ")[0]).name for words in told) == ["cut.png", "no.png"]
+    assert all(crop.any() for crop in crops)
+    assert len(np.unique(crops, axis=0)) < len(crops)
+    with pytest.raises(RcodError, match="photos must be readable, and none is; see rcod data chec"):
+        build_crops(found[:2], tmp_path / "cache", SETTINGS)

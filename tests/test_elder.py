@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.nn import functional as F
 
 from rcod.errors import RcodError
 from rcod.training import elder
@@ -36,6 +37,25 @@ def test_a_broken_run_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pyt
     broken = elder.build_guides(pairs, chance, 8, tmp_path)
     assert whole.read_bytes() == broken.read_bytes()
     assert np.load(whole).shape == (8, 3, 16, 16)
+    assert {*pairs.parent.iterdir()} == {pairs, broken}
+
+
+def test_two_runs_that_share_a_cache_make_the_same_guides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    chance, pairs = torch.ones(8, dtype=torch.float64), pairs_in(tmp_path / "shared")
+    waiting = [lambda: elder.build_guides(pairs, chance, 8, None)]
+
+    def quick(x: torch.Tensor) -> torch.Tensor:
+        if waiting:  # another run does all its work meanwhile
+            waiting.pop()()
+        return F.interpolate(x, scale_factor=4)
+
+    monkeypatch.setattr(elder.Elder, "load", lambda aids: quick)
+    guides = elder.build_guides(pairs, chance, 8, None)
+    alone = elder.build_guides(pairs_in(tmp_path / "alone"), chance, 8, None)
+    assert guides.read_bytes() == alone.read_bytes()
+    assert {*pairs.parent.iterdir()} == {pairs, guides}
 
 
 def test_fewer_guides_are_the_first_of_more():

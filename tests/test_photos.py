@@ -2,9 +2,13 @@
 
 import http.server
 import io
+import multiprocessing
+import os
 import re
+import signal
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -16,7 +20,7 @@ import torch
 from PIL import Image
 
 from rcod.errors import RcodError
-from rcod.training.photos import Source, check, photos_in, read_rgb
+from rcod.training.photos import Source, check, fingerprint, photos_in, read_rgb
 from rcod.training.presets import settings_named
 from rcod.training.stream import Dice, Numbers, Samples, lots
 
@@ -107,6 +111,21 @@ def test_a_far_shard_is_read_in_parts(folder: Path, tmp_path: Path, served: str)
     assert Ranges.asked.count("all") == 1  # the index is remembered
 
 
+def test_a_fingerprint_is_of_what_lies_there(folder: Path, tmp_path: Path):
+    shard = pack(folder, tmp_path / "a.tar")
+    linked = tmp_path / "link"
+    linked.symlink_to(folder)
+    before = fingerprint(photos_in(folder)), fingerprint(photos_in(shard))
+    assert fingerprint(photos_in(linked)) == before[0]
+    picture(7).save(folder / "1.png")
+    os.utime(pack(folder, shard), ns=(0, 0))
+    after = fingerprint(photos_in(folder)), fingerprint(photos_in(shard))
+    assert before[0] != after[0] and before[1] != after[1]
+    photos = photos_in(folder)
+    (folder / "1.png").unlink()
+    assert fingerprint(photos) != after[0]
+
+
 def test_errors_say_what_came(tmp_path: Path):
     with pytest.raises(RcodError, match="a shard must be a tar file or its URL, got"):
         photos_in(str(tmp_path / "none.tar"))
@@ -117,6 +136,13 @@ def test_errors_say_what_came(tmp_path: Path):
         pass
     with pytest.raises(RcodError, match="must hold pictures, and holds none"):
         photos_in(str(tmp_path / "empty.tar"))
+    picture(0).save(tmp_path / "photo.png")
+    with pytest.raises(RcodError, match=r"a folder or a list of paths, got .*photo\.png, which is"):
+        photos_in(tmp_path / "photo.png")
+    pack(tmp_path, tmp_path / "a.tar")
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/a.tar#photo.png\n{tmp_path}/a.tar#other.png\n")
+    with pytest.raises(RcodError, match=r"tar#other\.png must be a picture in its shard, and isn"):
+        photos_in(tmp_path / "list.txt")
 
 
 def test_check_finds_what_training_should_do_without(
@@ -139,6 +165,11 @@ def test_check_finds_what_training_should_do_without(
         "0.png", "1.png", "2.png",
     ]  # fmt: skip
     assert here("data", "check", fit, "--side", SIDE).returncode == 0
+    shard = pack(folder, tmp_path / "a.tar")
+    assert here("data", "check", shard, "--side", SIDE, "-o", fit).returncode == 1
+    (first, *_) = found = photos_in(fit)
+    assert str(first) == f"{shard}#0.png"
+    assert same(found, photos_in(folder)[:3])
 
 
 def stream(folder: Path, first: int, batch: int, workers: int, rank: int = 0, size: int = 1):
@@ -156,6 +187,17 @@ def test_samples_are_the_same_for_any_number_of_workers_and_processes(folder: Pa
     later = next(stream(folder, 4, 4, 0))
     assert torch.equal(later.lr, alone[1].lr)
     assert {*alone[0].photos[:3]} == {0, 1, 2}  # an epoch shows every photo once
+
+
+def test_workers_outlive_a_signal_that_goes_to_all_of_a_run(folder: Path):
+    lots_ = stream(folder, 0, 2, 2)
+    next(lots_)
+    for worker in multiprocessing.active_children():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            assert worker.pid is not None
+            os.kill(worker.pid, number)
+    time.sleep(0.2)
+    assert [next(lots_).numbers[0] for _ in range(12)] == list(range(2, 26, 2))
 
 
 def test_dice_belong_to_samples():

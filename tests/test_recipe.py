@@ -30,6 +30,11 @@ def test_settings_change_by_dotted_name():
         ({"end": "349,360"}, "end must be two timesteps, at least 50 apart, got 349,360"),
         ({"end": "349,600", "rank": "4"}, "end is of a restorer whose rank is 0; leave it empty"),
         ({"group_metric": "l1"}, "l1 is a distance .* edges must lie below 0, got"),
+        ({"window": "264"}, "window must be 256 at most, the side of a crop, got 264; set"),
+        ({"data.crops": "1471"}, "guides must be 1471 at most, since that many.*, got 1472; set"),
+        ({"best": "loss"}, "best must be of psnr, ssim, lpips-hed, perhaps at a level.*, got loss"),
+        ({"best": "middle/psnr"}, "level .fidelity, neutral, realism. as in.*, got middle/psnr"),
+        ({"best": "/psnr"}, "got /psnr"),
         ({"precision": "float16"}, "tiny-rcod: processors can't train in float16; set precision=b"),
     ],
 )
@@ -54,6 +59,7 @@ def test_an_unknown_recipe_names_the_known_ones():
     ("name", "changes", "words"),
     [
         ("osediff", {"das": "paper"}, "osediff has one timestep, so das has nothing to follow"),
+        ("osediff", {"best": "neutral/psnr"}, "osediff has one timestep and no levels, got best"),
         ("osediff", {"group_by": "paper"}, "osediff has one timestep and no groups"),
         ("rcod_o", {"distill": "off"}, "das places the timesteps of vsd; set distill=vsd or das"),
         ("rcod_o", {"window": "100"}, "window: Input should be a multiple of 8, got 100"),

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,7 +37,7 @@ from rcod.training.team import Team
 
 SMALL = {
     "batch": "2", "window": "32", "data.crop": "64", "data.crops": "8",
-    "precision": "float32", "optim.warmup": "1", "critic_rank": "2",
+    "precision": "float32", "optim.warmup": "1", "critic_rank": "2", "guides": "0",
 }  # fmt: skip
 TEAM = Team(torch.device("cpu"))
 
@@ -214,12 +215,56 @@ def test_many_bad_steps_in_a_row_lead_back_to_the_last_state_and_a_lower_rate(tm
     loop(task, tmp_path, steps="8", save_every="3", patience="2").go()
     (note,) = [row for row in rows(tmp_path) if "note" in row]
     assert note["step"] == 6
-    assert "2 times in a row; back to step 3, 0.5 times as fast" in str(note["note"])
+    assert "weren't finite: 2; back to step 3, 0.5 times as fast" in str(note["note"])
     assert task.learners["student"].slow == 0.5
     assert task.seen == 6 + 5  # data went on, steps 3 to 7 came again
     hopeless = Sum(8, bad=tuple(range(100)))
     with pytest.raises(RcodError, match=r"not finite after 1 retreats; the state of step 0"):
         loop(hopeless, tmp_path / "other", steps="8", patience="2", retreats="1").go()
+
+
+class Poisoned(Sum):
+    """Its weights cease to be numbers on the third batch."""
+
+    def parts(self, n: int) -> Iterator[Part]:
+        if self.seen == 2:
+            self.weight.data.fill_(torch.nan)
+        yield from super().parts(n)
+
+
+def test_weights_that_make_no_numbers_are_never_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    task = Poisoned(6)
+    loop(task, tmp_path / "run", steps="6", save_every="1", patience="2").go()
+    assert task.weight.isfinite().all() and task.seen == 6 + 2
+    task = Poisoned(6)
+    running = loop(task, tmp_path / "stopped", steps="6", save_every="2")
+    step = train.step
+
+    def ask_then_step(*given: object) -> dict[str, float]:
+        if task.seen == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(*given)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(train, "step", ask_then_step)
+    ended = running.go()
+    assert (ended.stopped, ended.step) == (signal.SIGTERM, 2)
+    state = running.rundir.load_state()
+    assert state is not None and state["step"] == 2
+    assert "nan" not in running.rundir.model.read_text()
+    (note,) = [row for row in rows(tmp_path / "stopped") if "note" in row][-1:]
+    assert "weren't finite: 2; state and model stay those of step 2" in str(note["note"])
+
+
+def test_a_run_does_not_end_with_a_bad_step(tmp_path: Path):
+    task = Sum(4, bad=(4,))
+    running = loop(task, tmp_path, steps="4", save_every="2")
+    running.go()
+    (note,) = [row for row in rows(tmp_path) if "note" in row]
+    assert "weren't finite: 1; back to step 2" in str(note["note"])
+    state = running.rundir.load_state()
+    assert state is not None and (state["step"], task.seen) == (4, 6)
 
 
 def test_a_full_disk_leaves_the_old_state_whole(tmp_path: Path):
@@ -394,7 +439,41 @@ def test_errors_say_what_to_do(sources: Sources, tmp_path: Path):
         train.run(recipe("tiny-prior"), Sources(tmp_path / "none"), tmp_path / "other")
     with pytest.raises(RcodError, match=r"the judging aid hed_vgg16\.safetensors must be a file"):
         nothing = sources._replace(aids=tmp_path)
-        train.run(recipe("tiny-rcod", guides="0"), nothing, tmp_path / "third")
+        train.run(recipe("tiny-rcod"), nothing, tmp_path / "third")
+    (tmp_path / "file").touch()
+    with pytest.raises(RcodError, match=r"--run must be a folder that can be made, got .*File ex"):
+        train.run(recipe("tiny-prior"), sources, tmp_path / "file")
+
+
+def test_what_is_missing_is_missed_before_the_long_work(sources: Sources, tmp_path: Path):
+    given = sources._replace(cache=tmp_path / "cache", aids=hed_of_nothing(tmp_path))
+    with pytest.raises(RcodError, match="continues from a model; name it with --start"):
+        train.run(recipe("tiny-prior"), given._replace(start=None), tmp_path / "a")
+    with pytest.raises(RcodError, match=r"guides need .*realesrgan_x4plus\.safetensors"):
+        train.run(recipe("tiny-rcod", guides="4"), given, tmp_path / "b")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_state_that_is_not_whole_is_one_sentence(tmp_path: Path):
+    rundir = loop(Sum(1), tmp_path, steps="1").rundir
+    rundir.save_state({"step": 1})
+    content = rundir.state.read_bytes()
+    for part in (content[: len(content) // 2], b"", b"no state"):
+        rundir.state.write_bytes(part)
+        with pytest.raises(RcodError, match=r"state\.pt must be a whole training state, and can't"):
+            rundir.load_state()
+
+
+def test_photos_that_cannot_be_read_are_named_in_the_log(sources: Sources, tmp_path: Path):
+    photos = tmp_path / "photos"
+    shutil.copytree(sources.photos, photos)
+    content = (photos / "0.png").read_bytes()
+    (photos / "cut.png").write_bytes(content[: len(content) // 2])
+    given = sources._replace(photos=photos, cache=None)
+    for name in ("tiny-autoencoder", "tiny-prior"):
+        train.run(recipe(name, steps="1"), given, tmp_path / name)
+        (note,) = [str(row["note"]) for row in rows(tmp_path / name) if "note" in row]
+        assert note.startswith(f"passed over {photos}/cut.png: must be a")
 
 
 def test_a_run_goes_on_with_its_own_beginning_alone(sources: Sources, tmp_path: Path):
@@ -403,6 +482,11 @@ def test_a_run_goes_on_with_its_own_beginning_alone(sources: Sources, tmp_path: 
     other = sources._replace(start=done.model)
     with pytest.raises(RcodError, match="the --start that it began with"):
         train.run(setting, other, tmp_path / "run", resume=True)
+    wide = recipe("tiny-autoencoder")
+    wide = wide.model_copy(update={"model": wide.model.model_copy(update={"widths": (16, 32)})})
+    start = train.run(wide, sources._replace(start=None), tmp_path / "wide").model
+    with pytest.raises(RcodError, match="the --start that it began with"):
+        train.run(setting, sources._replace(start=start), tmp_path / "run", resume=True)
     train.run(setting, sources, tmp_path / "run", resume=True)
 
 

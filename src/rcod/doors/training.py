@@ -85,7 +85,7 @@ def train(
 
         outcome = training.run(settings, sources, folder, resume)
         if outcome.stopped is not None:
-            say_aside(f"stopped after step {outcome.step}, all is saved; go on with --resume")
+            say_aside(f"stopped; all is saved up to step {outcome.step}; go on with --resume")
             raise typer.Exit(128 + outcome.stopped)
         say(f"{settings.name}: the model is {outcome.model}")
 

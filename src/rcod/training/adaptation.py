@@ -87,6 +87,8 @@ class Adaptation(Course, frozen=True, extra="forbid"):
              " leave group_by out"),
             (not dial and self.das != "off", f"{self.system} has one timestep, so das has nothing "
              "to follow; leave it out"),
+            (not dial and "/" in self.best, f"{self.system} has one timestep and no levels, got "
+             f"best={self.best}; leave the level out"),
             (self.group_metric != "cosine" and self.group_by == "edges", "edges of .5 and .7 are "
              f"cosines; with group_metric={self.group_metric} take group_by=quantiles"),
             (self.groups.at != "enlarged", f"{self.system} is grouped by the enlarged photo; leave "

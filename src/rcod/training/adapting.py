@@ -31,7 +31,7 @@ from rcod.training.adversary import Discriminator
 from rcod.training.course import Precision
 from rcod.training.learner import Learner
 from rcod.training.lessons import Class, Heard, Perceive
-from rcod.training.photos import Source, fingerprint, photos_in
+from rcod.training.photos import Source, fingerprint, photos_in, read_lines
 from rcod.training.presets import settings_named
 from rcod.training.projected import dino_heads
 from rcod.training.stream import Dice, Lot, Numbers, Samples, collate, damage_all, lots
@@ -52,7 +52,7 @@ class AdapterTask:
         self, recipe: Adaptation, class_: Class, samples: Samples, hear: Hear | None, team: Team
     ) -> None:
         self.recipe, self.class_, self.samples, self.hear = recipe, class_, samples, hear
-        self.team = team
+        self.team, self.photos = team, fingerprint(samples.photos)
         self.groups = recipe.groups if recipe.group_by == "edges" else None  # not yet measured
         self.learners = learners_of(recipe, class_)
         self.images = recipe.batch
@@ -106,17 +106,17 @@ class AdapterTask:
         """How many samples were seen, of which photos, where it all began, and the groups."""
         return {
             "done": self.done,
-            "photos": fingerprint(self.samples.photos),
+            "photos": self.photos,
             "origin": self.class_.student.origin,
             "groups": None if self.groups is None else self.groups.model_dump(),
         }
 
     def seek(self, place: Place) -> None:
         """Go on from there; the photos must be the same, and the file it began with."""
-        if place["photos"] != fingerprint(self.samples.photos):
+        if place["photos"] != self.photos:
             raise RcodError(
-                "--photos must be the photos that the run was begun with, in the same order; "
-                "begin a new run with --start to go on with others"
+                "--photos must be the photos that the run was begun with, unchanged, in the same "
+                "order; begin a new run with --start to go on with others"
             )
         origin = self.class_.student.origin
         if place.get("origin", origin) != origin:
@@ -167,8 +167,9 @@ class AdapterTask:
                 self._lots = repeat(next(self._lots))
         lot = next(self._lots)
         self.done += 0 if recipe.overfit else recipe.batch * team.size
-        self.notes += [f"passed over {words}" for words in lot.lost if words not in self._lost]
-        self._lost.update(lot.lost)
+        lost = dict.fromkeys(team.collect(lot.lost))
+        self.notes += [f"passed over {words}" for words in lost if words not in self._lost]
+        self._lost.update(lost)
         return self._here(lot)
 
     def _here(self, lot: Lot) -> Lot:
@@ -222,10 +223,10 @@ def learners_of(recipe: Adaptation, class_: Class) -> dict[str, Learner]:
         pixel = student.parameters("unet.pixel.")
         found["pixel"] = Learner(pixel, optim, recipe.steps, half)
     if recipe.distill == "vsd" and recipe.goal == "restore":
-        own = optim.model_copy(update={"lr": recipe.critic_lr})
+        own = optim.model_copy(update={"lr": recipe.critic_lr, "muon": 0.0})
         found["critic"] = Learner(student.critic, own, recipe.steps, half)
     if class_.judge is not None:
-        own = optim.model_copy(update={"lr": recipe.adversary_lr})
+        own = optim.model_copy(update={"lr": recipe.adversary_lr, "muon": 0.0})
         found["adversary"] = Learner(class_.judge, own, recipe.steps, half)
     return found
 
@@ -283,9 +284,8 @@ def teacher_texts(
 
 def read_captions(path: Path, photos: list[Source]) -> list[str]:
     """The caption of every photo, from lines of name, tab, text."""
-    if not path.is_file():
-        raise RcodError(f"--captions must be a file, got {path}; it isn't there")
-    rows = [line.partition("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = read_lines(path, "--captions must be lines of photo, tab, caption")
+    rows = [line.partition("\t") for line in lines]
     known = {name.strip(): text.strip() for name, tab, text in rows if tab}
     found: list[str] = []
     for photo in photos:

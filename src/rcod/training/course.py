@@ -4,13 +4,15 @@ Steps and batches, an optimizer, how often it is written down, and what happens 
 cease to be numbers. Recipes add what they compute; `changed` applies a user's `key=value`.
 """
 
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from rcod.diffusion.grouping import LEVELS
 from rcod.errors import RcodError, explain
 
 Precision = Literal["float32", "bfloat16", "float16"]
+MEASURES = ("psnr", "ssim", "lpips-hed")  # of the photos that are watched
 
 
 class OptimSettings(BaseModel, frozen=True, extra="forbid"):
@@ -48,6 +50,17 @@ class Course(BaseModel, frozen=True, extra="forbid"):
     patience: int = Field(default=5, ge=1)  # bad steps in a row, after which the run goes back
     retreat: float = Field(default=0.5, gt=0, lt=1)  # factor of the rate from there on
     retreats: int = Field(default=5, ge=0)  # how often, before it gives up
+
+    @model_validator(mode="after")
+    def the_best_is_measured(self) -> Self:
+        """Refuse a measure that nobody takes, or of a level that is none."""
+        level, slash, measure = self.best.rpartition("/")
+        if measure not in MEASURES or (slash and level not in LEVELS):
+            raise ValueError(
+                f"best must be of {', '.join(MEASURES)}, perhaps at a level ({', '.join(LEVELS)}) "
+                f"as in neutral/psnr, got {self.best}"
+            )
+        return self
 
 
 FREE = ("steps", "log_every", "save_every", "watch_every", "best")  # may change on the way

@@ -11,7 +11,9 @@ once or several times, so that the training loop reads memory and never a JPEG.
 import hashlib
 import math
 import multiprocessing
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, NamedTuple, Self
 
@@ -23,11 +25,13 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from torch import Tensor
 
 from rcod.errors import RcodError
+from rcod.pixels.placing import placed
 from rcod.training.degradation import DegradeSettings, degrade
-from rcod.training.photos import Source, area, read_rgb, softness
+from rcod.training.photos import Source, area, identity, read_rgb, softness
 from rcod.training.presets import SETTINGS, kept, settings_named
 
 SCALE = 4  # LR to HR
+SPAWN = multiprocessing.get_context("spawn")  # a copy of this process might wait for its threads
 
 
 def shares(given: object) -> object:
@@ -80,31 +84,37 @@ class Batch(NamedTuple):
 
 
 def build_crops(
-    photos: Sequence[Source], folder: Path, settings: DataSettings, workers: int = 2
+    photos: Sequence[Source],
+    folder: Path,
+    settings: DataSettings,
+    workers: int = 2,
+    tell: Callable[[str], None] = lambda words: None,
 ) -> Path:
-    """Cut the photos into `folder/crops-KEY.npy`, (N, 3, S, S) uint8; large ones give more."""
-    key = digest(settings.model_dump_json(exclude={"mix", "own"}), *map(str, photos))
+    """Cut the photos into `folder/crops-KEY.npy`, (N, 3, S, S) uint8; large ones give more.
+
+    `tell` hears of photos that can't be read; crops of others are there twice in their place.
+    """
+    key = digest(settings.model_dump_json(exclude={"mix", "own"}), *map(identity, photos))
     target = folder / f"crops-{key}.npy"
     if target.exists():
         return target
-    folder.mkdir(parents=True, exist_ok=True)
-    shares = np.array([area(photo) for photo in photos], dtype=np.float64) ** 0.5
-    ends = np.round(np.cumsum(shares / shares.sum()) * settings.crops).astype(int)
-    counts = np.diff(ends, prepend=0)
-    partial = target.with_suffix(".partial.npy")
-    shape = (settings.crops, 3, settings.crop, settings.crop)
-    cache = open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-    jobs = [
-        (photo, int(n), settings, settings.seed + i)
-        for i, (photo, n) in enumerate(zip(photos, counts, strict=True))
-    ]
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    count, side = settings.crops, settings.crop
+    shares = np.array([_share(photo, tell) for photo in photos])
+    ends = np.round(np.cumsum(shares / max(shares.sum(), 1)) * count).astype(int)
+    each = np.diff(ends, prepend=0).tolist()
+    jobs = [(photo, each[i], settings, settings.seed + i) for i, photo in enumerate(photos)]
+    with cached(target, (count, 3, side, side)) as cache, SPAWN.Pool(workers) as pool:
         start = 0
         for crops in pool.imap(_cut, jobs):
+            if isinstance(crops, str):
+                tell(crops)
+                continue
             cache[start : start + len(crops)] = crops
             start += len(crops)
-    cache.flush()
-    partial.replace(target)
+        if not start:
+            raise RcodError("photos must be readable, and none is; see rcod data check")
+        for row in range(start, count):
+            cache[row] = cache[(row - start) * start // (count - start)]
     return target
 
 
@@ -113,24 +123,33 @@ def build_pairs(crops: Path, settings: DataSettings, workers: int = 2) -> Path:
 
     Sample i depends on `settings.seed` and i alone, so any number of workers writes the same bytes.
     """
-    target = crops.with_name(
-        f"pairs-{digest(crops.name, settings.model_dump_json(exclude_none=True))}.npy"
-    )
+    key = digest(crops.name, settings.model_dump_json(exclude_none=True))
+    target = crops.with_name(f"pairs-{key}.npy")
     if target.exists():
         return target
-    source = np.load(crops, mmap_mode="r")
-    count, _, side, _ = source.shape
-    partial = target.with_suffix(".partial.npy")
-    shape = (count, 3, side // SCALE, side // SCALE)
-    cache = open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-    step = 64
-    jobs = [(crops, i, min(i + step, count), settings) for i in range(0, count, step)]
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        for start, block in zip(range(0, count, step), pool.imap(_degrade, jobs), strict=True):
+    count, _, side, _ = np.load(crops, mmap_mode="r").shape
+    starts, small = range(0, count, 64), side // SCALE
+    jobs = [(crops, start, min(start + 64, count), settings) for start in starts]
+    with cached(target, (count, 3, small, small)) as cache, SPAWN.Pool(workers) as pool:
+        for start, block in zip(starts, pool.imap(_degrade, jobs), strict=True):
             cache[start : start + len(block)] = block
-    cache.flush()
-    partial.replace(target)
     return target
+
+
+@contextmanager
+def cached(target: Path, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """An array of bytes on the disk that bears its name only when it is filled.
+
+    Its room is taken at once, since a full disk would end whoever writes into such an array.
+    """
+    with suppress(OSError):  # `placed` says what is wrong
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with placed(target) as file:
+        array = open_memmap(file.name, "w+", np.uint8, shape)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        yield array
+        array.flush()
 
 
 def digest(*parts: str) -> str:
@@ -206,13 +225,30 @@ def _turn(picture: np.ndarray, k: int) -> np.ndarray:
     return turned[:, :, ::-1] if k >= 4 else turned
 
 
-def _cut(job: tuple[Source, int, DataSettings, int]) -> np.ndarray:
-    """`count` crops of one photo at random places and reductions, (count, 3, S, S) uint8."""
+def _share(photo: Source, tell: Callable[[str], None]) -> float:
+    """How many crops a photo gives, beside others: the root of its pixels, or none."""
+    try:
+        return area(photo) ** 0.5
+    except RcodError as error:
+        tell(str(error))
+        return 0.0
+
+
+def _cut(job: tuple[Source, int, DataSettings, int]) -> np.ndarray | str:
+    """`count` crops of one photo at random places and reductions, (count, 3, S, S) uint8.
+
+    Of a photo that can't be read, what is wrong with it.
+    """
     photo, count, settings, seed = job
-    torch.set_num_threads(1)
-    image = read_rgb(photo)
     side = settings.crop
-    if count and min(image.size) < side:
+    if not count:
+        return np.zeros((0, 3, side, side), np.uint8)
+    torch.set_num_threads(1)
+    try:
+        image = read_rgb(photo)
+    except RcodError as error:
+        return str(error)
+    if min(image.size) < side:
         raise RcodError(
             f"{photo}: must be {side} pixels a side at least, got {image.width} x {image.height}; "
             f"list those that are with rcod data check PHOTOS --side {side} -o LIST"
@@ -238,7 +274,7 @@ def _cut(job: tuple[Source, int, DataSettings, int]) -> np.ndarray:
             if _gradient(crop) < settings.flat and rng.random() < 0.8:
                 continue
             crops.append(crop.transpose(2, 0, 1))
-    return np.stack(crops[:count]) if count else np.zeros((0, 3, side, side), np.uint8)
+    return np.stack(crops[:count])
 
 
 def _gradient(crop: np.ndarray) -> float:

@@ -13,7 +13,6 @@ from typing import Self
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,12 +20,14 @@ from torch.nn import functional as F
 from rcod.device import seeded
 from rcod.errors import RcodError
 from rcod.pixels.aids import aid
-from rcod.training.data import digest
+from rcod.pixels.placing import placed
+from rcod.training.data import cached, digest
 
 FILE = "realesrgan_x4plus.safetensors"  # among the aids; BSD-3
 BLOCKS = 23  # residual-in-residual dense blocks
 SLOPE = 0.2  # of the leaky ReLUs, and the share of a block's answer that is added
 SEED = 7  # of the choice of crops
+AT_ONCE = 4  # crops; what is made of them is kept until all are made
 
 
 class Elder(nn.Module):
@@ -48,11 +49,8 @@ class Elder(nn.Module):
     @classmethod
     def load(cls, aids: Path | None = None) -> Self:
         """The published weights, from a folder of aids (default: see `aid`), in bfloat16."""
-        path = aid(FILE, aids)
-        if not path.is_file():
-            raise RcodError(f"guides need {path}; tools/fetch_aids.py fetches it")
         elder = cls()
-        elder.load_state_dict(load_file(path))
+        elder.load_state_dict(load_file(find_elder(aids)))
         elder.to(dtype=torch.bfloat16).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return elder.eval().requires_grad_(False)
 
@@ -75,6 +73,14 @@ class Elder(nn.Module):
         for i in range(first, first + 4):
             seen.append(F.leaky_relu(self.blocks[i](torch.cat(seen, 1)), SLOPE))
         return self.blocks[first + 4](torch.cat(seen, 1))
+
+
+def find_elder(aids: Path | None) -> Path:
+    """Where its weights lie."""
+    path = aid(FILE, aids)
+    if not path.is_file():
+        raise RcodError(f"guides need {path}; tools/fetch_aids.py fetches it")
+    return path
 
 
 def conv(inward: int, outward: int) -> nn.Conv2d:
@@ -104,17 +110,19 @@ def build_guides(pairs: Path, chance: Tensor, count: int, aids: Path | None) -> 
     if target.exists():
         return target
     lr = np.load(pairs, mmap_mode="r")  # (N, 3, S/4, S/4)
-    partial, mark = target.with_suffix(".partial.npy"), target.with_suffix(".done")
-    begin = int(mark.read_text()) if mark.exists() else 0
-    shape = (count, 3, 4 * lr.shape[2], 4 * lr.shape[3])
-    cache = open_memmap(partial, "r+" if begin else "w+", dtype=np.uint8, shape=shape)
     elder, order = Elder.load(aids), chosen(chance, count).numpy()
-    for start in range(begin, count, 4):
-        some = torch.from_numpy(lr[order[start : start + 4]]).to(torch.bfloat16) / 255
-        sr = elder(some.contiguous(memory_format=torch.channels_last)).float()
-        cache[start : start + 4] = sr.clamp(0, 1).mul(255).round().byte().numpy()
-        cache.flush()
-        mark.write_text(str(min(start + 4, count)))
-    partial.replace(target)
-    mark.unlink()
+    pieces = {start: target.with_suffix(f".{start}.npy") for start in range(0, count, AT_ONCE)}
+    with cached(target, (count, 3, 4 * lr.shape[2], 4 * lr.shape[3])) as cache:
+        for start, piece in pieces.items():
+            try:
+                made = np.load(piece)
+            except FileNotFoundError:
+                some = torch.from_numpy(lr[order[start : start + AT_ONCE]]).to(torch.bfloat16) / 255
+                sr = elder(some.contiguous(memory_format=torch.channels_last)).float()
+                made = sr.clamp(0, 1).mul(255).round().byte().numpy()
+                with placed(piece) as file:
+                    np.save(file, made)
+            cache[start : start + AT_ONCE] = made
+    for piece in pieces.values():
+        piece.unlink(missing_ok=True)
     return target

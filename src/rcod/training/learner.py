@@ -45,7 +45,7 @@ class Learner:
         self.turned = turned
         plain = {id(p) for p in turned}
         self.optimizer = torch.optim.AdamW(
-            [p for p in self.parameters if id(p) not in plain],
+            [{"params": [p for p in self.parameters if id(p) not in plain]}],  # perhaps none
             settings.lr,
             (settings.beta, settings.beta2),
             weight_decay=settings.weight_decay,

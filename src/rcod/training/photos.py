@@ -6,6 +6,7 @@ after that any photo of it is one read, or one request, and the order of trainin
 
     folder | list.txt | shards-{000..099}.tar -> photos_in -> sources -> read_rgb
                                                                     '-> check -> findings
+                                                                    '-> identity: still the same?
 """
 
 import hashlib
@@ -31,6 +32,7 @@ from rcod.pixels.placing import placed
 SOFT = 42.0  # dB: what survives /2 x2 better than this holds little fine detail
 ALIKE = 12  # of 256 places; more say that it is another picture
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+WITHIN = ".tar#"  # between a shard and a picture in it
 PATIENCE = 60  # seconds without a byte from a URL
 
 
@@ -61,8 +63,9 @@ def photos_in(source: Path | str, cache: Path | None = None) -> list[Source]:
     """The training photos.
 
     Args:
-        source: a folder of pictures; a text file with a path (or a shard) a line; a shard, or
-            several as in `shard-{000..099}.tar`, also behind http.
+        source: a folder of pictures; a text file with a path (or a shard, or a picture in one, as
+            in `a.tar#0.png`) a line; a shard, or several as in `shard-{000..099}.tar`, also behind
+            http.
         cache: where indices of shards are kept; nothing keeps none.
     """
     text = str(source)
@@ -71,13 +74,12 @@ def photos_in(source: Path | str, cache: Path | None = None) -> list[Source]:
     path = Path(source)
     if path.is_dir():
         return [*find([path])]
-    if not path.is_file():
-        raise RcodError(f"photos must be a folder or a list of paths, got {path}; it isn't there")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    found: list[Source] = []
-    for line in lines:
+    found, shards = list[Source](), dict[str, dict[str, Member]]()
+    for line in map(str.strip, read_lines(path, "photos must be a folder or a list of paths")):
         if _is_shard(line):
             found += [member for shard in _expand(line) for member in _index(shard, cache)]
+        elif WITHIN in line:
+            found.append(_within(line, shards, cache))
         elif line:
             beside = path.parent / line
             found.append(beside if beside.exists() and not Path(line).exists() else Path(line))
@@ -86,9 +88,27 @@ def photos_in(source: Path | str, cache: Path | None = None) -> list[Source]:
     return found
 
 
+def read_lines(path: Path, rule: str) -> list[str]:
+    """The lines of a text file; `rule` begins the sentence about one that is none."""
+    if not path.is_file():
+        raise RcodError(f"{rule}, got {path}; it isn't there")
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise RcodError(f"{rule}, got {path}, which is no text in UTF-8; name another") from None
+
+
+def identity(photo: Source) -> str:
+    """What tells a photo from others, and from what may come to lie in its place."""
+    if isinstance(photo, Path):
+        return _facts(photo)
+    shard = photo.shard if _is_far(photo.shard) else _facts(Path(photo.shard))
+    return f"{shard} {photo.name} {photo.start} {photo.size}"
+
+
 def fingerprint(photos: Sequence[Source]) -> str:
     """A short name for a list of photos and its order."""
-    return hashlib.sha256("\n".join(map(str, photos)).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(map(identity, photos)).encode()).hexdigest()[:16]
 
 
 def read_rgb(photo: Source) -> Image.Image:
@@ -182,16 +202,32 @@ def _expand(pattern: str) -> list[str]:
     ]
 
 
+def _facts(path: Path) -> str:
+    """Where a file lies, how large it is, and when it was written."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return f"{path.resolve()} isn't there"
+    return f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}"
+
+
+def _within(line: str, shards: dict[str, dict[str, Member]], cache: Path | None) -> Member:
+    """A picture of a shard, as a list names it; `shards` are those that were looked into."""
+    shard = line[: line.index(WITHIN)] + ".tar"
+    if shard not in shards:
+        shards[shard] = {str(member): member for member in _index(shard, cache)}
+    if line not in shards[shard]:
+        raise RcodError(f"{line} must be a picture in its shard, and isn't; take it off the list")
+    return shards[shard][line]
+
+
 def _index(shard: str, cache: Path | None) -> list[Member]:
     """The pictures of a shard and where they lie, from the cache if it knows."""
-    key = shard
-    if not _is_far(shard):
-        if not Path(shard).is_file():
-            raise RcodError(f"a shard must be a tar file or its URL, got {shard}; it isn't there")
-        facts = Path(shard).stat()
-        key = f"{shard} {facts.st_size} {facts.st_mtime_ns}"
+    if not _is_far(shard) and not Path(shard).is_file():
+        raise RcodError(f"a shard must be a tar file or its URL, got {shard}; it isn't there")
     known = None
     if cache is not None:
+        key = shard if _is_far(shard) else _facts(Path(shard))
         known = cache / f"shard-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
         if known.is_file():
             rows = json.loads(known.read_text(encoding="utf-8"))

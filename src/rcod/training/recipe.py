@@ -67,6 +67,21 @@ class Recipe(Course, frozen=True, extra="forbid"):
         return self
 
     @model_validator(mode="after")
+    def crops_hold_windows_and_guides(self) -> Self:
+        """Refuse a window or guides that the cached crops can't give."""
+        if self.window > self.data.crop:
+            raise ValueError(
+                f"window must be {self.data.crop} at most, the side of a crop, got {self.window}; "
+                "set data.crop too"
+            )
+        if not self.own_guide and self.guides > self.data.crops:
+            raise ValueError(
+                f"guides must be {self.data.crops} at most, since that many crops there are, got "
+                f"{self.guides}; set guides or data.crops"
+            )
+        return self
+
+    @model_validator(mode="after")
     def an_end_is_two_places(self) -> Self:
         """Refuse an end of the dial with nothing between it and what stays."""
         if self.end and (self.goal != "restore" or self.rank):

@@ -18,12 +18,15 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import cast
 
 import torch
 from PIL import Image
 from pydantic import ValidationError
 
 from rcod.errors import RcodError
+from rcod.pickles import DAMAGE, unpickled
 from rcod.pixels.placing import placed, sweep
 from rcod.training.course import Course, differences
 from rcod.training.events import Events
@@ -43,7 +46,13 @@ class RunDir:
             raise RcodError(f"{folder} already holds a run; pass --resume to continue it")
         self._check_recipe()
         if leads:
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise RcodError(
+                    f"--run must be a folder that can be made, got {folder}: {error.strerror}; "
+                    "name another"
+                ) from None
             sweep(folder)
             with placed(folder / "recipe.json") as file:
                 file.write(f"{recipe.model_dump_json(indent=1)}\n".encode())
@@ -129,7 +138,13 @@ class RunDir:
         """The saved training state, or None in a fresh run. Loaded without running code."""
         if not self.state.exists():
             return None
-        return torch.load(self.state, map_location="cpu", weights_only=True)
+        try:
+            return cast(Place, unpickled(self.state))
+        except (*DAMAGE, UnpicklingError):
+            raise RcodError(
+                f"{self.state} must be a whole training state, and can't be read; begin another "
+                f"run, perhaps with --start {self.model}"
+            ) from None
 
     def begin(self, step: int) -> None:
         """Begin at a step: forget what the log says of later ones, which will come again."""

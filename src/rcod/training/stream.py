@@ -9,6 +9,7 @@ in its data is one number.
 """
 
 import hashlib
+import signal
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -157,8 +158,15 @@ def lots(samples: Samples, numbers: Numbers, workers: int) -> Iterator[Lot]:
         collate_fn=collate,
         prefetch_factor=4 if workers else None,
         persistent_workers=False,
+        worker_init_fn=work_on,
     )
     return iter(loader)
+
+
+def work_on(worker: int) -> None:
+    """Leave it to the run to end its workers: the signals that ask it to are often sent to all."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def collate(samples: list[Sample]) -> Lot:

@@ -11,7 +11,7 @@ for the length of its call. So every network may be called as often as a loss ne
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -57,6 +57,14 @@ class Team:
             part.view_as(tensor).to(tensor.dtype)
             for part, tensor in zip(parts, tensors, strict=True)
         ]
+
+    def collect(self, words: Sequence[str]) -> list[str]:
+        """What all processes have to say, one after another."""
+        if self.state is None or self.size == 1:
+            return list(words)
+        from accelerate.utils import gather_object
+
+        return gather_object(list(words))
 
     def split(self, networks: Iterable[nn.Module], whole: Iterable[Tensor]) -> tuple[int, int]:
         """Split frozen layers between the processes, in place.

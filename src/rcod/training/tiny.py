@@ -25,9 +25,10 @@ from rcod.networks.onestep import OneStep, enlarge
 from rcod.networks.systems import SYSTEMS, System, build
 from rcod.pixels.aids import digest
 from rcod.pixels.perceptual import LpipsHed
+from rcod.pixels.placing import sweep
 from rcod.training.adversary import Discriminator
 from rcod.training.data import Batch, Pairs, build_crops, build_pairs
-from rcod.training.elder import build_guides, chosen
+from rcod.training.elder import build_guides, chosen, find_elder
 from rcod.training.gating import open_end, settle
 from rcod.training.growing import grow
 from rcod.training.learner import Learner
@@ -99,15 +100,20 @@ class TinyTask:
 
 def prepare(recipe: Recipe, sources: Sources, folder: Path) -> TinyTask:
     """Everything a run needs, its crops and pairs built where they aren't there yet."""
-    cache = sources.cache or folder / "cache"
-    crops = build_crops(photos_in(sources.photos, cache), cache, recipe.data)
-    clean = recipe.goal in ("autoencoder", "prior")
-    pairs = None if clean else build_pairs(crops, recipe.data)
+    cache, notes = sources.cache or folder / "cache", list[str]()
+    photos = photos_in(sources.photos, cache)
+    sweep(cache)
     system, nets = networks(recipe, sources.start, sources.aids)
+    clean = recipe.goal in ("autoencoder", "prior")
+    guided = recipe.guides and not recipe.own_guide and not clean
+    if guided:
+        find_elder(sources.aids)  # what is missing is missed before the long work
+    crops = build_crops(photos, cache, recipe.data, tell=notes.append)
+    pairs = None if clean else build_pairs(crops, recipe.data)
     if recipe.goal == "metric":  # the dial is the model's own
         recipe = recipe.model_copy(update={"groups": system.groups})
     data = Pairs(crops, pairs)
-    if pairs is not None and recipe.guides and not recipe.own_guide:
+    if pairs is not None and guided:
         guides = build_guides(pairs, data.chance, recipe.guides, sources.aids)
         data.add_guides(guides, chosen(data.chance, recipe.guides))
     if recipe.goal == "restore" and recipe.formula == "residual" and lacks_gain(nets.onestep):
@@ -117,12 +123,16 @@ def prepare(recipe: Recipe, sources: Sources, folder: Path) -> TinyTask:
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     origin = [path.name for path in (crops, pairs) if path is not None]
     origin += [] if sources.start is None else [digest(sources.start)]
-    return TinyTask(recipe, system, nets, data, origin)
+    task = TinyTask(recipe, system, nets, data, origin)
+    task.notes += [f"passed over {words}" for words in notes]
+    return task
 
 
 def fit(recipe: Recipe, sources: Sources, rundir: RunDir) -> Path:
     """The autoencoder's whole run."""
     task = prepare(recipe, sources, rundir.folder)
+    for words in task.notes:
+        rundir.note(0, words)
     crops = first(task.data, FITTED, recipe).hr
     rundir.log(0, {"psnr": fit_autoencoder(task.nets.onestep, crops)})
     task.write(rundir.model, recipe.model_dump_json())

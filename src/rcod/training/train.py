@@ -29,10 +29,8 @@ from rcod.training.task import Place, Sources, Task
 from rcod.training.team import Team, gather
 from rcod.training.watch import Watch
 
-SLOWER = (
-    "the numbers weren't finite {patience} times in a row; back to step {to}, "
-    "{slow:g} times as fast"
-)
+SLOWER = "steps in a row that weren't finite: {misses}; back to step {to}, {slow:g} times as fast"
+KEPT = "steps in a row that weren't finite: {misses}; state and model stay those of step {to}"
 TRY = "state and model could not be written ({error}); those of step {last} are whole"
 
 
@@ -61,8 +59,8 @@ def run(recipe: Course, sources: Sources, folder: Path, resume: bool = False) ->
     rundir = RunDir(folder, recipe, resume, team.leads)
     if isinstance(recipe, Recipe) and recipe.goal == "autoencoder":
         return Outcome(tiny.fit(recipe, sources, rundir), 1, None)
-    task = prepare(recipe, sources, folder, team)
     watch = Watch.open(sources, recipe) if team.leads or team.splits else None
+    task = prepare(recipe, sources, folder, team)
     return Loop(task, recipe, team, rundir, watch).go()
 
 
@@ -128,7 +126,7 @@ class Loop:
                 stop = self.team.any(asked() is not None) if self.team.size > 1 else bool(asked())
                 if stop:
                     self._save(must=True)
-                    return Outcome(self.rundir.model, self.n, asked() or signal.SIGTERM)
+                    return Outcome(self.rundir.model, self.saved, asked() or signal.SIGTERM)
         self._save(must=True)
         return Outcome(self.rundir.model, self.n, None)
 
@@ -138,10 +136,10 @@ class Loop:
         if state is None:
             self._save(must=True)  # so that there is always something to go back to
         else:
+            self.task.seek(cast(Place, state["place"]))
             self.n = self._restore(state)
             counts = cast(list[int], state["counts"])
             self.skipped, self.misses, self.retreats = counts
-            self.task.seek(cast(Place, state["place"]))
             self.best = cast(float, state["best"]), _measure(state)
             if self.watch is not None and self.watch.by == self.best[1]:
                 self.watch.best = self.best[0]
@@ -156,14 +154,14 @@ class Loop:
             self.rundir.note(self.n, self.task.notes.pop(0))
         for key, value in values.items():
             self.sums.setdefault(key, []).append(value)
+        last = self.n == self.recipe.steps
         if math.isnan(values["norm"]):
             self.skipped, self.misses = self.skipped + 1, self.misses + 1
-            if self.misses >= self.recipe.patience:
+            if last or self.misses >= self.recipe.patience:
                 self._retreat()
                 return
         else:
             self.misses = 0
-        last = self.n == self.recipe.steps
         if self.n % self.recipe.log_every == 0 or last:
             self._log()
         if self.watch is not None and (self.n % self.recipe.watch_every == 0 or last):
@@ -213,13 +211,13 @@ class Loop:
             )
         state = self.rundir.load_state()
         assert state is not None
-        gone = self.n
+        gone, misses = self.n, self.misses
         self.n = self._restore(state)
         self.retreats, self.misses, self.sums = self.retreats + 1, 0, {}
         slow = self.recipe.retreat**self.retreats
         for learner in self.task.learners.values():
             learner.slow = slow
-        self.rundir.note(gone, SLOWER.format(patience=self.recipe.patience, to=self.n, slow=slow))
+        self.rundir.note(gone, SLOWER.format(misses=misses, to=self.n, slow=slow))
         self._save()
 
     def _restore(self, state: Place) -> int:
@@ -228,7 +226,13 @@ class Loop:
         return cast(int, state["step"])
 
     def _save(self, must: bool = False) -> None:
-        """Write model and state; when the disk is full the old ones stay, and the run goes on."""
+        """Write model and state; when the disk is full the old ones stay, and the run goes on.
+
+        They stay after bad steps, too: weights that make no numbers may be the cause.
+        """
+        if self.misses:
+            self.rundir.note(self.n, KEPT.format(misses=self.misses, to=self.saved))
+            return
         learners = {name: learner.state() for name, learner in self.task.learners.items()}
         if self.watch is not None and self.watch.best < math.inf:
             self.best = self.watch.best, self.watch.by

@@ -54,9 +54,6 @@ class Watch:
         self.by = by
         self.far = far
         self.best = math.inf  # lower is better; others stand here with their sign turned
-        if self.measure not in ("psnr", "ssim", "lpips-hed"):
-            raise RcodError(f"best must be psnr, ssim or lpips-hed, perhaps of a level as in "
-                            f"neutral/psnr, got {by}")  # fmt: skip
         if self.measure == "lpips-hed" and far is None:
             raise RcodError(f"best={by} needs {aid(HED)}; fetch it with tools/fetch_aids.py and "
                             "name its folder with --aids, or set best=psnr")  # fmt: skip
@@ -65,6 +62,11 @@ class Watch:
     def open(cls, sources: Sources, recipe: Course) -> "Watch | None":
         """The photos to watch, if the run was given some."""
         if sources.watch is None:
+            if recipe.best != Course.model_fields["best"].default:
+                raise RcodError(
+                    f"best={recipe.best} is of photos that are watched; name them with --watch, or "
+                    "leave it out"
+                )
             return None
         side, damage = recipe.window, SETTINGS["osediff"]
         if isinstance(recipe, Adaptation):
@@ -107,8 +109,6 @@ class Watch:
     def is_best(self, scores: dict[str, float]) -> bool:
         """Whether these scores are the best so far; if so, they are from now on."""
         of = [v for k, v in scores.items() if k == self.by or k.rpartition("/")[2] == self.by]
-        if not of:
-            raise RcodError(f"best must be one of {', '.join(scores)}, got {self.by}")
         value = sum(of) / len(of) * (-1 if self.measure in HIGHER else 1)
         if not value < self.best:
             return False
