@@ -25,7 +25,7 @@ def restorer() -> Restorer:
 
 def test_photos_are_put_away_when_idle_or_too_many(restorer: Restorer):
     photo = read(EXAMPLE)
-    sittings = Sittings(held=3 * photo.pixels.nbytes, idle=1000)
+    sittings = Sittings(held=3 * Sitting(restorer, photo).size, idle=1000)
     names = [sittings.add(Sitting(restorer, photo)) for _ in range(4)]
     with pytest.raises(Refusal, match="put away"):
         sittings.find(names[0])
