@@ -15,6 +15,7 @@ from typing import ClassVar, cast, get_args
 import torch
 from torch import Tensor
 
+from rcod.device import DtypeName
 from rcod.diffusion.dial import Dial, check_shape
 from rcod.diffusion.grouping import LEVELS
 from rcod.errors import RcodError
@@ -43,7 +44,7 @@ class RcodModel:
             "required": {
                 "model": ("STRING", {"default": "tiny"}),
                 "device": (["auto", "cpu", "cuda", "mps"],),
-                "dtype": (["auto", "float32", "bfloat16", "float16"],),
+                "dtype": (list(get_args(DtypeName)),),
             },
             "optional": {"base": ("STRING", {}), "vision": ("STRING", {})},
         }

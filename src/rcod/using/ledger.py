@@ -82,7 +82,8 @@ class Ledger:
         with suppress(OSError):
             now = target.stat()
             entry["bytes"], entry["changed"] = now.st_size, now.st_mtime_ns
-            self.content["pictures"][self._key(target)] = self._own[self._key(target)] = entry
+            key = self._key(target)
+            self.content["pictures"][key] = self._own[key] = entry
 
     def fail(self, source: Path, error: str) -> None:
         """Note a picture that was not done."""
