@@ -29,6 +29,7 @@ from rcod.judging.peers import task
 from rcod.judging.scoring import average
 from rcod.pixels.aids import digest
 from rcod.pixels.images import find
+from rcod.pixels.placing import ensure_folder
 
 Say = Callable[[str], None]
 CHILD = "from rcod.judging.peers import main; main()"
@@ -113,10 +114,7 @@ def run(
     for names in (labels, [dataset.name for dataset in datasets]):
         if twice := [name for name in names if names.count(name) > 1]:
             raise RcodError(f"names must differ, got {twice[0]} twice; give one NAME=...")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RcodError(f"{out} must be a folder to write to, got: {error.strerror}") from None
+    ensure_folder(out)
     files: dict[tuple[str, str, str], Path] = {}
     made: dict[tuple[str, str, str], Made] = {}
     for dataset in datasets:

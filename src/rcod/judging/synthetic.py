@@ -14,6 +14,7 @@ from rcod.device import seeded
 from rcod.errors import RcodError
 from rcod.judging.datasets import SCALE
 from rcod.pixels.images import Photo, read, write
+from rcod.pixels.placing import ensure_folder
 from rcod.training.degradation import degrade
 from rcod.training.presets import settings_named
 from rcod.using.sheet import draw_rows
@@ -40,7 +41,9 @@ def make_synthetic(
     damage = settings_named(settings)
     if side < 32 or side % SCALE:
         raise RcodError(f"the side must be a multiple of {SCALE}, 32 or more, got {side}")
-    _make_empty(out)
+    ensure_folder(out)
+    if any(out.iterdir()):
+        raise RcodError(f"{out} must be a new or empty folder; name another")
     count, shown = 0, dict[str, list[Tensor]]()
     for path in photos:
         image = read(path).pixels
@@ -69,13 +72,3 @@ def make_synthetic(
              "degradation": damage.model_dump(mode="json")}  # fmt: skip
     (out / "degrade.json").write_text(json.dumps(facts, indent=1) + "\n")
     return count
-
-
-def _make_empty(folder: Path) -> None:
-    """Make a folder, unless it is there and empty."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RcodError(f"{folder} must be a folder to write to, got: {error.strerror}") from None
-    if any(folder.iterdir()):
-        raise RcodError(f"{folder} must be a new or empty folder; name another")

@@ -26,7 +26,7 @@ from rcod.networks.onestep import OneStep
 from rcod.networks.published import convert as read_published
 from rcod.networks.storage import hasten
 from rcod.networks.systems import SYSTEMS, System, build, sized
-from rcod.pixels.placing import placed
+from rcod.pixels.placing import ensure_folder, placed
 
 Estimator = MetricEstimator | DegradationEstimator
 
@@ -81,7 +81,7 @@ def convert(files: Sequence[Path], name: str, out: Path, base: str | None = None
         folder = find_base(system.base, base) if system.base is not None else Path(base)
         check_fit(system, tensors, folder)
         tensors |= fixed_texts(system, folder)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    ensure_folder(out.parent)
     write_tensors(out, system, {name: tensor.contiguous() for name, tensor in tensors.items()})
     return system
 

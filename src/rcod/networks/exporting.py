@@ -31,6 +31,7 @@ from rcod.networks.graphs import Graph, all_graphs
 from rcod.networks.onestep import OneStep
 from rcod.networks.systems import System
 from rcod.pixels.color import match_color
+from rcod.pixels.placing import ensure_folder
 
 Kind = Literal["onnx", "openvino"]
 Runner = Callable[[Sequence[np.ndarray]], np.ndarray]
@@ -97,10 +98,7 @@ def export(system: System, onestep: OneStep, kind: str, folder: Path) -> Exporte
     if kind not in get_args(Kind):
         raise RcodError(f"--to must be one of {', '.join(get_args(Kind))}, got {kind}")
     needed(kind)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RcodError(f"{folder} must be a folder to write to, got: {error.strerror}") from None
+    ensure_folder(folder)
     graphs = all_graphs(onestep, system)
     for graph in graphs:
         write_graph(graph, folder, kind)

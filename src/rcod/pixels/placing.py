@@ -42,6 +42,14 @@ def placed(path: Path) -> Iterator[BinaryIO]:
             part.unlink(missing_ok=True)
 
 
+def ensure_folder(folder: Path) -> None:
+    """Make a folder that results are written to, unless it is there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RcodError(f"{folder} must be a folder to write to, got: {error.strerror}") from None
+
+
 def own_prefix() -> str:
     """How the unfinished files of this process start: machine and process."""
     return f".rcod-{uuid.getnode():x}-{os.getpid()}-"
