@@ -362,7 +362,7 @@ def test_metric_estimation_leaves_the_rest_of_the_row_alone(photos: Path, tmp_pa
     given = sources(setting, photos)._replace(start=start)
     found, _ = read_tensors(train.run(setting, given, tmp_path / "run").model)
     assert found == row.model_copy(update={"metric": True})
-    by_distance = groups.model_copy(update={"edges": (-0.9, -0.4)})
+    by_distance = GroupSettings(edges=(-0.9, -0.4), timesteps=(750, 500, 250), by="l1")
     write_tensors(start, row.model_copy(update={"groups": by_distance}), tensors)
     with pytest.raises(RcodError, match="mem learns the cosine, and --start must be grouped by it"):
         train.run(setting, given, tmp_path / "other")

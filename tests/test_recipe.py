@@ -29,7 +29,7 @@ def test_settings_change_by_dotted_name():
         ({"window": "100"}, "window: Input should be a multiple of 8, got 100"),
         ({"end": "349,360"}, "end must be two timesteps, at least 50 apart, got 349,360"),
         ({"end": "349,600", "rank": "4"}, "end is of a restorer whose rank is 0; leave it empty"),
-        ({"group_metric": "l1"}, "l1 is a distance .* edges must lie below 0, got"),
+        ({"groups.by": "l1"}, "l1 is a distance .* edges must lie below 0, got"),
         ({"window": "264"}, "window must be 256 at most, the side of a crop, got 264; set"),
         ({"data.crops": "1471"}, "guides must be 1471 at most, since that many.*, got 1472; set"),
         ({"best": "loss"}, "best must be of psnr, ssim, lpips-hed, perhaps at a level.*, got loss"),
@@ -44,10 +44,10 @@ def test_errors_say_what_came(changes: dict[str, str], words: str):
 
 
 def test_a_metric_has_edges_of_its_own_and_an_estimator_is_of_the_cosine():
-    found = recipe_named("tiny-rcod", {"group_metric": "l1", "groups.edges": "-0.9,-0.4"})
+    found = recipe_named("tiny-rcod", {"groups.by": "l1", "groups.edges": "-0.9,-0.4"})
     assert isinstance(found, Recipe) and found.groups.edges == (-0.9, -0.4)
-    with pytest.raises(RcodError, match="an estimator learns the cosine; leave group_metric out"):
-        recipe_named("tiny-metric", {"group_metric": "l1", "groups.edges": "-0.9,-0.4"})
+    with pytest.raises(RcodError, match="an estimator learns the cosine; leave"):
+        recipe_named("tiny-metric", {"groups.by": "l1", "groups.edges": "-0.9,-0.4"})
 
 
 def test_an_unknown_recipe_names_the_known_ones():

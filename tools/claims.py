@@ -26,7 +26,6 @@ from rcod.diffusion.grouping import (
     LatentMetric,
     Size,
     equal_groups,
-    latent_metric,
 )
 from rcod.errors import RcodError
 from rcod.judging.datasets import open_dataset, spread
@@ -37,7 +36,7 @@ from rcod.judging.studies import STUDIES
 from rcod.networks.backbone import zero
 from rcod.networks.checkpoint import find_weights, load, save
 from rcod.networks.estimators import MetricEstimator
-from rcod.networks.onestep import compared
+from rcod.networks.onestep import measured
 from rcod.networks.prompts import VisualPrompt
 from rcod.training.data import Batch, Pairs, build_crops, build_pairs
 from rcod.training.losses import LossSettings
@@ -173,8 +172,7 @@ def recipe_of(row: Row, groups: GroupSettings, seed: int, steps: int) -> Recipe:
         perceptual=(0.5, 0.5), distill=(distill, distill), adversary=(adversary, adversary),
     )  # fmt: skip
     base = TINY["tiny-rcod"].model_dump() | {
-        "data": DATA, "losses": losses, "groups": groups, "group_metric": row.metric,
-        "explore": 0.0,
+        "data": DATA, "losses": losses, "groups": groups, "explore": 0.0,
         "blind": 0.1 if row.sees else 1.0, "distill_way": "paper", "guides": 0, "seed": seed,
         "steps": steps, "watch_every": steps,
     }  # fmt: skip
@@ -185,10 +183,10 @@ def groups_of(row: Row, prior: Path, batch: Batch) -> GroupSettings:
     """Equally large groups by what is measured on some training pairs."""
     if row.fixed is not None:
         return GroupSettings(edges=(), timesteps=(row.fixed,))
-    encode = load(prior)[1].backbone.encode
-    with torch.no_grad():
-        found = latent_metric(*compared(encode, batch.lr, batch.hr, row.at), row.metric)
-    return equal_groups(found, row.count).model_copy(update={"at": row.at})
+    seen = GroupSettings(edges=(), timesteps=(999,), by=row.metric, at=row.at)  # not parted yet
+    found = measured(load(prior)[1].backbone.encode, batch.lr, batch.hr, seen)
+    parted = equal_groups(found, row.count).model_dump(include={"edges", "timesteps"})
+    return GroupSettings.model_validate(seen.model_dump() | parted)
 
 
 def blinded(prior: Path, path: Path) -> Path:

@@ -31,6 +31,7 @@ class GroupSettings(BaseModel, frozen=True, extra="forbid"):
 
     edges: tuple[float, ...] = (0.5, 0.7)  # metric where the next group starts, rising
     timesteps: tuple[int, ...] = (749, 499, 249)  # one per group, worst damage first
+    by: LatentMetric = "cosine"  # whose values the edges are
     at: Size = "enlarged"  # what is measured: the enlarged photo, or the true picture reduced
 
     @model_validator(mode="after")
@@ -47,6 +48,16 @@ class GroupSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"timesteps must lie in [0, 1000), got {self.timesteps}")
         if list(self.timesteps) != sorted(set(self.timesteps), reverse=True):
             raise ValueError(f"timesteps must fall from the worst damage on, got {self.timesteps}")
+        return self
+
+    @model_validator(mode="after")
+    def edges_are_of_the_metric(self) -> Self:
+        """Refuse groups that the metric can't tell apart."""
+        if self.by != "cosine" and max(self.edges, default=-1.0) >= 0:
+            raise ValueError(
+                f"{self.by} is a distance with its sign turned, so edges must lie below 0, got "
+                f"{self.edges}; set groups.edges"
+            )
         return self
 
 

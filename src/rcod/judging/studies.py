@@ -16,7 +16,6 @@ from torch import Tensor
 
 from rcod.diffusion.grouping import (
     LatentMetric,
-    Size,
     latent_metric,
     timestep_of_metric,
     timestep_of_realism,
@@ -28,7 +27,7 @@ from rcod.judging.judge import MEASURES, Judge
 from rcod.judging.peers import bicubic
 from rcod.judging.promises import BICUBIC, study_dial
 from rcod.networks.framing import BORDER, continued, cut
-from rcod.networks.onestep import compared
+from rcod.networks.onestep import Encode, compared, measured
 from rcod.pixels.color import match_wavelet
 from rcod.pixels.images import Photo
 from rcod.pixels.metrics import detail
@@ -68,6 +67,7 @@ def dial(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
     return Studied(tuple(lines), found.model_dump(mode="json"))
 
 
+@torch.inference_mode()
 def ldg(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
     """Which latent metric sees damage? |Spearman| of three with the scores of the enlarged input.
 
@@ -79,10 +79,10 @@ def ldg(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
     scores: dict[str, list[float]] = {}
     for pair in pairs:
         lr, truth = pixels(pair.lr), pixels(truth_of(pair))
-        z_up, z_hr = _latents(restorer, lr, truth)
+        shown = _shown(restorer, lr, truth)
         for kind in kinds:
-            latent[kind].append(float(latent_metric(z_up, z_hr, kind)))
-        latent[REDUCED].append(float(latent_metric(*_latents(restorer, lr, truth, "reduced"))))
+            latent[kind].append(float(latent_metric(*compared(*shown, "enlarged"), kind)))
+        latent[REDUCED].append(float(latent_metric(*compared(*shown, "reduced"))))
         (values,) = judge.values([bicubic(lr)], truth)
         for name, value in (values | {CONTENT: float(detail(truth[None]))}).items():
             scores.setdefault(name, []).append(value)
@@ -101,17 +101,16 @@ def ldg(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
 
 def mem(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
     """How well is the latent metric guessed from the input alone, and how often the group?"""
+    groups = restorer.system.groups
     true: list[float] = []
     guessed: list[float] = []
     for pair in pairs:
         lr = pixels(pair.lr)
-        latents = _latents(restorer, lr, pixels(truth_of(pair)), restorer.system.groups.at)
-        true.append(float(latent_metric(*latents)))
+        true.append(float(measured(*_shown(restorer, lr, pixels(truth_of(pair))), groups)))
         estimate = restorer.look(Photo(lr), True).metric
         if estimate is None:
             raise RcodError("this model has no metric estimator, so there is nothing to study")
         guessed.append(estimate)
-    groups = restorer.system.groups
     right, chosen = (timestep_of_metric(torch.tensor(x), groups).tolist() for x in (true, guessed))
     same = sum(a == b for a, b in zip(right, chosen, strict=True))
     error = fmean(abs(a - b) for a, b in zip(true, guessed, strict=True))
@@ -171,11 +170,8 @@ def _between(restorer: Restorer, lr: Tensor, place: float) -> dict[str, Tensor]:
     return {"timestep": at, "latent": latent, "picture": torch.lerp(low, high, place)}
 
 
-@torch.inference_mode()
-def _latents(
-    restorer: Restorer, lr: Tensor, hr: Tensor, at: Size = "enlarged"
-) -> tuple[Tensor, Tensor]:
-    """Latents of the input and of the true picture, (1, C, h, w) each."""
+def _shown(restorer: Restorer, lr: Tensor, hr: Tensor) -> tuple[Encode, Tensor, Tensor]:
+    """Who encodes, the input and the true picture, (1, 3, H, W) each, where it does."""
     _check_tiny(restorer, "latent metrics")
     device = restorer.onestep.alphas.device
-    return compared(restorer.onestep.encode, lr[None].to(device), hr[None].to(device), at)
+    return restorer.onestep.encode, lr[None].to(device), hr[None].to(device)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rcod.diffusion.grouping import Size
+from rcod.diffusion.grouping import GroupSettings, Size, latent_metric
 from rcod.diffusion.schedule import CleanLatent, alphas, restore_clean
 from rcod.networks.backbone import Backbone
 from rcod.networks.estimators import DegradationEstimator
@@ -130,6 +130,12 @@ def compared(encode: Encode, lr: Tensor, hr: Tensor, at: Size) -> tuple[Tensor, 
         return encode(enlarge(lr)), encode(hr)
     height, width = lr.shape[-2:]
     return encode(lr), encode(resize(hr, (height, width)).clamp(0, 1))
+
+
+@torch.no_grad()
+def measured(encode: Encode, lr: Tensor, hr: Tensor, groups: GroupSettings) -> Tensor:
+    """The metric that these groups part, of every photo, (B,); arguments as of `compared`."""
+    return latent_metric(*compared(encode, lr, hr, groups.at), groups.by)
 
 
 def enlarge(lr: Tensor, scale: int = 4) -> Tensor:

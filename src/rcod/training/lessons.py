@@ -102,8 +102,10 @@ def groups_of(metrics: Tensor, recipe: Adaptation) -> GroupSettings:
     """Groups by what was measured on some of the data (K,): Eq. 5, or equally large ones."""
     count = recipe.group_count
     if recipe.group_by == "paper":
-        return paper_groups(float(metrics.min()), float(metrics.max()), count)
-    return equal_groups(metrics, count)
+        groups = paper_groups(float(metrics.min()), float(metrics.max()), count)
+    else:
+        groups = equal_groups(metrics, count)
+    return groups.model_copy(update={"by": recipe.group_metric})
 
 
 def restore(

@@ -15,14 +15,13 @@ from torch.nn import functional as F
 
 from rcod.diffusion.grouping import (
     distill_range,
-    latent_metric,
     realism_of_timestep,
     timestep_of_metric,
 )
 from rcod.diffusion.schedule import STEPS, add_noise
 from rcod.networks.backbone import TinyUNet
 from rcod.networks.estimators import MetricEstimator
-from rcod.networks.onestep import OneStep, compared, enlarge
+from rcod.networks.onestep import OneStep, enlarge, measured
 from rcod.pixels.perceptual import LpipsHed
 from rcod.training import adversary, losses, vsd
 from rcod.training.adversary import Discriminator
@@ -93,9 +92,7 @@ def prior_loss(nets: Networks, batch: Batch, recipe: Recipe, rng: torch.Generato
 
 def metric_loss(nets: Networks, batch: Batch, recipe: Recipe) -> Tensor:
     """MEM: the estimate against the true cosine."""
-    with torch.no_grad():
-        encode = nets.onestep.backbone.encode
-        metric = latent_metric(*compared(encode, batch.lr, batch.hr, recipe.groups.at))
+    metric = measured(nets.onestep.backbone.encode, batch.lr, batch.hr, recipe.groups)
     return F.mse_loss(nets.metric(batch.lr).float(), metric)
 
 
@@ -106,8 +103,7 @@ def restore_cost(
     settings, encode = recipe.losses, nets.onestep.backbone.encode
     with torch.no_grad():
         up = enlarge(batch.lr)  # (B, 3, H, W)
-        latents = compared(encode, batch.lr, batch.hr, recipe.groups.at)
-        metric = latent_metric(*latents, recipe.group_metric)
+        metric = measured(encode, batch.lr, batch.hr, recipe.groups)
         t = choose_timestep(metric, recipe, rng)
         realism = torch.tensor([realism_of_timestep(int(x), recipe.groups) for x in t])
         shown = draw_shown(batch, recipe, rng)

@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from rcod.diffusion.grouping import Distill, GroupSettings, LatentMetric
+from rcod.diffusion.grouping import Distill, GroupSettings
 from rcod.diffusion.schedule import CleanLatent
 from rcod.networks.backbone import TinySettings
 from rcod.training.course import Course, OptimSettings
@@ -27,7 +27,6 @@ class Recipe(Course, frozen=True, extra="forbid"):
     model: TinySettings = TinySettings()
     formula: CleanLatent = "residual"
     groups: GroupSettings = GroupSettings()
-    group_metric: LatentMetric = "cosine"
     explore: float = Field(
         default=0.5, ge=0, le=1
     )  # samples placed anywhere on the dial, not by group
@@ -53,17 +52,10 @@ class Recipe(Course, frozen=True, extra="forbid"):
         return self
 
     @model_validator(mode="after")
-    def edges_are_of_the_metric(self) -> Self:
-        """Refuse groups that the metric can't tell apart, and an estimator of another one."""
-        if self.group_metric == "cosine":
-            return self
-        if self.goal == "metric":
-            raise ValueError("an estimator learns the cosine; leave group_metric out")
-        if max(self.groups.edges, default=-1.0) >= 0:
-            raise ValueError(
-                f"{self.group_metric} is a distance with its sign turned, so edges must lie below "
-                f"0, got {self.groups.edges}; set groups.edges"
-            )
+    def an_estimator_learns_the_cosine(self) -> Self:
+        """Refuse another metric, which its answers don't range over."""
+        if self.goal == "metric" and self.groups.by != "cosine":
+            raise ValueError("an estimator learns the cosine; leave groups.by out")
         return self
 
     @model_validator(mode="after")

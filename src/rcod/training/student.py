@@ -272,10 +272,10 @@ def _estimated(recipe: Adaptation, system: System) -> System:
             f"--start must be a system with a dial for {recipe.name} to turn, got {system.name}'s "
             "one timestep; name a trained rcod_s"
         )
-    if min(system.groups.edges) < 0:
+    if system.groups.by != "cosine":
         raise RcodError(
-            f"{recipe.name} learns the cosine, and --start must be grouped by it; edges of "
-            f"{system.groups.edges} are another metric's"
+            f"{recipe.name} learns the cosine, and --start must be grouped by it, got groups by "
+            f"{system.groups.by}"
         )
     return system.model_copy(update={"metric": True})
 
