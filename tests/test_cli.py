@@ -78,7 +78,7 @@ def test_wrong_use_is_exit_code_two(tmp_path: Path):
         ("--scale", "-2", "scale must lie in [1, 8], got -2"),
         ("--scale", "nan", "scale must lie in [1, 8], got nan"),
         ("--color", "red", "color must be one of auto, wavelet, adain, none, got 'red'"),
-        ("--format", "gif", "format must be one of same, png, jpg, webp, tif, avif, got 'gif'"),
+        ("--format", "gif", "format must be one of same, png, jpg, jpeg, webp, tif, tiff, avif, got 'gif'"),
         ("--quality", "0", "quality must lie in [1, 100], got 0"),
         ("--width", "0", "width must be at least 1 pixel, got 0"),
         ("--realism-map", "none.png", "none.png: must be a readable picture, got: No such file"),
@@ -130,7 +130,8 @@ def test_bad_photos_get_one_sentence_each(tmp_path: Path):
 
 def test_an_unwritable_output_is_refused_before_the_work(tmp_path: Path, here):
     source = photo(tmp_path / "a.png")
-    refused(here("upscale", source, "-o", source), "it is a file")
+    refused(here("upscale", source, source, "-o", source), "several photos must go into a folder")
+    failed(here("upscale", source, "-o", source), "a photo to enlarge is never overwritten")
     refused(here("upscale", source, "-o", source / "below"), "must be a folder that can be written")
     if Path("/proc/self").is_dir():  # a folder where not even root can write
         refused(here("upscale", source, "-o", "/proc/out"), "must be a folder that can be written")
@@ -227,6 +228,22 @@ def test_a_rehearsal_says_what_would_be_done(tmp_path: Path, here):
     assert done.stdout == f"{source}: would become {tmp_path / 'out' / 'a.png'}\n"
     failed(here("upscale", tmp_path / "b.png", "-o", tmp_path / "out", "--dry-run"), "no such file")
     assert not (tmp_path / "out").exists()
+
+
+@needs_tiny
+def test_one_photo_takes_the_name_of_a_picture(tmp_path: Path, here):
+    source, out = photo(tmp_path / "a.png", 24, 16), tmp_path / "new" / "large.jpeg"
+    refused(here("upscale", source, "-o", out, "--format", "png"), "leave it out")
+    refused(here("upscale", tmp_path, "-o", out), "several photos must go into a folder")
+    failed(here("upscale", source, "-o", out.with_suffix(".bmp")), "name must end in .png")
+    done = here("upscale", source, "-o", out, "--realism", "0")
+    assert done.returncode == 0, done
+    assert [path.name for path in out.parent.iterdir()] == ["large.jpeg"]
+    with Image.open(out) as image:
+        assert image.format == "JPEG" and image.size == (96, 64)
+    every = here("upscale", source, "-o", out.with_suffix(".png"), "--realism", "all")
+    assert every.returncode == 0, every
+    assert (out.parent / "large-levels.png").is_file()
 
 
 def test_standard_output_takes_one_result(tmp_path: Path, here):

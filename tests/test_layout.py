@@ -143,6 +143,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "web",
         "comfy",
         "terminal",
+        "options",
         "clustering",
         "upscaling",
         "planning",

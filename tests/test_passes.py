@@ -160,8 +160,10 @@ def test_a_budget_of_memory_is_kept_or_refused(restorer: Restorer):
     budget = int((least.peak + full.peak) / 2)
     fitting = keep_to(budget, restorer, photo, (2400, 2400), ".png")
     assert 128 < fitting.tile < restorer.tile
-    with pytest.raises(RcodError, match=r"memory must be at least .* GB for this photo, got 0\.00"):
+    with pytest.raises(RcodError, match=r"memory must be at least .* itself, got 0\.00"):
         keep_to(1000, restorer, photo, (2400, 2400), ".png")
+    with pytest.raises(RcodError, match="memory must be a size such as 4GB or 800MB, got '4'"):
+        parse_memory("4")
     assert parse_memory("4GB") == parse_memory("4 GiB") == 4 * 10**9
     assert parse_memory("1.5m") == 1_500_000
 

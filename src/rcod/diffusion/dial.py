@@ -26,12 +26,12 @@ Dial = Realism | Literal["auto-local"] | Tensor
 GLANCE = 256  # LR pixels a side of the pieces the metric is estimated on
 
 
-def check_realism(realism: Realism) -> None:
-    """Refuse what is no place on the dial."""
+def check_realism(realism: Realism, names: tuple[str, ...] = (*LEVELS, "auto")) -> None:
+    """Refuse what is no place on the dial, and no name of one."""
     if isinstance(realism, str):
-        if realism not in (*LEVELS, "auto"):
+        if realism not in names:
             raise RcodError(
-                f"realism must be {', '.join(LEVELS)}, auto or a number from 0 to 1, got {realism}"
+                f"realism must be {', '.join(names)} or a number from 0 to 1, got {realism}"
             )
     elif not 0 <= realism <= 1:  # NaN too
         raise RcodError(
@@ -49,7 +49,7 @@ def check_dial(dial: Dial) -> None:
         if not (dial.isfinite().all() and dial.min() >= 0 and dial.max() <= 1):
             raise RcodError("a realism map must lie in [0, 1]; scale or clamp it first")
     elif dial != "auto-local":
-        check_realism(dial)
+        check_realism(dial, (*LEVELS, "auto", "auto-local"))
 
 
 def check_shape(places: Tensor, size: tuple[int, int]) -> None:

@@ -22,19 +22,19 @@ import typer
 from rcod import __version__
 from rcod.doors.evaluating import degrade, evaluate, score, study
 from rcod.doors.measuring import benchmark, export
-from rcod.doors.planning import plan
-from rcod.doors.terminal import heard
-from rcod.doors.terminal import plain_errors as _plain_errors
-from rcod.doors.terminal import say as _say
-from rcod.doors.training import data, train
-from rcod.doors.upscaling import (
+from rcod.doors.options import (
     BaseOption,
     DeviceOption,
     DtypeOption,
     ModelOption,
     VisionOption,
-    upscale,
 )
+from rcod.doors.planning import plan
+from rcod.doors.terminal import heard
+from rcod.doors.terminal import plain_errors as _plain_errors
+from rcod.doors.terminal import say as _say
+from rcod.doors.training import data, train
+from rcod.doors.upscaling import upscale
 from rcod.errors import RcodError
 
 app = typer.Typer(

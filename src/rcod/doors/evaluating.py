@@ -11,14 +11,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from rcod.doors.terminal import check_file, keep_json, plain_errors, say, say_aside
-from rcod.doors.upscaling import (
+from rcod.doors.options import (
     BaseOption,
     DeviceOption,
     DtypeOption,
     ModelOption,
     VisionOption,
 )
+from rcod.doors.terminal import check_file, keep_json, plain_errors, say, say_aside
 
 AidsOption = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Weights that judge (default: RCOD_AIDS).")

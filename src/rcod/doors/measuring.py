@@ -12,8 +12,7 @@ from typing import Annotated
 
 import typer
 
-from rcod.doors.terminal import check_file, keep_json, plain_errors, say, say_aside
-from rcod.doors.upscaling import (
+from rcod.doors.options import (
     BaseOption,
     DeviceOption,
     DtypeOption,
@@ -22,6 +21,7 @@ from rcod.doors.upscaling import (
     VaeOption,
     VisionOption,
 )
+from rcod.doors.terminal import check_file, keep_json, plain_errors, say, say_aside
 from rcod.errors import RcodError
 
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rcod.doors.terminal import complain, plain_errors, say
-from rcod.doors.upscaling import (
+from rcod.doors.options import (
     BaseOption,
     DeviceOption,
     DtypeOption,
@@ -25,10 +24,9 @@ from rcod.doors.upscaling import (
     VaeOption,
     VisionOption,
     WidthOption,
-    dial_of,
-    memory_of,
-    scale_of,
 )
+from rcod.doors.terminal import complain, plain_errors, say
+from rcod.doors.upscaling import dial_of, memory_of, scale_of
 from rcod.errors import RcodError
 
 if TYPE_CHECKING:

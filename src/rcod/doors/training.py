@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from rcod.doors.options import DeviceOption
 from rcod.doors.terminal import check_file, keep, plain_errors, say, say_aside
-from rcod.doors.upscaling import DeviceOption
 from rcod.errors import RcodError
 
 PHOTOS = "A folder of photos, a list of their paths, or shards as in a-{000..099}.tar."

@@ -8,11 +8,44 @@ import hashlib
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import typer
 
 from rcod.doors.clustering import upscale_on_ray
+from rcod.doors.options import (
+    BaseOption,
+    ColorOption,
+    DeviceOption,
+    DryOption,
+    DtypeOption,
+    EngineOption,
+    FormatOption,
+    HeightOption,
+    MapOption,
+    MaxSideOption,
+    MemoryOption,
+    ModelOption,
+    OutOption,
+    OverwriteOption,
+    PhotosArgument,
+    PixelOption,
+    PromptOption,
+    QualityOption,
+    RealismOption,
+    SampleOption,
+    ScaleOption,
+    SeedOption,
+    SemanticOption,
+    SkipOption,
+    StripGpsOption,
+    StripOption,
+    TagsOption,
+    VaeOption,
+    VisionOption,
+    WidthOption,
+    WorkersOption,
+)
 from rcod.doors.terminal import (
     PIPE,
     STOPPED,
@@ -37,77 +70,6 @@ if TYPE_CHECKING:
     Networks = tuple[str, str, str, Parts, str]
 
 MIB = 2**20
-ModelOption = Annotated[str, typer.Option(help="A name from `rcod models`, or a weights file.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-EngineOption = Annotated[
-    str, typer.Option(help="Who computes: auto, torch, compile, openvino, onnx; ray is a cluster.")
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(help="Processes that share a folder and the cores; a core each is best."),
-]
-RealismOption = Annotated[
-    str | None,
-    typer.Option(
-        help="fidelity, neutral, realism, auto, auto-local, all, or a number from 0 to 1.",
-        show_default="auto",
-    ),
-]
-ScaleOption = Annotated[
-    float | None,
-    typer.Option(help="Enlargement, 1 to 8; 1 restores only.", show_default="4"),
-]
-WidthOption = Annotated[int | None, typer.Option(help="Of the result, instead of --scale.")]
-HeightOption = Annotated[int | None, typer.Option(help="With --width: fit into both.")]
-MaxSideOption = Annotated[int | None, typer.Option(help="No side of a result is longer.")]
-MemoryOption = Annotated[
-    str | None, typer.Option(help="Keep to it, all processes together, as in 4GB.")
-]
-PhotosArgument = Annotated[
-    list[Path], typer.Argument(metavar="PHOTO", help="Files, folders, patterns; - is stdin.")
-]
-OutOption = Annotated[
-    Path, typer.Option("--out", "-o", metavar="DIR", help="Where results go; - is stdout.")
-]
-MapOption = Annotated[
-    Path | None, typer.Option(metavar="MASK", help="Black is fidelity, white realism.")
-]
-ColorOption = Annotated[
-    str,
-    typer.Option(help="Keep the input's colours: auto (as the model does), wavelet, adain, none."),
-]
-BaseOption = Annotated[
-    str | None, typer.Option(metavar="DIR", help="Stable Diffusion that a published model needs.")
-]
-VisionOption = Annotated[
-    str | None, typer.Option(metavar="DIR", help="CLIP's image tower that RCOD's models need.")
-]
-VaeOption = Annotated[
-    str | None,
-    typer.Option(metavar="DIR", help="A distilled autoencoder's decoder; tiny is TAESD."),
-]
-PromptOption = Annotated[str | None, typer.Option(help="What models with a text shall hear.")]
-TagsOption = Annotated[str | None, typer.Option(help="Of the image, as OSEDiff's tagger gives.")]
-PixelOption = Annotated[float, typer.Option(help="PiSA-SR's scale of fidelity, 0 to 3.")]
-SemanticOption = Annotated[float, typer.Option(help="PiSA-SR's scale of detail, 0 to 3.")]
-SampleOption = Annotated[
-    bool, typer.Option("--sample", help="Draw latents by --seed, as published programs do.")
-]
-SeedOption = Annotated[int, typer.Option(help="For models that draw random numbers.")]
-QualityOption = Annotated[int | None, typer.Option(help="1 to 100, of JPEG, WebP and AVIF.")]
-StripOption = Annotated[bool, typer.Option("--strip", help="Drop EXIF, XMP and DPI.")]
-StripGpsOption = Annotated[bool, typer.Option("--strip-gps", help="Drop the place.")]
-SkipOption = Annotated[
-    bool, typer.Option(help="Leave alone what a folder's report.json says is done.")
-]
-DryOption = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
-]
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace files that rcod did not write, too.")
-]
-FormatOption = Annotated[str, typer.Option(help="same, png, jpg, webp, tif or avif.")]
 
 
 def upscale(
@@ -147,17 +109,19 @@ def upscale(
     with plain_errors():
         with lasting():
             from rcod.networks.assembly import Parts
+            from rcod.using.jobs import place_of
             from rcod.using.orders import Options
 
         parts = Parts(base=base, vision=vision, vae=vae, prompt=prompt, tags=tags, pixel=pixel,
                       semantic=semantic, sample=seed if sample else None)  # fmt: skip
         networks = model, device, dtype, parts, engine
+        folder, name = (out, None) if engine == "ray" else place_of(photos, out)
         options = Options(
             dial_of(realism, realism_map), scale_of(scale, width, height), color, seed, format,
             overwrite, width, height, max_side, quality, "all" if strip else "gps" if strip_gps
-            else "nothing", realism_map, skip_existing, memory_of(memory),
+            else "nothing", realism_map, skip_existing, memory_of(memory), name=name,
             identity=_identity(*networks))  # fmt: skip
-        return _do(photos, out, options, networks, workers, dry_run)
+        return _do(photos, folder, options, networks, workers, dry_run)
 
 
 def _do(

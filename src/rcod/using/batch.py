@@ -62,7 +62,7 @@ def run(
         step: told the share of the picture in hand that is done.
         elsewhere: other processes that do the pictures (see `hands`); without it this one does.
     """
-    jobs, lost = plan_jobs(photos, out, options.parts, options.format, options.overwrite)
+    jobs, lost = plan_jobs(photos, out, options)
     hall = _Hall(load, options, options.settings(), options.mask(), step)
     if jobs:
         make_folder(out, jobs)
@@ -170,7 +170,7 @@ def rehearse(
     photos: Sequence[Path], out: Path, options: Options
 ) -> tuple[list[tuple[Job, bool]], list[Lost]]:
     """What a call would do: its jobs, whether they are done already, and what can't be done."""
-    jobs, lost = plan_jobs(photos, out, options.parts, options.format, options.overwrite)
+    jobs, lost = plan_jobs(photos, out, options)
     hall = _Hall(Restorer.load, options, options.settings(), None, ledger=ledger_of(photos, out))
     return [(job, hall.is_done(job, print_of(job.source, hall.settings))) for job in jobs], lost
 

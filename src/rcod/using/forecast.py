@@ -46,7 +46,7 @@ class Forecast:
 def parse_memory(text: str) -> int:
     """Bytes of a size such as 4GB, 800 MB or 2000000000."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", text.lower())
-    if found is None or float(found[1]) <= 0:
+    if found is None or float(found[1]) <= 0 or (not found[2] and float(found[1]) < 1e6):
         raise RcodError(f"memory must be a size such as 4GB or 800MB, got '{text}'")
     return int(float(found[1]) * UNITS[found[2]])
 
@@ -118,8 +118,9 @@ def keep_to(
     least = foresee(restorer, photo, size, suffix, 1, LEAST_TILE).peak
     if least > budget:
         raise RcodError(
-            f"memory must be at least {least / 1e9:.2f} GB for this photo, got "
-            f"{budget / 1e9:.2f} GB; allow more, or ask for a smaller result or for png"
+            f"memory must be at least {least / 1e9:.2f} GB for this photo, {_process() / 1e9:.2f} "
+            f"of them for rcod itself, got {budget / 1e9:.2f} GB; allow more, or ask for a smaller "
+            "result or for png"
         )
     while foresee(restorer, photo, size, suffix, 1, tile).peak > budget and tile > LEAST_TILE:
         tile = max(tile - 32, LEAST_TILE)

@@ -19,6 +19,7 @@ from typing import BinaryIO, NamedTuple, TextIO
 from rcod.errors import RcodError
 from rcod.pixels.images import ENCODERS, SUFFIXES, suffix_of
 from rcod.pixels.placing import check_free, sweep
+from rcod.using.orders import Options
 
 STDIN = Path("-")
 AHEAD = 8_000_000  # bytes of a file that is read while the one before is computed, at most
@@ -89,18 +90,17 @@ def name_of(source: Path) -> str:
     return "standard input" if source == STDIN else str(source)
 
 
-def plan_jobs(
-    photos: Sequence[Path], out: Path, parts: Sequence[str], format: str, overwrite: bool
-) -> tuple[list[Job], list[Lost]]:
-    """Settle every name; what can't be done is said already. Nothing is written.
+def place_of(photos: Sequence[Path], out: Path) -> tuple[Path, str | None]:
+    """The folder of the results, and the name of the one result where `out` is a picture's."""
+    if out.suffix.lower() not in SUFFIXES or holds(out.is_dir):
+        return out, None
+    if is_several(photos):
+        raise RcodError(f"{out}: several photos must go into a folder, and this names a picture")
+    return out.parent, out.name
 
-    Args:
-        photos: files, folders and patterns.
-        out: the folder of the results.
-        parts: what is added to a picture's name; one result each.
-        format: ending of the results, or `same` for the picture's own.
-        overwrite: replace files that rcod did not write, too.
-    """
+
+def plan_jobs(photos: Sequence[Path], out: Path, options: Options) -> tuple[list[Job], list[Lost]]:
+    """Settle every name in the folder; what can't be done is said already. Nothing is written."""
     lost: list[Lost] = []
     sources: dict[Path, Source] = {}  # by where it really lies, so a picture named twice is one
     for given in photos:
@@ -117,10 +117,10 @@ def plan_jobs(
         except RcodError as error:
             lost.append(Lost(source, str(error)))
             continue
-        suffix = suffix_for(source, format, content)
         stem = "stdin" if source == STDIN else source.stem
-        targets = tuple(out / place / f"{stem}{part}{suffix}" for part in parts)
-        reasons = (_refusal(t, source, sources, taken, overwrite) for t in targets)
+        named = Path(options.name or f"{stem}{suffix_for(source, options.format, content)}")
+        targets = tuple(out / place / f"{named.stem}{part}{named.suffix}" for part in options.parts)
+        reasons = (_refusal(t, source, sources, taken, options.overwrite) for t in targets)
         error = next(filter(None, reasons), None)
         if error is not None:
             lost.append(Lost(source, error))
@@ -224,8 +224,7 @@ def _inside(folder: Path, out: Path | None) -> Iterator[Source | Lost]:
         folders[:] = sorted(name for name in folders if _resolved(here / name) != results)
         for name in sorted(names):
             path = here / name
-            known = path.suffix.lower() in SUFFIXES and not name.startswith(".rcod-")
-            if not known:
+            if path.suffix.lower() not in SUFFIXES or name.startswith(".rcod-"):
                 continue
             count += 1
             if path.is_file():

@@ -20,7 +20,7 @@ from rcod.pixels.resample import fitted
 from rcod.using.restore import ColorFix, check_scale
 from rcod.using.sheet import ALL
 
-FORMATS = ("same", "png", "jpg", "webp", "tif", "avif")
+FORMATS = ("same", "png", "jpg", "jpeg", "webp", "tif", "tiff", "avif")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Options:
     scale: float = 4.0
     color: str = "auto"  # the system's own, or wavelet, adain or none
     seed: int = 0
-    format: str = "same"  # as the photo, or png, jpg, webp, tif, avif
+    format: str = "same"  # as the photo, or the ending of another
     overwrite: bool = False  # replace files that rcod did not write, too
     width: int | None = None  # of the result, pixels
     height: int | None = None
@@ -41,6 +41,7 @@ class Options:
     realism_map: Path | None = None  # a grey picture: black is fidelity, white realism
     skip_existing: bool = True  # where there is a report that knows the result
     memory: int | None = None  # bytes to keep to
+    name: str | None = field(default=None, kw_only=True)  # and format, of one photo's result
     identity: str = field(default="", kw_only=True)  # of the networks, for `skip_existing`
 
     def __post_init__(self) -> None:
@@ -59,6 +60,11 @@ class Options:
         for name in ("width", "height", "max_side"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise RcodError(f"{name.replace('_', '-')} must be at least 1 pixel, got {value}")
+        if self.name is not None and self.format != "same":
+            raise RcodError(
+                f"the name {self.name} tells the format already, got format {self.format}, too; "
+                "leave it out"
+            )
         if self.realism_map is not None and self.realism == "all":
             raise RcodError("a realism map is one result; leave out --realism all")
         seeded(self.seed)  # refuses what is no seed
@@ -71,7 +77,7 @@ class Options:
     def settings(self) -> str:
         """All that a result depends on besides its photo."""
         kept = asdict(self)
-        for name in ("overwrite", "skip_existing"):
+        for name in ("overwrite", "skip_existing", "name"):
             kept.pop(name)
         if self.realism_map is not None:
             try:
