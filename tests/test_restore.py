@@ -3,15 +3,17 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from rcod.diffusion.dial import Level, glances
 from rcod.errors import RcodError
 from rcod.networks.backbone import TinySettings
 from rcod.networks.systems import SYSTEMS, build
 from rcod.pixels.images import Photo
-from rcod.using.restore import Level, Restorer, glances
+from rcod.using.restore import Restorer
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "otter.jpg"
 
@@ -29,6 +31,22 @@ def picture() -> Image.Image:
 def test_same_photo_and_settings_same_bytes(restorer: Restorer, picture: Image.Image):
     once, twice = (restorer(picture, realism=0.3).photo.pixels for _ in range(2))
     assert torch.equal(once, twice)
+
+
+def test_a_result_is_saved_with_what_its_file_carried(restorer: Restorer, tmp_path: Path):
+    source, out = tmp_path / "a.tif", tmp_path / "large.jpg"
+    exif = Image.Exif()
+    exif[0x013B] = "Ann"  # artist
+    deep = Image.fromarray(np.full((16, 24), 40_000, np.uint16))
+    deep.save(source, exif=exif, dpi=(300, 300))
+    result = restorer(source, realism=0)
+    result.save(out, quality=80)
+    result.save(tmp_path / "deep.png")
+    with Image.open(out) as image:
+        assert image.format == "JPEG" and image.size == (96, 64)
+        assert image.getexif()[0x013B] == "Ann" and image.info["dpi"] == (300, 300)
+    with Image.open(tmp_path / "deep.png") as image:
+        assert image.mode == "I;16"
 
 
 def test_a_level_alone_equals_the_level_among_all(restorer: Restorer, picture: Image.Image):
@@ -151,7 +169,7 @@ def test_bfloat16_is_close_to_float32(picture: Image.Image):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        ({"realism": "strong"}, "realism must be fidelity, neutral, realism, auto or a number"),
+        ({"realism": "strong"}, "realism must be fidelity, neutral, realism, auto, auto-local or a"),
         ({"realism": float("nan")}, r"realism must lie in \[0, 1\], got nan"),
         ({"realism": 1.1}, r"realism must lie in \[0, 1\], got 1.1"),
         ({"scale": -1.0}, r"scale must lie in \[1, 8\], got -1.0"),

@@ -15,10 +15,11 @@ from statistics import fmean
 from pydantic import BaseModel
 from torch import Tensor
 
+from rcod.diffusion.dial import Level
 from rcod.judging.datasets import SCALE, Pair, pixels, truth_of
 from rcod.judging.judge import Judge
 from rcod.judging.peers import bicubic
-from rcod.using.restore import Level, Restorer, Result
+from rcod.using.restore import Restorer, Result
 
 BICUBIC = "bicubic"
 DIAL = ("fidelity", "neutral", "realism")  # from keeping to inventing

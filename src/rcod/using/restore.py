@@ -22,7 +22,6 @@ from rcod.diffusion import grouping
 from rcod.diffusion.dial import (
     GLANCE,
     Dial,
-    Level,
     Realism,
     check_dial,
     check_realism,
@@ -31,7 +30,6 @@ from rcod.diffusion.dial import (
     local_pieces,
     realism_of_metric,
 )
-from rcod.diffusion.grouping import LEVELS
 from rcod.errors import RcodError
 from rcod.networks.assembly import Parts
 from rcod.networks.checkpoint import Estimator, ready
@@ -39,14 +37,12 @@ from rcod.networks.engines import harness, precision
 from rcod.networks.onestep import OneStep, enlarge
 from rcod.networks.systems import System
 from rcod.pixels.color import ColorFix, check_color
-from rcod.pixels.images import Photo, from_pil, read, to_pil
-from rcod.pixels.resample import Scale, check_scale, resize, target_within
+from rcod.pixels.images import Photo, from_pil, read, to_pil, write
+from rcod.pixels.resample import Scale, check_scale, target_within
 from rcod.using.hosted import allowed, look_at, passing
 from rcod.using.passes import TILE, Flow, Seen, Watch, clock, finished, reduced, shrunk
 
-__all__ = ["ColorFix", "Dial", "Flow", "Level", "Realism", "Restorer", "Result", "Scale", "Seen",
-           "Watch", "as_photo", "check_realism", "check_scale", "glances", "resize",
-           "target_size"]  # fmt: skip
+__all__ = ["Realism", "Restorer", "Result", "check_realism"]
 
 T = TypeVar("T")
 
@@ -58,17 +54,21 @@ class Result:
     """A restored photo and how it came about."""
 
     photo: Photo
-    level: str  # fidelity, neutral, realism or map, else the dial's number
+    level: str  # fidelity, neutral, realism, map, auto-local or fixed, else the dial's number
     realism: float  # place on the dial, 0 to 1; of a map the mean
     timestep: int
-    metric: float | None  # estimated latent metric, where it was asked for
+    metric: float | None  # estimated latent metric, where auto was asked for
     auto: bool  # whether the metric chose the level
     seconds: dict[str, float]  # per stage: tokens, encode, metric, predict, decode, color
 
     @property
     def picture(self) -> Image:
-        """The restored photo as a PIL image."""
+        """The restored photo as a PIL image of 8 bits, in sRGB."""
         return to_pil(self.photo)
+
+    def save(self, path: Path | str, quality: int | None = None) -> None:
+        """Write it as its name ends, with the photo's profile, EXIF, XMP, DPI, alpha and depth."""
+        write(path, self.photo, quality)
 
 
 class Restorer:
@@ -86,7 +86,7 @@ class Restorer:
         """Load a bundled model or a weights file.
 
         Args:
-            name: a name from `rcod models`, or a .safetensors file written by rcod.
+            name: `tiny`, or a .safetensors file that rcod wrote.
             device: auto, cpu, cuda, cuda:N or mps.
             dtype: precision of the UNet: auto, float32, bfloat16 or float16.
             parts: what a published system stands on and is asked.
@@ -249,7 +249,7 @@ class Restorer:
         dial = grouping.realism_of_timestep(t, self.system.groups)
         dial = min(max(dial if place is None else float(place.mean()), 0.0), 1.0)
         auto = realism == "auto" and seen.metric is not None
-        names = {LEVELS[name]: name for name in LEVELS}
+        names = {at: name for name, at in grouping.LEVELS.items()}
         return Flow(
             size, level or names.get(dial, f"{dial:.3g}"), dial, t,
             seen.metric if auto else None, auto, seconds, passed.pieces(),
@@ -272,7 +272,7 @@ class Restorer:
         if realism == "auto":
             assert metric is not None, "auto needs the metric that look estimates"
             return None, None, int(grouping.timestep_of_metric(torch.tensor([metric]), groups))
-        place = LEVELS[realism] if isinstance(realism, str) else float(realism)
+        place = grouping.LEVELS[realism] if isinstance(realism, str) else float(realism)
         return None, None, grouping.timestep_of_realism(place, groups)
 
 
