@@ -83,7 +83,7 @@ app.add_typer(data, name="data")
 
 @app.command()
 def models() -> None:
-    """List the models that can be loaded, with their licences."""
+    """List the systems that can be run, with their licences."""
     with _plain_errors():
         from rcod.networks.systems import SYSTEMS
 
