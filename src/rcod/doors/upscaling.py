@@ -64,10 +64,9 @@ from rcod.errors import RcodError
 
 if TYPE_CHECKING:
     from rcod.networks.assembly import Parts
+    from rcod.using.hands import Networks
     from rcod.using.orders import Options
     from rcod.using.restore import Realism
-
-    Networks = tuple[str, str, str, Parts, str]
 
 MIB = 2**20
 
