@@ -382,7 +382,7 @@ def test_what_lacks_is_said(photos: Path, tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(RcodError, match=words):
             adapting.prepare(setting, given, tmp_path, TEAM)
 
-    refused("osediff", r"the judging aid hed_vgg16\.safetensors must be a file", trunk="hed")
+    refused("osediff", r"the aid hed_vgg16\.safetensors must be a file", trunk="hed")
     refused("osediff", "LPIPS needs torchvision's weights vgg16.*or set trunk=hed", trunk="vgg")
     refused("osediff", "text=captions needs --captions FILE", lpips="0", text="captions")
     refused("s3diff", "stands on S3Diff's trained degradation estimator", False, lpips="0")

@@ -9,11 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from rcod.diffusion.grouping import GroupSettings
 from rcod.errors import RcodError
 from rcod.networks import checkpoint
 from rcod.networks.backbone import TinySettings
 from rcod.networks.checkpoint import find_weights, load, save
 from rcod.networks.systems import SYSTEMS, System, build
+from rcod.using.restore import Restorer
 
 SMALL = SYSTEMS["tiny"].model_copy(
     update={"model": TinySettings(latent=12, widths=(8, 16), blocks=(1, 1, 1), tokens=8, heads=2)}
@@ -31,6 +33,16 @@ def test_what_is_saved_comes_back(tmp_path: Path):
         for key, value in mine.state_dict().items():
             assert torch.equal(value, theirs.state_dict()[key])
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_auto_is_refused_where_nothing_estimates_the_metric_of_the_groups(tmp_path: Path):
+    groups = GroupSettings(edges=(-0.9, -0.4), by="l1")
+    system = SMALL.model_copy(update={"groups": groups})
+    save(tmp_path / "a.safetensors", system, *build(system), torch.float32)
+    restorer, photo = Restorer.load(str(tmp_path / "a.safetensors"), "cpu"), torch.rand(3, 16, 16)
+    assert restorer(photo, "neutral").level == "neutral"
+    with pytest.raises(RcodError, match="auto needs a metric estimator, and tiny has none; name"):
+        restorer(photo)
 
 
 def test_errors_say_what_to_do(tmp_path: Path):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from rcod.errors import RcodError
-from rcod.training.data import DataSettings, Pairs, _cut, build_crops, build_pairs
+from rcod.training.data import DataSettings, Pairs, _cut, build_crops, build_pairs, cached
 from rcod.training.photos import Source, photos_in
 
 SETTINGS = DataSettings(crop=64, crops=6)
@@ -160,3 +160,15 @@ def test_a_photo_that_cannot_be_read_is_passed_over_and_named(
     assert len(np.unique(crops, axis=0)) < len(crops)
     with pytest.raises(RcodError, match="photos must be readable, and none is; see rcod data chec"):
         build_crops(found[:2], tmp_path / "cache", SETTINGS)
+
+
+def test_room_is_taken_where_it_can_only_be_read_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def slow(file: int, start: int, size: int) -> None:  # as C libraries do it for such disks
+        os.pread(file, 1, start + size - 1)
+
+    monkeypatch.setattr("os.posix_fallocate", slow, raising=False)
+    with cached(tmp_path / "a.npy", (2, 3)) as array:
+        array[:] = 7
+    assert np.load(tmp_path / "a.npy").tolist() == [[7] * 3] * 2

@@ -33,6 +33,15 @@ def test_dtype_by_name_and_by_device():
         pick_dtype("int8", CPU)
 
 
+def test_auto_takes_no_precision_that_a_card_only_imitates(monkeypatch: pytest.MonkeyPatch):
+    for own, dtype in ((False, torch.float16), (True, torch.bfloat16)):
+        monkeypatch.setattr(
+            "torch.cuda.is_bf16_supported",
+            lambda including_emulation=True, own=own: own or including_emulation,
+        )
+        assert pick_dtype("auto", torch.device("cuda")) == dtype
+
+
 def test_auto_measures_the_precision_once_and_keeps_it(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("RCOD_CACHE", str(tmp_path / "first"))
     taken = pick_dtype("auto", CPU)

@@ -29,31 +29,31 @@ def test_a_broken_run_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pyt
             raise KeyboardInterrupt
         return forward(self, x)
 
-    whole = elder.build_guides(pairs_in(tmp_path / "whole"), chance, 8, tmp_path)
+    great = elder.Elder.load(tmp_path)
+    whole = elder.build_guides(pairs_in(tmp_path / "whole"), chance, 8, great)
     pairs = pairs_in(tmp_path / "broken")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(elder.Elder, "forward", break_off)
-        elder.build_guides(pairs, chance, 8, tmp_path)
-    broken = elder.build_guides(pairs, chance, 8, tmp_path)
+        elder.build_guides(pairs, chance, 8, great)
+    broken = elder.build_guides(pairs, chance, 8, great)
     assert whole.read_bytes() == broken.read_bytes()
     assert np.load(whole).shape == (8, 3, 16, 16)
     assert {*pairs.parent.iterdir()} == {pairs, broken}
 
 
-def test_two_runs_that_share_a_cache_make_the_same_guides(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_two_runs_that_share_a_cache_make_the_same_guides(tmp_path: Path):
     chance, pairs = torch.ones(8, dtype=torch.float64), pairs_in(tmp_path / "shared")
-    waiting = [lambda: elder.build_guides(pairs, chance, 8, None)]
 
-    def quick(x: torch.Tensor) -> torch.Tensor:
-        if waiting:  # another run does all its work meanwhile
-            waiting.pop()()
-        return F.interpolate(x, scale_factor=4)
+    class Quick(elder.Elder):
+        def forward(self, lr: torch.Tensor) -> torch.Tensor:
+            if waiting:  # another run does all its work meanwhile
+                waiting.pop()()
+            return F.interpolate(lr, scale_factor=4)
 
-    monkeypatch.setattr(elder.Elder, "load", lambda aids: quick)
-    guides = elder.build_guides(pairs, chance, 8, None)
-    alone = elder.build_guides(pairs_in(tmp_path / "alone"), chance, 8, None)
+    quick = Quick()
+    waiting = [lambda: elder.build_guides(pairs, chance, 8, quick)]
+    guides = elder.build_guides(pairs, chance, 8, quick)
+    alone = elder.build_guides(pairs_in(tmp_path / "alone"), chance, 8, quick)
     assert guides.read_bytes() == alone.read_bytes()
     assert {*pairs.parent.iterdir()} == {pairs, guides}
 
@@ -65,6 +65,9 @@ def test_fewer_guides_are_the_first_of_more():
     assert len(set(many.tolist())) == 60
 
 
-def test_missing_weights_are_named(tmp_path: Path):
-    with pytest.raises(RcodError, match=r"guides need .*realesrgan_x4plus.safetensors"):
+def test_missing_and_damaged_weights_are_named(tmp_path: Path):
+    with pytest.raises(RcodError, match=r"the aid realesrgan_x4plus.* must be a file"):
+        elder.Elder.load(tmp_path)
+    (tmp_path / elder.FILE).write_bytes(b"cut")
+    with pytest.raises(RcodError, match=r"realesrgan_x4plus.* must be whole safetensors"):
         elder.Elder.load(tmp_path)

@@ -75,6 +75,7 @@ class Ranges(http.server.SimpleHTTPRequestHandler):
 
     asked: ClassVar[list[str]] = []
     directory_: ClassVar[str] = ""
+    breaks: ClassVar[bool] = False  # whether parts end before their time
 
     def do_GET(self) -> None:
         content = (Path(self.directory_) / self.path.lstrip("/")).read_bytes()
@@ -86,7 +87,7 @@ class Ranges(http.server.SimpleHTTPRequestHandler):
         self.send_response(200 if wanted is None else 206)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        self.wfile.write(content[: len(content) // 2] if wanted and self.breaks else content)
 
     def log_message(self, format: str, *args: object) -> None:
         return
@@ -96,6 +97,7 @@ class Ranges(http.server.SimpleHTTPRequestHandler):
 def served(tmp_path: Path) -> Iterator[str]:
     Ranges.directory_ = str(tmp_path)
     Ranges.asked.clear()
+    Ranges.breaks = False
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ranges) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -109,6 +111,9 @@ def test_a_far_shard_is_read_in_parts(folder: Path, tmp_path: Path, served: str)
     assert Ranges.asked[0] == "all" and len(Ranges.asked) == 4
     assert same(photos_in(folder), photos_in(f"{served}/a.tar", tmp_path / "cache"))
     assert Ranges.asked.count("all") == 1  # the index is remembered
+    Ranges.breaks = True
+    with pytest.raises(RcodError, match="must come whole, got: IncompleteRead"):
+        read_rgb(far[0])
 
 
 def test_a_fingerprint_is_of_what_lies_there(folder: Path, tmp_path: Path):

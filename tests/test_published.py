@@ -24,7 +24,7 @@ from rcod.networks.bases import MIRRORS, find_base
 from rcod.networks.checkpoint import convert, load
 from rcod.networks.stable import StableBackbone
 from rcod.networks.systems import SYSTEMS
-from rcod.pickles import read_pickle
+from rcod.pickles import read_pickle, tensors_of
 from rcod.using.restore import Restorer
 
 PICTURE = "astronaut_64x64"
@@ -65,6 +65,15 @@ def test_a_pickle_that_was_cut_anywhere_is_refused_in_a_sentence(tmp_path: Path)
         file.write_bytes(whole[:length])
         with pytest.raises(RcodError):
             read_pickle(file)
+
+
+def test_a_tensor_holds_what_its_shape_says(tmp_path: Path):
+    file = tmp_path / "osediff.pkl"
+    torch.save({"a": torch.zeros(1).expand(4, 10**13)}, file)  # 160 TB in two kilobytes
+    with pytest.raises(
+        RcodError, match="a of it must hold 160000000000000 bytes by its shape, got 4"
+    ):
+        tensors_of(read_pickle(file), "it")
 
 
 def spoiled(tmp_path: Path, name: str, change: str) -> list[Path]:
@@ -110,6 +119,13 @@ def test_what_is_wrong_with_a_checkpoint_is_named(
         pytest.skip("not checked here: pisa_sr names its ranks otherwise")
     with pytest.raises(RcodError, match=complaint):
         convert(spoiled(tmp_path, name, change), SYSTEMS[name].name, tmp_path / "o.safetensors")
+
+
+def test_a_part_that_is_named_twice_is_refused(tmp_path: Path):
+    files = spoiled(tmp_path, "osediff", "nothing")
+    with pytest.raises(RcodError, match="another part of osediff, and two of these are the same"):
+        convert([*files, GOLDEN / "checkpoints" / FILES["osediff"][0]], "osediff",
+                tmp_path / "o.safetensors")  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "host"), [("rcod_o", "osediff"), ("rcod_s", "s3diff")])
@@ -237,9 +253,12 @@ def test_bfloat16_stays_close_to_float32(name: str, brisk: bool, monkeypatch: py
 def test_bases_are_sought_in_order_and_the_error_says_what_to_put(monkeypatch: pytest.MonkeyPatch):
     asked_for: list[tuple[str, bool]] = []
 
+    class ProxyError(Exception):
+        """As HTTP clients have them, whose kind follows the release of the hub's."""
+
     def nothing(name: str, allow_patterns: object, local_files_only: bool) -> str:
         asked_for.append((name, local_files_only))
-        raise OSError("no network")
+        raise OSError("no network") if local_files_only else ProxyError("403 Forbidden")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", nothing)
     with pytest.raises(RcodError, match=r"put the diffusers folders unet/.* name it with --base"):

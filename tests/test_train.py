@@ -437,7 +437,7 @@ def test_errors_say_what_to_do(sources: Sources, tmp_path: Path):
         train.run(recipe("tiny-prior"), elsewhere, tmp_path / "run")
     with pytest.raises(RcodError, match="photos must be a folder or a list"):
         train.run(recipe("tiny-prior"), Sources(tmp_path / "none"), tmp_path / "other")
-    with pytest.raises(RcodError, match=r"the judging aid hed_vgg16\.safetensors must be a file"):
+    with pytest.raises(RcodError, match=r"the aid hed_vgg16\.safetensors must be a file"):
         nothing = sources._replace(aids=tmp_path)
         train.run(recipe("tiny-rcod"), nothing, tmp_path / "third")
     (tmp_path / "file").touch()
@@ -449,7 +449,7 @@ def test_what_is_missing_is_missed_before_the_long_work(sources: Sources, tmp_pa
     given = sources._replace(cache=tmp_path / "cache", aids=hed_of_nothing(tmp_path))
     with pytest.raises(RcodError, match="continues from a model; name it with --start"):
         train.run(recipe("tiny-prior"), given._replace(start=None), tmp_path / "a")
-    with pytest.raises(RcodError, match=r"guides need .*realesrgan_x4plus\.safetensors"):
+    with pytest.raises(RcodError, match=r"the aid realesrgan_x4plus.* must be a file"):
         train.run(recipe("tiny-rcod", guides="4"), given, tmp_path / "b")
     assert not (tmp_path / "cache").exists()
 

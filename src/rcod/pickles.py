@@ -62,6 +62,9 @@ def tensors_of(value: object, what: str) -> dict[str, Tensor]:
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             raise RcodError(f"{name} of {what} must be a tensor of floats, "
                             f"got {type(tensor).__name__}")  # fmt: skip
+        if tensor.untyped_storage().nbytes() < tensor.nbytes:  # a shape is easily told
+            raise RcodError(f"{name} of {what} must hold {tensor.nbytes} bytes by its shape, got "
+                            f"{tensor.untyped_storage().nbytes()}")  # fmt: skip
     return {str(name): tensor.detach().float() for name, tensor in value.items()}
 
 

@@ -46,8 +46,8 @@ class Inception:
         """Look at one image (3, H, W) in [0, 1] -> (2048,) float64."""
         planes = (eight_bit(image) * 255).cpu().numpy()
         small = [Image.fromarray(plane).resize((SIDE, SIDE), 3) for plane in planes]
-        x = torch.from_numpy(np.stack([np.asarray(plane) for plane in small]))[None] / 255
-        return self.features(2 * x.float() - 1)[0].double()
+        x = torch.from_numpy(np.stack([np.asarray(plane) for plane in small]))[None]
+        return self.features((x.float().clamp(0, 255) - 128) / 128)[0].double()
 
     def features(self, x: Tensor) -> Tensor:
         """(B, 3, 299, 299) in [-1, 1] -> (B, 2048)."""

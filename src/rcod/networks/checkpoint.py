@@ -111,7 +111,8 @@ def load(
     onestep, metric = build(system)
     _fill(path, "onestep.", onestep, tensors)
     _fill(path, "metric.", metric, tensors)
-    system = system.model_copy(update={"metric": True})  # older files don't say so
+    estimated = system.groups.by == "cosine"  # which alone the estimator knows
+    system = system.model_copy(update={"metric": estimated})
     return system, onestep.eval(), metric.eval()
 
 
@@ -142,7 +143,9 @@ def ready(
     if isinstance(metric, MetricEstimator):
         branches = metric.branches.to(dtype)
         branches.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    return system, onestep, None if metric is None else metric.to(device).requires_grad_(False)
+    if metric is None or not system.metric:
+        return system, onestep, None
+    return system, onestep, metric.to(device).requires_grad_(False)
 
 
 def arrange(onestep: OneStep, device: torch.device, dtype: torch.dtype) -> None:

@@ -78,6 +78,11 @@ def convert(files: Sequence[Path], system: System) -> tuple[System, dict[str, Te
         The system's row with the layers its adapters must cover, and its tensors, float32.
     """
     parts = {_kind(content := read_pickle(path), path): (path, content) for path in files}
+    if len(parts) < len(files):
+        raise RcodError(
+            f"every file must be another part of {system.name}, and two of these are the same; "
+            "name one of them"
+        )
     wanted = {"checkpoint", "estimator"} if system.adapters == "guided" else {"checkpoint"}
     allowed = wanted | ({"metric"} if system.metric else set())
     if lost := wanted - parts.keys():

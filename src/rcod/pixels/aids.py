@@ -21,17 +21,17 @@ from rcod.pickles import DAMAGE, unpickled
 
 
 def aid(name: str, where: Path | None = None) -> Path:
-    """Name the file of a judging aid: in a folder given, else in the folder RCOD_AIDS names."""
+    """Name the file of an aid: in a folder given, else in the folder RCOD_AIDS names."""
     place = where or Path(os.environ.get("RCOD_AIDS", "aids"))
     return place / name if place.is_dir() or not place.suffix else place
 
 
 def read_aid(name: str, where: Path | None = None) -> dict[str, Tensor]:
-    """Read a judging aid's tensors; `where` is its folder or the file itself."""
+    """Read an aid's tensors; `where` is its folder or the file itself."""
     path = aid(name, where)
     if not path.is_file():
         raise RcodError(
-            f"the judging aid {name} must be a file, but {path} is none; "
+            f"the aid {name} must be a file, but {path} is none; "
             "run `python tools/fetch_aids.py DIR` and set RCOD_AIDS=DIR"
         )
     return _read_safe(path)

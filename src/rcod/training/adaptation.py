@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from rcod.diffusion.grouping import Distill, GroupSettings, LatentMetric
-from rcod.diffusion.schedule import CleanLatent
+from rcod.diffusion.schedule import STEPS, CleanLatent
 from rcod.networks.systems import SYSTEMS, System
 from rcod.training.course import Course, OptimSettings
 from rcod.training.presets import Degradation
@@ -93,6 +93,8 @@ class Adaptation(Course, frozen=True, extra="forbid"):
              f"cosines; with group_metric={self.group_metric} take group_by=quantiles"),
             (self.groups.at != "enlarged", f"{self.system} is grouped by the enlarged photo; leave "
              "groups.at out"),
+            (self.groups.by != "cosine", f"{self.system} is grouped by group_metric; leave "
+             f"groups.by={self.groups.by} out, and set that"),
             (self.group_by == "edges" and self.group_count != 3, "group_count is of group_by=paper "
              "and quantiles; with edges set groups.edges and groups.timesteps"),
             (self.das != "off" and self.distill_range != (20, 980), "das places the timesteps of "
@@ -113,8 +115,8 @@ class Adaptation(Course, frozen=True, extra="forbid"):
             (self.goal == "metric" and (self.formula or self.group_by != "edges" or self.groups
              != GroupSettings()), f"{self.name} leaves step and dial as --start has them; leave "
              "formula, groups and group_by out"),
-            (self.distill_range[0] >= self.distill_range[1], "distill_range must rise, got "
-             f"{self.distill_range}"),
+            (not 0 <= self.distill_range[0] < self.distill_range[1] <= STEPS, "distill_range must "
+             f"rise within 0 and {STEPS}, got {self.distill_range}"),
             (not (self.mse or self.lpips) and self.goal == "restore", "mse and lpips are both 0, "
              "so nothing ties the result to the photo"),
         ):  # fmt: skip

@@ -64,7 +64,8 @@ class AdapterTask:
     def parts(self, n: int) -> Iterator[Part]:
         """The losses of the next batch."""
         if self.groups is None:
-            self.groups = self.measure()
+            with cast_to(self.recipe.precision, self.team.device):  # as the steps measure it
+                self.groups = self.measure()
         lot = self._next()
         recipe, class_, student = self.recipe, self.class_, self.class_.student
         dice = Dice(recipe.seed, lot.numbers, self.team.device)

@@ -40,7 +40,7 @@ class Course(BaseModel, frozen=True, extra="forbid"):
     batch: int = Field(default=16, ge=1)  # samples at a time, in each process
     accumulate: int = Field(default=1, ge=1)  # batches whose gradients make one step
     window: int = Field(default=128, ge=32, multiple_of=8)  # HR pixels a side
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     precision: Precision = "bfloat16"
     optim: OptimSettings = OptimSettings()
     log_every: int = Field(default=50, ge=1)  # steps

@@ -53,7 +53,7 @@ class DataSettings(BaseModel, frozen=True, extra="forbid"):
         "camera": 0.65, "s3diff": 0.2, "osediff": 0.15,
     }  # fmt: skip  # degradations
     own: Annotated[str | DegradeSettings | None, BeforeValidator(kept)] = None  # `own` of the mix
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**40)
 
     @model_validator(mode="after")
     def every_degradation_is_known(self) -> Self:
@@ -147,7 +147,8 @@ def cached(target: Path, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
     with placed(target) as file:
         array = open_memmap(file.name, "w+", np.uint8, shape)
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+            with Path(file.name).open("r+b") as room:  # where no disk can, its room is read first
+                os.posix_fallocate(room.fileno(), 0, os.fstat(room.fileno()).st_size)
         yield array
         array.flush()
 

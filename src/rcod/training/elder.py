@@ -13,13 +13,11 @@ from typing import Self
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rcod.device import seeded
-from rcod.errors import RcodError
-from rcod.pixels.aids import aid
+from rcod.pixels.aids import read_aid
 from rcod.pixels.placing import placed
 from rcod.training.data import cached, digest
 
@@ -50,7 +48,7 @@ class Elder(nn.Module):
     def load(cls, aids: Path | None = None) -> Self:
         """The published weights, from a folder of aids (default: see `aid`), in bfloat16."""
         elder = cls()
-        elder.load_state_dict(load_file(find_elder(aids)))
+        elder.load_state_dict(read_aid(FILE, aids))
         elder.to(dtype=torch.bfloat16).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return elder.eval().requires_grad_(False)
 
@@ -75,14 +73,6 @@ class Elder(nn.Module):
         return self.blocks[first + 4](torch.cat(seen, 1))
 
 
-def find_elder(aids: Path | None) -> Path:
-    """Where its weights lie."""
-    path = aid(FILE, aids)
-    if not path.is_file():
-        raise RcodError(f"guides need {path}; tools/fetch_aids.py fetches it")
-    return path
-
-
 def conv(inward: int, outward: int) -> nn.Conv2d:
     """A 3 x 3 convolution that keeps the size."""
     return nn.Conv2d(inward, outward, 3, padding=1)
@@ -94,14 +84,14 @@ def chosen(chance: Tensor, count: int) -> Tensor:
 
 
 @torch.inference_mode()
-def build_guides(pairs: Path, chance: Tensor, count: int, aids: Path | None) -> Path:
+def build_guides(pairs: Path, chance: Tensor, count: int, elder: Elder) -> Path:
     """Write the elder's pictures of `count` crops beside `pairs`; goes on where it was broken off.
 
     Args:
         pairs: degraded crops, (N, 3, S/4, S/4) uint8.
         chance: weight of each crop, (N,).
         count: how many guides to make, at most N.
-        aids: folder with the elder's weights; by default as for the other aids.
+        elder: who makes them.
 
     Returns:
         `guides-KEY.npy`, (count, 3, S, S) uint8; row i belongs to crop `chosen(chance, count)[i]`.
@@ -110,7 +100,7 @@ def build_guides(pairs: Path, chance: Tensor, count: int, aids: Path | None) -> 
     if target.exists():
         return target
     lr = np.load(pairs, mmap_mode="r")  # (N, 3, S/4, S/4)
-    elder, order = Elder.load(aids), chosen(chance, count).numpy()
+    order = chosen(chance, count).numpy()
     pieces = {start: target.with_suffix(f".{start}.npy") for start in range(0, count, AT_ONCE)}
     with cached(target, (count, 3, 4 * lr.shape[2], 4 * lr.shape[3])) as cache:
         for start, piece in pieces.items():

@@ -18,6 +18,7 @@ import tarfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
@@ -273,7 +274,10 @@ def _open(photo: Source) -> Path | BinaryIO:
                 f"{photo.shard} must be served in parts (HTTP 206), got {answer.status}; "
                 "download it, or take another server"
             )
-        return io.BytesIO(answer.read())
+        try:
+            return io.BytesIO(answer.read())
+        except HTTPException as error:
+            raise RcodError(f"{photo} must come whole, got: {error!r}") from None
 
 
 def _register_jxl() -> None:

@@ -66,6 +66,10 @@ class Recipe(Course, frozen=True, extra="forbid"):
                 f"window must be {self.data.crop} at most, the side of a crop, got {self.window}; "
                 "set data.crop too"
             )
+        if self.groups.at == "reduced" and self.window % 16:
+            raise ValueError(
+                f"window must be a multiple of 16 with groups.at=reduced, got {self.window}"
+            )
         if not self.own_guide and self.guides > self.data.crops:
             raise ValueError(
                 f"guides must be {self.data.crops} at most, since that many crops there are, got "

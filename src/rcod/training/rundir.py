@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from rcod.errors import RcodError
+from rcod.errors import RcodError, explain
 from rcod.pickles import DAMAGE, unpickled
 from rcod.pixels.placing import placed, sweep
 from rcod.training.course import Course, differences
@@ -80,10 +80,10 @@ class RunDir:
             return
         try:
             begun = type(self.recipe).model_validate_json(path.read_text(encoding="utf-8"))
-        except ValidationError:
+        except ValidationError as error:
             raise RcodError(
-                f"{path} must be a recipe of {self.recipe.name}'s kind to go on with, and is none; "
-                "name another folder with --run"
+                f"{path} must be a recipe of {self.recipe.name}'s kind to go on with, and is none: "
+                f"{explain(error)}; name another folder with --run"
             ) from None
         if other := differences(begun, self.recipe):
             raise RcodError(

@@ -33,7 +33,7 @@ from rcod.networks.voices import Choir, add_voice
 from rcod.pickles import read_pickle
 from rcod.pixels.aids import digest, find_published
 from rcod.training.adaptation import Adaptation
-from rcod.training.task import Sources
+from rcod.training.task import Sources, check_cosine
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -272,11 +272,7 @@ def _estimated(recipe: Adaptation, system: System) -> System:
             f"--start must be a system with a dial for {recipe.name} to turn, got {system.name}'s "
             "one timestep; name a trained rcod_s"
         )
-    if system.groups.by != "cosine":
-        raise RcodError(
-            f"{recipe.name} learns the cosine, and --start must be grouped by it, got groups by "
-            f"{system.groups.by}"
-        )
+    check_cosine(recipe.name, system)
     return system.model_copy(update={"metric": True})
 
 

@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from rcod.errors import RcodError
+from rcod.networks.systems import System
 from rcod.training.learner import Learner
 from rcod.using.restore import Restorer
 
@@ -29,6 +31,15 @@ class Sources(NamedTuple):
     captions: Path | None = None  # texts of the photos, for the teacher
     watch: Path | str | None = None  # photos on which the model is looked at while it learns
     device: str = "auto"
+
+
+def check_cosine(recipe: str, system: System) -> None:
+    """Refuse to teach a metric estimator a system that is grouped by another metric."""
+    if system.groups.by != "cosine":
+        raise RcodError(
+            f"{recipe} learns the cosine, and --start must be grouped by it, got groups by "
+            f"{system.groups.by}"
+        )
 
 
 class Part(NamedTuple):

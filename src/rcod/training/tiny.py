@@ -28,7 +28,7 @@ from rcod.pixels.perceptual import LpipsHed
 from rcod.pixels.placing import sweep
 from rcod.training.adversary import Discriminator
 from rcod.training.data import Batch, Pairs, build_crops, build_pairs
-from rcod.training.elder import build_guides, chosen, find_elder
+from rcod.training.elder import Elder, build_guides, chosen
 from rcod.training.gating import open_end, settle
 from rcod.training.growing import grow
 from rcod.training.learner import Learner
@@ -36,7 +36,7 @@ from rcod.training.objectives import Networks, cost
 from rcod.training.photos import photos_in
 from rcod.training.recipe import Recipe
 from rcod.training.rundir import RunDir
-from rcod.training.task import Part, Place, Sources
+from rcod.training.task import Part, Place, Sources, check_cosine
 from rcod.using.restore import Restorer
 
 FITTED = 1024  # crops that the autoencoder is fitted to
@@ -106,15 +106,14 @@ def prepare(recipe: Recipe, sources: Sources, folder: Path) -> TinyTask:
     system, nets = networks(recipe, sources.start, sources.aids)
     clean = recipe.goal in ("autoencoder", "prior")
     guided = recipe.guides and not recipe.own_guide and not clean
-    if guided:
-        find_elder(sources.aids)  # what is missing is missed before the long work
+    elder = Elder.load(sources.aids) if guided else None  # what it lacks is missed before the work
     crops = build_crops(photos, cache, recipe.data, tell=notes.append)
     pairs = None if clean else build_pairs(crops, recipe.data)
     if recipe.goal == "metric":  # the dial is the model's own
         recipe = recipe.model_copy(update={"groups": system.groups})
     data = Pairs(crops, pairs)
-    if pairs is not None and guided:
-        guides = build_guides(pairs, data.chance, recipe.guides, sources.aids)
+    if pairs is not None and elder is not None:
+        guides = build_guides(pairs, data.chance, recipe.guides, elder)
         data.add_guides(guides, chosen(data.chance, recipe.guides))
     if recipe.goal == "restore" and recipe.formula == "residual" and lacks_gain(nets.onestep):
         fit_gain(nets.onestep, first(data, 512, recipe))
@@ -165,6 +164,8 @@ def begun(recipe: Recipe, start: Path | None) -> tuple[System, OneStep, MetricEs
         raise RcodError(f"{recipe.name} continues from a model; name it with --start FILE")
     if not isinstance(metric, MetricEstimator):
         raise RcodError(f"{recipe.name} trains the project's own model, got {system.name}")
+    if recipe.goal == "metric":
+        check_cosine(recipe.name, system)
     return *grow(system, onestep, recipe.model), metric
 
 
