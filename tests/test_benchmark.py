@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from rcod.errors import RcodError
-from rcod.judging.benchmark import _run, against, benchmark, cold, table
+from rcod.judging.benchmark import against, benchmark, cold, table
+from rcod.judging.machine import run
 from rcod.judging.peers import peak_mb
 from rcod.networks.checkpoint import find_weights
 
@@ -62,4 +63,4 @@ def test_peak_memory_grows_with_what_is_held():
 
 def test_a_failing_command_is_told_not_timed():
     with pytest.raises(RcodError, match="must succeed, it said: no such picture"):
-        _run([sys.executable, "-c", "import sys; sys.exit('no such picture')"])
+        run([sys.executable, "-c", "import sys; sys.exit('no such picture')"])

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from rcod.errors import RcodError
-from rcod.judging.datasets import Pair, open_dataset, spread, stem, truth_of
+from rcod.judging.datasets import Pair, open_dataset, spread, truth_of
 from rcod.judging.judge import Judge
-from rcod.judging.promises import BICUBIC, Report, Score, average, study_dial
-from rcod.judging.scoring import score_folder
+from rcod.judging.promises import BICUBIC, Report, Score, study_dial
 from rcod.pixels.images import Photo, read, write
 from rcod.pixels.metrics import psnr_y
 from rcod.using.restore import Restorer
@@ -37,7 +36,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="where CSV, JSON and pictures go")
     parser.add_argument("--aids", type=Path, help="folder of the aids (default: RCOD_AIDS)")
     parser.add_argument("--quick", action="store_true", help="judge in bfloat16: twice as fast")
-    parser.add_argument("--folder", type=Path, help="score these finished pictures instead")
     return parser.parse_args()
 
 
@@ -70,12 +68,12 @@ def reconstruction(restorer: Restorer, pairs: Sequence[Pair]) -> float:
     backbone = restorer.onestep.backbone
     found: list[float] = []
     for pair in pairs:
-        hr = read(truth_of(pair)).pixels[None]  # (1, 3, H, W)
+        hr = read(truth_of(pair)).pixels[None].to(restorer.onestep.alphas.device)  # (1, 3, H, W)
         found.append(float(psnr_y(backbone.decode(backbone.encode(hr)), hr)))
     return fmean(found)
 
 
-def save_scores(scores: tuple[Score, ...] | list[Score], path: Path) -> None:
+def save_scores(scores: Sequence[Score], path: Path) -> None:
     """Write one CSV row per picture and level."""
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
@@ -94,16 +92,6 @@ def main() -> None:
     judge = Judge.load(options.aids, dtype, ["psnr", "ssim", "detail", "lpips-hed", "niqe"])
     if out:
         out.mkdir(parents=True, exist_ok=True)
-    if options.folder:
-        sheet = score_folder(options.folder, options.bench / "HR", judge)
-        scores = [
-            Score(picture=stem(Path(name)), level=options.folder.name, values=values)
-            for name, values in sheet.images.items()
-        ]
-        show_means(average(scores))
-        if out:
-            save_scores(scores, out / "scores.csv")
-        return
 
     def seen(picture: str, level: str, sr: Tensor) -> None:
         print(f"\r{picture} {level}".ljust(50), end="", file=sys.stderr)
@@ -116,10 +104,10 @@ def main() -> None:
     print(file=sys.stderr)
     show_means(found.means)
     show_dial(found)
-    print(f"the autoencoder alone: {reconstruction(restorer, pairs):.2f} dB (aim: at least 34)")
     if out:
         save_scores(found.scores, out / "scores.csv")
         (out / "report.json").write_text(found.model_dump_json(indent=2))
+    print(f"the autoencoder alone: {reconstruction(restorer, pairs):.2f} dB (aim: at least 34)")
 
 
 if __name__ == "__main__":

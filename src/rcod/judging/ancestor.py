@@ -8,8 +8,6 @@ with the networks that `fullsize` measures, so that the difference is the order 
 """
 
 import json
-import subprocess
-import sys
 from statistics import median
 from typing import TYPE_CHECKING, cast
 
@@ -17,14 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from rcod.diffusion.schedule import alphas, predict_clean
-from rcod.errors import RcodError
 from rcod.judging.fullsize import (
     Cost,
     count,
     fill,
     is_adapted,
+    place,
     random_factors,
 )
+from rcod.judging.machine import fresh
 from rcod.judging.peers import peak_mb
 from rcod.networks.lora import attach_factors
 from rcod.networks.onestep import enlarge
@@ -42,10 +41,6 @@ if TYPE_CHECKING:
 NAME = "osediff-own"
 RANK = 4
 TIMESTEP = 999
-CHILD = (
-    "import json, sys; from rcod.judging.ancestor import measure; "
-    "sys.stdout.write(json.dumps(measure(*json.loads(sys.argv[1]))))"
-)
 
 
 def measure_ancestor(side: int = 128, dtype: str = "bfloat16", repeats: int = 1) -> Cost:
@@ -56,11 +51,7 @@ def measure_ancestor(side: int = 128, dtype: str = "bfloat16", repeats: int = 1)
         dtype: of all networks and all sums, bfloat16 or float32.
         repeats: timed calls, of which medians are taken.
     """
-    given = json.dumps([side, dtype, repeats])
-    done = subprocess.run([sys.executable, "-c", CHILD, given], capture_output=True, text=True)
-    if done.returncode:
-        raise RcodError(f"{NAME} must run at full size, it said: {done.stderr.strip()[-500:]}")
-    return json.loads(done.stdout)
+    return json.loads(fresh(__name__, "measure", [side, dtype, repeats]))
 
 
 @torch.inference_mode()
@@ -130,7 +121,5 @@ def _text_tower(dtype: torch.dtype) -> nn.Module:
     with torch.device("meta"):
         tower = CLIPTextModel(CLIPTextConfig(**TEXT))  # pyright: ignore[reportArgumentType]
     tower = fill(tower, dtype).eval().requires_grad_(False)
-    for module in tower.modules():
-        if isinstance(places := getattr(module, "position_ids", None), Tensor):
-            module.position_ids = torch.arange(places.shape[-1])[None]
+    place(tower)
     return tower

@@ -10,7 +10,6 @@ count. Nothing is printed: the numbers are returned, and `table` puts them into 
 """
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,8 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, TypedDict
-
-from rcod.errors import RcodError
 
 if TYPE_CHECKING:
     import torch
@@ -31,10 +28,6 @@ if TYPE_CHECKING:
     from rcod.using.restore import Restorer
 
 COLD_SIDE = 64  # pixels a side of the picture that a cold start enlarges
-CHILD = (
-    "import json, sys; from rcod.judging.benchmark import {name}; "
-    "sys.stdout.write(json.dumps({name}(*json.loads(sys.argv[1]))))"
-)
 
 
 class Stage(TypedDict):
@@ -103,7 +96,9 @@ def benchmark(
         dtype: as for `Restorer.load`.
         engine: as for `Restorer.load`.
     """
-    return json.loads(_fresh("measure", [model, size, repeats, device, dtype, engine]))
+    from rcod.judging.machine import fresh
+
+    return json.loads(fresh(__name__, "measure", [model, size, repeats, device, dtype, engine]))
 
 
 def against(texts: Sequence[str], size: int, repeats: int, total: float) -> list[Peer]:
@@ -116,12 +111,13 @@ def against(texts: Sequence[str], size: int, repeats: int, total: float) -> list
         total: seconds of the model they are held against.
     """
     from rcod.judging.contenders import parse_peer
+    from rcod.judging.machine import fresh
 
     contenders = [parse_peer(text) for text in texts]  # wrong ones are refused before any is run
     found: list[Peer] = []
     for one in contenders:
         given = [one.name, one.kind, one.path, size, repeats]
-        seconds, peak = json.loads(_fresh("measure_peer", given))
+        seconds, peak = json.loads(fresh(__name__, "measure_peer", given))
         times = seconds["median"] / total
         found.append(Peer(name=one.name, device="cpu", seconds=seconds, peak_mb=peak, times=times))
     return found
@@ -248,8 +244,10 @@ def cold(repeats: int = 3) -> Cold:
 
 def _seconds(command: Sequence[str]) -> float:
     """Time one command."""
+    from rcod.judging.machine import run
+
     started = time.perf_counter()
-    _run(command)
+    run(command)
     return time.perf_counter() - started
 
 
@@ -285,16 +283,3 @@ def table(found: Benchmark, peers: Sequence[Peer] = ()) -> list[str]:
             f"on {peer['device']}, {peer['times']:.2f} times as long, {peer['peak_mb']:.0f} MB"
         )
     return lines
-
-
-def _fresh(name: str, given: Sequence[object]) -> str:
-    """Call a function of this module in a fresh process; what it returned, as JSON."""
-    return _run([sys.executable, "-c", CHILD.format(name=name), json.dumps(given)])
-
-
-def _run(command: Sequence[str]) -> str:
-    """Run one command and return what it printed; what it said on failing becomes the error."""
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RcodError(f"the timed command must succeed, it said: {done.stderr.strip()[-500:]}")
-    return done.stdout

@@ -8,8 +8,6 @@ memory. A text is heard once, when a system is loaded, so its tower stands apart
 """
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rcod.errors import RcodError
+from rcod.judging.machine import fresh
 from rcod.judging.peers import peak_mb
 from rcod.networks.checkpoint import arrange
 from rcod.networks.estimators import DegradationEstimator
@@ -41,10 +40,6 @@ if TYPE_CHECKING:
 
 STAGES = ("metric", "encode", "tokens", "predict", "decode", "color", "total")
 RANKS = {"unet": 32, "vae": 16}  # S3Diff's
-CHILD = (
-    "import json, sys; from rcod.judging.fullsize import measure; "
-    "sys.stdout.write(json.dumps(measure(*json.loads(sys.argv[1]))))"
-)
 
 
 class Cost(TypedDict):
@@ -85,11 +80,7 @@ def measure_all(
         raise RcodError(f"--dtype must be bfloat16 or float32 for --systems, got {dtype}")
     costs: list[Cost] = []
     for name in names:
-        given = json.dumps([name, side, dtype, repeats])
-        done = subprocess.run([sys.executable, "-c", CHILD, given], capture_output=True, text=True)
-        if done.returncode:
-            raise RcodError(f"{name} must run at full size, it said: {done.stderr.strip()[-500:]}")
-        cost: Cost = json.loads(done.stdout)
+        cost: Cost = json.loads(fresh(__name__, "measure", [name, side, dtype, repeats]))
         say(f"{name}: {json.dumps(cost['seconds'])}, {cost['peak_mb']:.0f} MB at most")
         costs.append(cost)
     return costs
@@ -186,7 +177,7 @@ def hear(system: System) -> tuple[float, float]:
     with torch.device("meta"):
         tower = CLIPTextModel(config).eval()
         gmacs = _gmacs(lambda: tower(ids.to("meta")))
-    _place(fill(tower, torch.float32))
+    place(fill(tower, torch.float32))
     started = time.perf_counter()
     tower(ids)
     return time.perf_counter() - started, gmacs
@@ -233,13 +224,13 @@ def invent_tower(dtype: torch.dtype) -> ClipTower:
     """CLIP ViT-L/14's image tower."""
     tower = hollow_tower(VISION)
     if torch.get_default_device().type != "meta":
-        _place(fill(tower, dtype))
+        place(fill(tower, dtype))
         if dtype != torch.float32:
             widen(tower)
     return tower
 
 
-def _place(tower: nn.Module) -> None:
+def place(tower: nn.Module) -> None:
     """Give a tower that was made without memory the numbers of its places."""
     for module in tower.modules():
         if isinstance(places := getattr(module, "position_ids", None), Tensor):

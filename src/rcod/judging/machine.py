@@ -5,8 +5,12 @@ machine with busy neighbours gives today.
 
     calls, matrices -> beside_products -> seconds, 10^9 operations a second
     memory          -> copy_rate       -> 10^9 bytes a second, read and written
+    function        -> fresh           -> what it returns in a process of its own
 """
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -14,9 +18,15 @@ from typing import TypedDict
 
 import torch
 
+from rcod.errors import RcodError
+
 SIDE = 2048  # of the matrices: far larger than caches, and still a moment's work
 PRODUCTS = 3  # of them after every call
 BLOCK = 2**26  # bytes that are copied
+CHILD = (
+    "import json, sys; from {module} import {name}; "
+    "sys.stdout.write(json.dumps({name}(*json.loads(sys.argv[1]))))"
+)
 
 
 class Spread(TypedDict):
@@ -76,3 +86,17 @@ def copy_rate(device: torch.device, repeats: int = 7) -> Spread:
 
     copy()
     return spread([2 * BLOCK / second / 1e9 for second in timed(copy, repeats)])
+
+
+def fresh(module: str, name: str, given: Sequence[object]) -> str:
+    """Call a module's function in a process of its own; what it returned, as JSON."""
+    child = CHILD.format(module=module, name=name)
+    return run([sys.executable, "-c", child, json.dumps(given)])
+
+
+def run(command: Sequence[str]) -> str:
+    """Run one command and return what it printed; what it said on failing becomes the error."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RcodError(f"the timed command must succeed, it said: {done.stderr.strip()[-500:]}")
+    return done.stdout
