@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,3 +45,14 @@ def start(*options: str) -> Running:
         process.kill()
         raise AssertionError(process.communicate()[1])
     return Running(process, "http://" + line.split("http://")[1].split()[0].rstrip("/"))
+
+
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """Let a server that runs in this process hear signals, and give pytest its own back."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

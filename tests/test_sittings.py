@@ -7,6 +7,7 @@ import weakref
 from pathlib import Path
 
 import pytest
+from running import own_signals
 
 from rcod.doors import web
 from rcod.doors.guard import Limits, Refusal
@@ -56,10 +57,6 @@ def test_an_idle_photo_is_put_away_without_a_request(
     def begin(address: str) -> None:
         threading.Thread(target=end, args=(address,)).start()
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with own_signals():
         web.listen_and_serve(lambda: restorer, "127.0.0.1", 0, Limits(), begin)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
     assert seen == [True]

@@ -1,7 +1,9 @@
 """The page, driven in a real browser, and the routes that only it uses."""
 
 import hashlib
+import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -16,7 +18,7 @@ import pytest
 import uvicorn
 from browser import chromium, complaints, hosts, wait_for
 from PIL import Image
-from running import Running, start
+from running import Running, own_signals, start
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -304,6 +306,20 @@ def test_who_does_not_take_an_answer_is_hung_up_on():
                     while piece := raw.recv(1_000_000):
                         taken += len(piece)
             assert (taken > 30_000_000) is whole, taken
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_as_the_address_appears_ends_the_server(
+    restorer: Restorer, ending: signal.Signals
+):
+    rescue = threading.Timer(20, os.kill, (os.getpid(), ending))
+    rescue.start()
+    with own_signals():
+        web.listen_and_serve(
+            lambda: restorer, "127.0.0.1", 0, Limits(), lambda _: signal.raise_signal(ending)
+        )
+    assert rescue.is_alive(), "the first signal was enough"
+    rescue.cancel()
 
 
 def test_a_host_that_cannot_be_named_is_one_sentence():

@@ -12,6 +12,7 @@ import signal
 import socket
 from asyncio import TimerHandle, Transport
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -266,9 +267,10 @@ def listen_and_serve(
         )  # fmt: skip
         logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # clients' broken forms
         for ending in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(ending, lambda *_: None)  # uvicorn raises it once more when it is done
-        tell(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}")
-        uvicorn.Server(config).run(sockets=[listener])
+            signal.signal(ending, signal.default_int_handler)  # uvicorn raises it again at its end
+        with suppress(KeyboardInterrupt):
+            tell(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}")
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 def listen(host: str, port: int) -> socket.socket:
