@@ -28,7 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rcod.diffusion.grouping import timestep_of_realism
 from rcod.doors import web
 from rcod.doors.engine import Engine
-from rcod.doors.guard import Limits
+from rcod.doors.guard import Guard, Limits
 from rcod.doors.server import create_app
 from rcod.doors.service import Service
 from rcod.doors.sittings import Sittings
@@ -356,6 +356,19 @@ def test_a_plus_in_a_token_stands_for_itself(restorer: Restorer):
         for query, right in (("open+sesame", True), ("open%2Bsesame", True), ("open%20sesame", 0)):
             answer = client.get(f"/?token={query}")
             assert answer.status_code == 303 and ("set-cookie" in answer.headers) == right
+
+
+def test_a_link_elsewhere_may_show_the_token(restorer: Restorer, tmp_path: Path):
+    limits = Limits(token="open-sesame")
+    with Engine() as engine, chromium(1280, 800, tmp_path) as page:
+        service = Service(restorer, engine, limits)
+        web.add_page(app := create_app(service), service, Sittings())
+        guard = Guard(app, limits, engine, service.meters, True)
+        with serving(guard, web.Impatient) as (host, port):
+            link = f"<a href='http://{host}:{port}/?token=open-sesame'>rcod</a>"
+            page.get(f"data:text/html,{link}")
+            page.find_element(By.TAG_NAME, "a").click()
+            wait_for(page, "document.getElementById('limits')?.textContent")
 
 
 @pytest.mark.parametrize("token", [None, "open-sesame"])

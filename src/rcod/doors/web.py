@@ -61,7 +61,7 @@ def add_page(app: FastAPI, service: Service, sittings: Sittings) -> None:
             return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
         answer = RedirectResponse("/", 303)  # out of the address with it
         if token in shown:
-            answer.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+            answer.set_cookie(COOKIE, token, httponly=True, samesite="lax")  # links lead here, too
         return answer
 
     @app.get("/page/about", include_in_schema=False)
