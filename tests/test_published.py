@@ -25,6 +25,8 @@ from rcod.networks.checkpoint import convert, load
 from rcod.networks.stable import StableBackbone
 from rcod.networks.systems import SYSTEMS
 from rcod.pickles import read_pickle, tensors_of
+from rcod.pixels.images import Photo
+from rcod.using.forecast import keep_to
 from rcod.using.restore import Restorer
 
 PICTURE = "astronaut_64x64"
@@ -304,6 +306,19 @@ def test_a_published_system_competes_with_and_without_a_dial(tmp_path: Path):
     assert work["label"] == "osediff" and work["timestep"] == 999
     with Image.open(out) as made:
         assert made.size == (64, 64)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/meminfo").exists(), reason="not checked here: nobody says what is free"
+)
+def test_a_published_system_takes_no_more_than_is_free(monkeypatch: pytest.MonkeyPatch):
+    onestep = load(converted("osediff"), parts("osediff"))[1]
+    osediff, photo = Restorer(SYSTEMS["osediff"], onestep, None), Photo(torch.zeros(3, 500, 500))
+    assert keep_to(None, osediff, photo, (2000, 2000), ".png") is osediff
+    monkeypatch.setattr("rcod.using.forecast.free_memory", lambda: 10**8)
+    with pytest.raises(RcodError, match=r"memory must be at least \d+\.\d\d GB for this photo"):
+        keep_to(None, osediff, photo, (2000, 2000), ".png")
+    assert keep_to(10**11, osediff, photo, (2000, 2000), ".png") is osediff
 
 
 def test_a_sixth_system_is_a_row():

@@ -111,7 +111,14 @@ def _latent_tiles(restorer: Restorer, photo: Photo, tile: int) -> Plan:
 def keep_to(
     budget: int | None, restorer: Restorer, photo: Photo, size: tuple[int, int], suffix: str
 ) -> Restorer:
-    """The restorer in the largest tiles that keep to a budget of bytes, where there is one."""
+    """The restorer in the largest tiles that keep to a budget of bytes, where there is one.
+
+    Published systems hold a whole photo on a processor: there what is free is the budget, since
+    Linux ends a process that takes more.
+    """
+    hosted = restorer.system.base is not None and restorer.onestep.alphas.device.type == "cpu"
+    if budget is None and hosted and (free := free_memory()) is not None:
+        budget = int(_process() + free)
     if budget is None:
         return restorer
     tile = restorer.tile
@@ -152,6 +159,16 @@ def _result_share(where: Grid, size: tuple[int, int]) -> int:
     """Pixels of the result that the largest tile gives."""
     height = max(span.last - span.first for span in where.rows)
     return height * max(span.last - span.first for span in where.columns)
+
+
+def free_memory() -> int | None:
+    """Bytes that this machine can still give to a process, where it says so."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    kilobytes = {line.partition(":")[0]: int(line.split()[1]) for line in lines}
+    return 1024 * (kilobytes["MemAvailable"] + kilobytes["SwapFree"])
 
 
 def _process() -> float:
