@@ -14,7 +14,7 @@ from rcod.doors.guard import Limits, Refusal
 from rcod.doors.sittings import Sittings
 from rcod.pixels.images import read
 from rcod.using.restore import Restorer
-from rcod.using.sitting import Sitting
+from rcod.using.sitting import Place, Sitting
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "heron.jpg"
 
@@ -37,6 +37,17 @@ def test_photos_are_put_away_when_idle_or_too_many(restorer: Restorer):
     for name in [hasty.add(Sitting(restorer, photo)) for _ in range(2)]:
         with pytest.raises(Refusal, match="put away"):
             hasty.find(name)
+
+
+def test_the_photo_asked_for_stays_however_much_it_grew(restorer: Restorer):
+    photo = read(EXAMPLE)
+    sittings = Sittings(held=3 * Sitting(restorer, photo).size)
+    name = sittings.add(grown := Sitting(restorer, photo))
+    other = sittings.add(Sitting(restorer, photo))
+    grown.result(Place("fidelity"))
+    assert sittings.find(name) is grown
+    with pytest.raises(Refusal, match="put away"):
+        sittings.find(other)
 
 
 def test_an_idle_photo_is_put_away_without_a_request(

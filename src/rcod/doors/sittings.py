@@ -36,10 +36,12 @@ class Sittings:
 
     def find(self, name: str) -> Sitting:
         """The photo of that name, which is now the latest."""
+        if name in self._open:
+            self._open.move_to_end(name)
         self.tidy()
         if name not in self._open:
             raise Refusal(404, "this photo was put away; it is sent again by itself")
-        sitting, _ = self._open.pop(name)
+        sitting, _ = self._open[name]
         self._open[name] = sitting, time.monotonic()
         return sitting
 
