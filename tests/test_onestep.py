@@ -3,7 +3,7 @@
 import torch
 
 from rcod.networks.backbone import TinySettings
-from rcod.networks.onestep import enlarge
+from rcod.networks.onestep import compared, enlarge
 from rcod.networks.systems import SYSTEMS, build
 
 SMALL = SYSTEMS["tiny"].model_copy(
@@ -51,3 +51,12 @@ def test_the_gain_scales_what_the_unet_finds():
     onestep.gain.copy_(torch.linspace(0, 2, 12))
     wanted = moved * onestep.gain.view(1, -1, 1, 1)
     torch.testing.assert_close(onestep.clean(z, t, tokens) - z, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_photos_of_any_size_are_compared_reduced_and_whole_latents_alone_count():
+    onestep, _ = build(SMALL)
+    lr, hr = torch.rand(1, 3, 30, 21), torch.rand(1, 3, 120, 84)
+    found = compared(onestep.encode, lr, hr, "reduced")
+    wanted = compared(onestep.encode, lr[..., :28, :20], hr[..., :112, :80], "reduced")
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    assert found[0].shape == found[1].shape == (1, 12, 7, 5)

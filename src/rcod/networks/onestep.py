@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from rcod.diffusion.grouping import GroupSettings, Size, latent_metric
 from rcod.diffusion.schedule import CleanLatent, alphas, restore_clean
-from rcod.networks.backbone import Backbone
+from rcod.networks.backbone import Backbone, TinyBackbone
 from rcod.networks.estimators import DegradationEstimator
 from rcod.networks.prompts import FixedPrompt, VisualPrompt
 from rcod.networks.stable import StableBackbone
@@ -128,8 +128,9 @@ def compared(encode: Encode, lr: Tensor, hr: Tensor, at: Size) -> tuple[Tensor, 
     """
     if at == "enlarged":
         return encode(enlarge(lr)), encode(hr)
-    height, width = lr.shape[-2:]
-    return encode(lr), encode(resize(hr, (height, width)).clamp(0, 1))
+    height, width = (side - side % TinyBackbone.factor for side in lr.shape[-2:])  # whole latents
+    small = resize(hr[..., : 4 * height, : 4 * width], (height, width)).clamp(0, 1)
+    return encode(lr[..., :height, :width]), encode(small)
 
 
 @torch.no_grad()
