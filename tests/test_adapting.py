@@ -321,6 +321,21 @@ def test_a_trained_file_runs_and_a_resumed_run_equals_an_unbroken_one(
         train.run(setting, given._replace(photos=fewer), tmp_path / "broken", resume=True)
 
 
+def test_groups_are_measured_in_the_precision_of_the_steps(
+    photos: Path, blind: None, monkeypatch: pytest.MonkeyPatch
+):
+    task = task_of(recipe("rcod_o", group_by="quantiles", precision="bfloat16"), photos)
+    seen: list[bool] = []
+
+    def look(self: AdapterTask) -> GroupSettings:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return self.recipe.groups
+
+    monkeypatch.setattr(AdapterTask, "measure", look)
+    next(task.parts(0))
+    assert seen == [True]
+
+
 def test_photos_are_the_same_while_they_lie_there_unchanged(
     photos: Path, tmp_path: Path, blind: None
 ):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from rcod.errors import RcodError
 from rcod.judging.datasets import pixels
-from rcod.judging.inception import frechet
+from rcod.judging.inception import Inception, frechet
 from rcod.judging.judge import Judge, fingerprint
 from rcod.judging.scoring import score_folder
 from rcod.pixels.aids import aid
@@ -199,3 +199,18 @@ def test_aids_that_are_no_weights_leave_a_blank_with_its_reason(tmp_path: Path):
     for name in ("lpips", "lpips-vgg"):
         assert "must be a plain state dict, and is no such file or asks" in judge.missing[name]
     assert "hed_vgg16.safetensors must be whole safetensors, got" in judge.missing["lpips-hed"]
+
+
+def test_the_inception_sees_bytes_about_128_and_none_that_a_resize_throws_beyond(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    seen: list[torch.Tensor] = []
+
+    def keep(self: Inception, x: torch.Tensor) -> torch.Tensor:
+        seen.append(x)
+        return torch.zeros(1, 2048)
+
+    monkeypatch.setattr(Inception, "features", keep)
+    checks = ((torch.arange(40).view(1, -1) // 8 + torch.arange(40).view(-1, 1) // 8) % 2).float()
+    Inception({})(checks.expand(3, 40, 40))
+    assert (float(seen[0].min()), float(seen[0].max())) == (-1, 127 / 128)

@@ -19,10 +19,11 @@ from running import ENVIRONMENT
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from rcod.diffusion.grouping import GroupSettings
 from rcod.errors import RcodError
 from rcod.networks import checkpoint
 from rcod.networks.lora import attach
-from rcod.networks.systems import SYSTEMS
+from rcod.networks.systems import SYSTEMS, build
 from rcod.pixels.perceptual import LpipsHed
 from rcod.training import tiny, train
 from rcod.training.catalog import recipe_named
@@ -452,6 +453,25 @@ def test_what_is_missing_is_missed_before_the_long_work(sources: Sources, tmp_pa
     with pytest.raises(RcodError, match=r"the aid realesrgan_x4plus.* must be a file"):
         train.run(recipe("tiny-rcod", guides="4"), given, tmp_path / "b")
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_metric_is_not_taught_to_a_model_of_other_groups(tmp_path: Path):
+    groups, start = GroupSettings(edges=(-0.9, -0.4), by="l1"), tmp_path / "l1.safetensors"
+    system = SYSTEMS["tiny"].model_copy(update={"groups": groups})
+    checkpoint.save(start, system, *build(system), torch.float32)
+    with pytest.raises(RcodError, match=r"tiny-metric learns the cosine, .*, got groups by l1"):
+        tiny.begun(TINY["tiny-metric"], start)
+
+
+def test_an_older_recipe_is_named_by_what_it_has_too_much(tmp_path: Path):
+    rundir = loop(Sum(1), tmp_path, steps="1").rundir
+    rundir.save_state({"step": 1})
+    old = rundir.recipe.model_dump() | {"group_metric": "cosine"}
+    (tmp_path / "recipe.json").write_text(json.dumps(old))
+    with pytest.raises(
+        RcodError, match="kind to go on with, and is none: there is no setting called group_m"
+    ):
+        RunDir(tmp_path, rundir.recipe, resume=True)
 
 
 def test_a_state_that_is_not_whole_is_one_sentence(tmp_path: Path):
