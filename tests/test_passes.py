@@ -95,6 +95,12 @@ def test_a_piece_that_was_taken_is_let_go_before_the_next(restorer: Restorer):
     assert len(taken) >= 3 and kept and not any(kept)
 
 
+@pytest.mark.parametrize("size", [(20, 24), (5, 6)])
+def test_a_result_says_what_was_left_out_of_its_photo(restorer: Restorer, size: tuple[int, int]):
+    photo = Photo(torch.rand(3, 10, 12), notes=("is CMYK; the result is in sRGB",))
+    assert restorer(photo, 0.5, size).photo.notes == photo.notes
+
+
 def test_a_flat_field_stays_flat_across_tiles(restorer: Restorer):
     photo = Photo(torch.tensor([0.2, 0.5, 0.7]).view(3, 1, 1).expand(3, 150, 203).contiguous())
     tiled = restorer.with_tile(128)(photo, 1.0).photo.pixels

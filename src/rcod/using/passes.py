@@ -235,24 +235,23 @@ class Pass(Order):
             for plane in (self.photo.alpha, self.photo.beyond)
         )
         alpha = None if alpha is None else alpha.clamp(0, 1)
-        return replace(self.photo, pixels=pixels, alpha=alpha, beyond=beyond, notes=())
+        return replace(self.photo, pixels=pixels, alpha=alpha, beyond=beyond)
 
 
 def finished(photo: Photo, sr: Tensor, size: tuple[int, int]) -> Photo:
-    """The result with what the input carried: alpha enlarged, profile and tags kept."""
+    """The result with what the input carried: alpha enlarged, profile, tags and notes kept."""
     alpha, beyond = (
         None if plane is None else resize(plane, size) for plane in (photo.alpha, photo.beyond)
     )
     alpha = None if alpha is None else alpha.clamp(0, 1)  # (1, H, W)
-    return replace(photo, pixels=sr, alpha=alpha, beyond=beyond, notes=())
+    return replace(photo, pixels=sr, alpha=alpha, beyond=beyond)
 
 
 def reduced(photo: Photo, size: tuple[int, int]) -> Photo:
     """The photo itself, or at the result's size where that is smaller: less is to be restored."""
     if size[0] >= photo.pixels.shape[-2] and size[1] >= photo.pixels.shape[-1]:
         return photo
-    small = finished(photo, resize(photo.pixels, size).clamp(0, 1), size)
-    return replace(small, notes=photo.notes)
+    return finished(photo, resize(photo.pixels, size).clamp(0, 1), size)
 
 
 def part_of(
