@@ -139,8 +139,8 @@ class Guard:
             return
         if not headers.get("content-length", "0").isdecimal():
             raise Refusal(400, "the content length must be a whole number")
-        if int(headers.get("content-length", "0")) > self._limits.body:
-            raise too_long(self._limits)
+        if (length := int(headers.get("content-length", "0"))) > self._limits.body:
+            raise too_long(self._limits, length)
         try:
             self._engine.check_room(sum(not body.whole for body in self._bodies))
         except Full as full:
@@ -213,7 +213,7 @@ class Body:
             self._bytes += len(message.get("body", b""))
             self.whole = not message.get("more_body", False)
             if self._bytes > self._limits.body:
-                self.refusal = too_long(self._limits)
+                self.refusal = too_long(self._limits, 2 * self._bytes)
                 raise self.refusal
         return message
 
@@ -255,10 +255,12 @@ def host_of(header: str) -> str:
     return re.sub(r":\d*$", "", header).lower()
 
 
-def too_long(limits: Limits) -> Refusal:
-    """The refusal of a body that is too large."""
+def too_long(limits: Limits, length: int) -> Refusal:
+    """The refusal of a body that is too large, of about so many bytes."""
     return Refusal(
-        413, f"a request must have at most {limits.body / 1e6:g} MB; send a smaller file"
+        413,
+        f"a request must have at most {limits.body / 1e6:g} MB here; send a smaller file, or "
+        f"serve it with rcod web --max-megabytes {math.ceil(length / 1e6)}",
     )
 
 
