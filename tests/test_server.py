@@ -30,8 +30,10 @@ from rcod.doors.sittings import Sittings
 from rcod.doors.web import add_page
 from rcod.errors import RcodError
 from rcod.pixels.images import Photo, write
+from rcod.pixels.metadata import GPS, MARK_TAG, TURN
+from rcod.using.orders import Options
 from rcod.using.restore import LEAST_TILE, Restorer, Result
-from rcod.using.sitting import Sitting, take
+from rcod.using.sitting import Place, Sitting, take
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "otter.jpg"
@@ -93,6 +95,64 @@ def test_http_python_and_command_line_give_the_same_bytes(
     assert answer.content == (tmp_path / "b.png").read_bytes()
 
 
+def test_sizes_quality_and_tags_are_those_of_the_command_line(server: Running, tmp_path: Path):
+    content = placed_photo()
+    (photo := tmp_path / "a.jpg").write_bytes(content)
+    for number, fields in enumerate((
+        {"width": "70", "quality": "40", "format": "jpg"},
+        {"height": "20", "max_side": "50", "format": "png"},  # smaller than the photo
+    )):  # fmt: skip
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in fields.items()]
+        command = [sys.executable, "-m", "rcod", "upscale", str(photo), "--realism", "0.37",
+                   "--strip-gps", "-o", str(tmp_path / f"{number}"), *options]  # fmt: skip
+        subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT)
+        answer = post(server.url, content, 30, realism="0.37", strip="gps", **fields)
+        assert answer.content == (tmp_path / f"{number}" / f"a.{fields['format']}").read_bytes()
+    assert post(server.url, content, width="9000").status_code == 422
+    files = {"image": ("a.jpg", content)}
+    fields = {"width": "70", "strip": "all", "quality": "40", "format": "jpg"}
+    levels = httpx.post(f"{server.url}/v1/levels", files=files, data=fields, timeout=30)
+    with zipfile.ZipFile(io.BytesIO(levels.content)) as packed:
+        picture = Image.open(io.BytesIO(packed.read("auto.jpg")))
+    assert picture.width == 70 and set(picture.getexif()) == {MARK_TAG}
+
+
+def placed_photo() -> bytes:
+    """A photo, stored turned, that says where and by what it was taken."""
+    exif = Image.Exif()
+    exif[TURN], exif[271] = 6, "A camera"
+    exif[GPS] = {1: "N", 2: (47.0, 22.0, 5.0)}
+    image = Image.open(EXAMPLE).crop((30, 30, 70, 54))
+    image.save(content := io.BytesIO(), "JPEG", exif=exif)
+    return content.getvalue()
+
+
+def test_the_place_travels_unless_it_is_left_out(server: Running):
+    for strip, kept in (("nothing", {271, GPS}), ("gps", {271}), ("all", set())):
+        answer = post(server.url, placed_photo(), strip=strip, scale="1")
+        assert set(Image.open(io.BytesIO(answer.content)).getexif()) - {MARK_TAG} >= kept
+        assert (GPS in Image.open(io.BytesIO(answer.content)).getexif()) == (GPS in kept)
+
+
+def test_what_could_not_be_kept_is_told(server: Running):
+    assert "x-rcod-note" not in post(server.url, small(8)).headers
+    page = Image.new("RGB", (8, 8))
+    page.save(content := io.BytesIO(), "TIFF", save_all=True, append_images=[page])
+    answer = post(server.url, content.getvalue())
+    told = "The photo has more than one page; the first is taken and the others are left out."
+    assert answer.headers["x-rcod-note"] == told
+    page.save(content := io.BytesIO(), "PNG", exif=heavy())
+    answer = post(server.url, content.getvalue(), format="jpg")
+    assert "more EXIF than a JPEG holds" in answer.headers["x-rcod-note"]
+
+
+def heavy() -> Image.Exif:
+    """More EXIF than a JPEG holds."""
+    exif = Image.Exif()
+    exif[270] = "x" * 70_000
+    return exif
+
+
 def test_headers_tell_how_the_picture_came_about(server: Running, restorer: Restorer):
     answer = post(server.url, small(), format="jpg")
     assert answer.headers["content-type"] == "image/jpeg"
@@ -141,7 +201,7 @@ def test_levels_end_with_their_tile_when_the_client_has_gone(
         return done[-1]
 
     sitting = Sitting(restorer, take(small()), keep=0)
-    ticket = Ticket(lambda ticket: zip_levels(sitting, 4.0, "png", "auto", ticket))
+    ticket = Ticket(lambda ticket: zip_levels(sitting, Place(), Options(format="png"), ticket))
     monkeypatch.setattr(restorer, "finish", left)
     ticket.run()
     assert isinstance(ticket.result.exception(), Stopped) and done == []
@@ -188,7 +248,7 @@ def test_an_uploads_temporary_file_ends_before_its_request_waits(
         seen.append("closed")
         await close(upload)
 
-    def taken(service: Service, content: bytes, scale: float) -> Photo:
+    def taken(service: Service, content: bytes) -> Photo:
         seen.append("taken")
         raise RcodError("enough")
 
@@ -261,7 +321,9 @@ def test_too_many_pixels_are_refused_before_decoding(server: Running):
     Image.new("L", (9000, 8000)).save(content := io.BytesIO(), "PNG")
     answer = post(server.url, content.getvalue())
     assert answer.status_code == 413
-    assert "at most 0.25 megapixels here, got 9000 x 8000" in answer.json()["error"]
+    sentence = answer.json()["error"]
+    assert "at most 1 megapixels here, got 9000 x 8000" in sentence
+    assert sentence.endswith("rcod web --max-megapixels 72")
     answer = post(server.url, small(160), scale="8")
     assert answer.status_code == 413
     assert "choose a smaller scale, at most 6.2" in answer.json()["error"]
@@ -279,6 +341,7 @@ def test_the_page_gets_no_larger_results_than_others(server: Running, view: str)
 def test_a_large_body_is_refused_without_being_read(server: Running):
     answer = post(server.url, bytes(4_000_000))
     assert answer.status_code == 413 and "at most 3 MB" in answer.json()["error"]
+    assert answer.json()["error"].endswith("rcod web --max-megabytes 5")
 
     def pieces() -> Iterator[bytes]:
         yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
@@ -375,8 +438,9 @@ def test_token_queue_and_timeouts():
         assert refused and all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
         assert "all seats are taken" in refused[0].json()["error"]
         huge = {"image": ("a.png", grown(400))}
-        late = httpx.post(f"{running.url}/v1/levels", files=huge, headers=shown, timeout=30)
-        assert late.status_code == 504 and "longer than 1 s" in late.json()["error"]
+        url = f"{running.url}/v1/levels"
+        late = until(lambda: httpx.post(url, files=huge, headers=shown, timeout=30), 504)
+        assert "longer than 1 s" in late.json()["error"]
         assert alive(running)
     finally:
         code, _ = running.end()

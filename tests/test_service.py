@@ -17,11 +17,16 @@ from rcod.pixels import floats
 from rcod.using.restore import Restorer
 
 
+def limited(pixels: int) -> Service:
+    """A service that only looks at sizes."""
+    return Service(cast(Restorer, None), cast(Engine, None), Limits(pixels=pixels))
+
+
 def test_every_kind_of_photo_is_measured_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch):
     def decoded(*_: object) -> None:
         raise AssertionError("it was decoded")
 
-    service = Service(cast(Restorer, None), cast(Engine, None), Limits(pixels=1_000_000))
+    service = limited(200_000)
     plain, bomb = io.BytesIO(), io.BytesIO()
     Image.new("1", (700, 400)).save(plain, "TIFF")
     Image.new("1", (10_000, 9_100)).save(bomb, "PNG")
@@ -34,8 +39,18 @@ def test_every_kind_of_photo_is_measured_before_it_is_decoded(monkeypatch: pytes
         (plain.getvalue(), "700 x 400"), (bomb.getvalue(), "10000 x 9100"),
         (bytes(wide), "8000 x 37"), (HEADS["13 bits, 3:2"][0], "9001 x 6001"),
     ):  # fmt: skip
-        with pytest.raises(Refusal, match=f"at most 0.25 megapixels here, got {size}") as told:
-            service.take(content, 1)
+        with pytest.raises(Refusal, match=f"at most 0.2 megapixels here, got {size}") as told:
+            service.take(content)
         assert told.value.status == 413
-    with pytest.raises(Refusal, match="a result must have at most 1 megapixels here"):
-        service.take(HEADS["9 bits"][0], 4)
+    assert str(told.value).endswith("or serve it with rcod web --max-megapixels 55")
+
+
+def test_a_photo_may_be_as_large_as_its_result():
+    service = limited(10_000)
+    Image.new("L", (125, 80)).save(content := io.BytesIO(), "PNG")
+    photo = service.take(content.getvalue())
+    service.check_size(photo, (80, 125))
+    with pytest.raises(
+        Refusal, match=r"got 250 x 160; choose a smaller scale, at most 1, or serve"
+    ):
+        service.check_size(photo, (160, 250))

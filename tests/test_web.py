@@ -237,6 +237,7 @@ def test_routes_of_an_open_photo(server: Running, restorer: Restorer, tmp_path: 
         write(tmp_path / "a.webp", restorer(read_bytes(content, tmp_path), 0.5, 2).photo)
         saved = client.get(f"{photo}/result?realism=0.5&scale=2&format=webp")
         assert saved.content == (tmp_path / "a.webp").read_bytes()
+        assert saved.headers.get("x-rcod-note") is None and told["note"] == ""
         assert client.get(f"{photo}/result?format=jpg").status_code == 422
         assert client.get(f"{photo}/result?realism=2").status_code == 422
         before = Image.open(BytesIO(client.get(f"{photo}/before?scale=3").content))

@@ -10,16 +10,21 @@ client does. The picture's bytes are those that the command line writes.
 import io
 import json
 import zipfile
+from dataclasses import replace
 from typing import Annotated, Literal
 
-from fastapi import FastAPI, File, Form, Request, UploadFile
+from fastapi import Depends, FastAPI, File, Form, Request, UploadFile
 from fastapi.responses import PlainTextResponse, Response
 from starlette.types import Lifespan
 
 from rcod import __version__
 from rcod.doors.engine import Ticket
-from rcod.doors.service import MEDIA, Service, facts, read_dial, speak_plainly, timings
+from rcod.doors.service import MEDIA, Service, facts, kept, read_dial, speak_plainly, timings
 from rcod.networks.systems import SYSTEMS
+from rcod.pixels.images import Photo
+from rcod.pixels.metadata import Strip
+from rcod.using.orders import Options
+from rcod.using.passes import reduced
 from rcod.using.restore import ColorFix, Result
 from rcod.using.sitting import Place, Sitting, check_format, encode, encode_png
 
@@ -32,13 +37,30 @@ RealismField = Annotated[
 ]
 ScaleField = Annotated[float, Form(ge=1, le=8, description="enlargement; the result measures "
                                    "round(scale * side)")]  # fmt: skip
+WidthField = Annotated[
+    int | None, Form(ge=1, le=2**31 - 1, description="of the result, pixels; instead of scale")
+]
+HeightField = Annotated[
+    int | None,
+    Form(ge=1, le=2**31 - 1, description="of the result; with width, it fits into both"),
+]
+MaxSideField = Annotated[
+    int | None,
+    Form(ge=1, le=2**31 - 1, description="pixels of the result's longer side at most"),
+]
 FormatField = Annotated[Format, Form(description="of the result's file")]
+QualityField = Annotated[
+    int | None, Form(ge=1, le=100, description="of JPEG, WebP and AVIF; else 95, of AVIF 90")
+]
+StripField = Annotated[
+    Strip, Form(description="tags that are left out: gps is where the photo was taken")
+]
 ColorField = Annotated[
     ColorFix, Form(description="how the photo's colours are kept; auto as the model does")
 ]
 PICTURE = {
     "description": "The picture. X-Rcod-Level, -Realism, -Timestep, -Metric and -Auto tell how it "
-    "came about, Server-Timing what took how long.",
+    "came about, X-Rcod-Note what of the photo was left out, Server-Timing what took how long.",
     "content": {media: {"schema": {"type": "string", "format": "binary"}}
                 for media in MEDIA.values() if media.startswith("image/")},
 }  # fmt: skip
@@ -102,6 +124,25 @@ def create_app(service: Service, lifespan: Lifespan[FastAPI] | None = None) -> F
     return app
 
 
+async def asked(
+    scale: ScaleField = 4.0,
+    width: WidthField = None,
+    height: HeightField = None,
+    max_side: MaxSideField = None,
+    format: FormatField = "png",
+    quality: QualityField = None,
+    strip: StripField = "nothing",
+) -> Options:
+    """The fields that every picture of an answer follows."""
+    return Options(
+        scale=scale, width=width, height=height, max_side=max_side, format=format,
+        quality=quality, strip=strip,
+    )  # fmt: skip
+
+
+Asked = Annotated[Options, Depends(asked)]
+
+
 async def received(request: Request, image: UploadFile) -> bytes:
     """An upload's bytes; temporary files in which a form may have come end here."""
     content = await image.read()
@@ -119,24 +160,32 @@ def _add_upscale(app: FastAPI, service: Service) -> None:
     async def upscale(
         request: Request,
         image: ImageField,
+        options: Asked,
         realism: RealismField = "auto",
-        scale: ScaleField = 4.0,
-        format: FormatField = "png",
         color: ColorField = "auto",
     ) -> Response:
-        place = Place(read_dial(realism), scale, color)
+        place = Place(read_dial(realism), color=color)
         content = await received(request, image)
 
         def work(ticket: Ticket[tuple[Result, bytes]]) -> tuple[Result, bytes]:
-            photo = service.take(content, scale)
-            check_format(photo, scale, format)
-            result = Sitting(service.restorer, photo).result(place, ticket.step)
-            return result, encode(result.photo, format)
+            photo, size = taken(service, content, options)
+            sitting = Sitting(service.restorer, photo)
+            result = sitting.result(replace(place, scale=size), ticket.step)
+            return result, encode(result.photo, options.format, options.quality)
 
         ticket = service.engine.submit(work)
         result, picture = await service.wait_for(request, ticket)
         headers = {**facts(result), "server-timing": timings(result, ticket.waited)}
-        return Response(picture, media_type=MEDIA[format], headers=headers)
+        return Response(picture, media_type=MEDIA[options.format], headers=headers)
+
+
+def taken(service: Service, content: bytes, options: Options) -> tuple[Photo, tuple[int, int]]:
+    """A photo as it is restored, and height and width of its result, which can be made here."""
+    photo = kept(service.take(content), options)
+    size = options.size(photo)
+    service.check_size(photo, size)
+    check_format(photo, size, options.format)
+    return reduced(photo, size), size
 
 
 def _add_levels(app: FastAPI, service: Service) -> None:
@@ -148,36 +197,29 @@ def _add_levels(app: FastAPI, service: Service) -> None:
         responses={200: {"content": {"application/zip": {}}}, **ERRORS},
     )  # fmt: skip
     async def levels(
-        request: Request,
-        image: ImageField,
-        scale: ScaleField = 4.0,
-        format: FormatField = "png",
-        color: ColorField = "auto",
+        request: Request, image: ImageField, options: Asked, color: ColorField = "auto"
     ) -> Response:
-        Place("auto", scale, color)
         content = await received(request, image)
 
         def work(ticket: Ticket[bytes]) -> bytes:
-            photo = service.take(content, scale)
-            check_format(photo, scale, format)
+            photo, size = taken(service, content, options)
             sitting = Sitting(service.restorer, photo, keep=0)  # no level is asked for twice
-            return zip_levels(sitting, scale, format, color, ticket)
+            return zip_levels(sitting, Place(scale=size, color=color), options, ticket)
 
         return Response(await service.wait(request, work), media_type=MEDIA["zip"])
 
 
-def zip_levels(
-    sitting: Sitting, scale: float, format: str, color: ColorFix, ticket: Ticket[bytes]
-) -> bytes:
+def zip_levels(sitting: Sitting, place: Place, options: Options, ticket: Ticket[bytes]) -> bytes:
     """Every level's file, the contact sheet, and what there is to say about them."""
     said: dict[str, dict[str, str]] = {}
     with zipfile.ZipFile(packed := io.BytesIO(), "w") as file:
 
         def put(level: str, result: Result) -> None:
-            file.writestr(_entry(f"{level}.{format}"), encode(result.photo, format))
+            content = encode(result.photo, options.format, options.quality)
+            file.writestr(_entry(f"{level}.{options.format}"), content)
             said[level] = facts(result)
 
-        drawn = sitting.sheet("photo", scale, color, ticket.step, put)
+        drawn = sitting.sheet("photo", place.scale, place.color, ticket.step, put)
         file.writestr(_entry("levels.png"), encode_png(drawn))
         file.writestr(_entry("levels.json"), json.dumps(said, indent=2))
     return packed.getvalue()

@@ -7,7 +7,7 @@ request -> received (bytes, checked) -> Service.wait: a seat, a turn -> result -
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
 from fastapi import FastAPI, Request
@@ -20,12 +20,13 @@ from rcod.doors.engine import Engine, Full, Stopped, Ticket
 from rcod.doors.guard import Limits, Refusal, busy, failed
 from rcod.doors.meters import Meters
 from rcod.errors import RcodError
-from rcod.pixels.images import Photo
+from rcod.pixels.encode import unkept
+from rcod.pixels.images import ENCODERS, Photo
+from rcod.using.orders import Options
 from rcod.using.restore import Realism, Restorer, Result
 from rcod.using.sitting import take
 
 T = TypeVar("T")
-PHOTO_SHARE = 4  # a photo may have this part of a result's pixels: the network enlarges first
 GONE = 499  # the client hung up; nobody reads this
 MEDIA = {
     "png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "tif": "image/tiff",
@@ -60,7 +61,11 @@ class Service:
             if gone.done():
                 raise Refusal(GONE, "the client left")
             seconds = self.limits.seconds
-            raise Refusal(504, f"the work took longer than {seconds:g} s; send a smaller photo")
+            raise Refusal(
+                504,
+                f"the work took longer than {seconds:g} s; send a smaller photo, or serve it with "
+                f"rcod web --timeout {2 * seconds:g}",
+            )
         except Stopped:
             raise Refusal(GONE, "the work was given up") from None
         finally:
@@ -68,25 +73,25 @@ class Service:
             gone.cancel()
             result.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    def take(self, content: bytes, scale: float) -> Photo:
-        """Read a photo, unless it or its result is too large; in the engine's thread."""
-        return take(content, lambda size: self.check_size(size, scale))
+    def take(self, content: bytes) -> Photo:
+        """Read a photo, unless it is too large; in the engine's thread."""
+        return take(content, lambda size: self._check("photo", size, "shrink or cut it first"))
 
-    def check_size(self, size: tuple[int, int], scale: float) -> None:
-        """Refuse what is too large to work on here."""
+    def check_size(self, photo: Photo, size: tuple[int, int]) -> None:
+        """Refuse a result, of that height and width, which is too large to be made here."""
+        most = math.sqrt(self.limits.pixels / photo.pixels[0].numel())
+        advice = f"choose a smaller scale, at most {math.floor(10 * most) / 10:g}"
+        self._check("result", (size[1], size[0]), advice)
+
+    def _check(self, what: str, size: tuple[int, int], advice: str) -> None:
+        """Refuse a picture, of that width and height, which is too large here."""
         (width, height), most = size, self.limits.pixels
-        if width * height > most / PHOTO_SHARE:
+        if width * height > most:
             raise Refusal(
                 413,
-                f"a photo must have at most {most / PHOTO_SHARE / 1e6:.3g} megapixels here, got "
-                f"{width} x {height}; shrink or cut it first",
-            )
-        if width * height * scale**2 > most:
-            raise Refusal(
-                413,
-                f"a result must have at most {most / 1e6:.3g} megapixels here, got {width} x "
-                f"{height} enlarged {scale:g} times; choose a smaller scale, at most "
-                f"{math.floor(10 * math.sqrt(most / width / height)) / 10:g}",
+                f"a {what} must have at most {most / 1e6:g} megapixels here, got {width} x "
+                f"{height}; {advice}, or serve it with rcod web --max-megapixels "
+                f"{math.ceil(width * height / 1e6)}",
             )
 
 
@@ -106,7 +111,23 @@ def facts(result: Result) -> dict[str, str]:
         "x-rcod-timestep": str(result.timestep),
         "x-rcod-auto": str(result.auto).lower(),
     }
-    return found if result.metric is None else {**found, "x-rcod-metric": f"{result.metric:.4f}"}
+    if result.metric is not None:
+        found["x-rcod-metric"] = f"{result.metric:.4f}"
+    if result.photo.notes:
+        found["x-rcod-note"] = told(result.photo)
+    return found
+
+
+def told(photo: Photo) -> str:
+    """What of a photo was left out, in sentences."""
+    return " ".join(f"The photo {note}." for note in photo.notes)
+
+
+def kept(photo: Photo, options: Options) -> Photo:
+    """A photo without the tags to leave out, and with notes of those its file can't hold."""
+    photo = options.stripped(photo)
+    lost = unkept(ENCODERS[f".{options.format}"], photo.tags)
+    return replace(photo, notes=(*photo.notes, *lost))
 
 
 def timings(result: Result, waited: float) -> str:

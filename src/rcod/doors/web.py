@@ -13,6 +13,7 @@ import socket
 from asyncio import TimerHandle, Transport
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,12 +28,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from rcod.doors.engine import Engine, Ticket
 from rcod.doors.guard import COOKIE, LOOPBACK, Guard, Limits, tokens_in
 from rcod.doors.server import Format, ImageField, create_app, received
-from rcod.doors.service import MEDIA, PHOTO_SHARE, Service, facts, read_dial, timings
+from rcod.doors.service import MEDIA, Service, facts, kept, read_dial, timings, told
 from rcod.doors.sittings import IDLE, Sittings
 from rcod.errors import RcodError
 from rcod.pixels.extras import EXTRAS
+from rcod.pixels.floats import MAX_PIXELS
 from rcod.pixels.images import Photo
-from rcod.using.restore import Restorer
+from rcod.pixels.metadata import Strip
+from rcod.using.orders import Options
+from rcod.using.restore import Restorer, target_size
 from rcod.using.sitting import (
     Place,
     Sitting,
@@ -69,7 +73,7 @@ def add_page(app: FastAPI, service: Service, sittings: Sittings) -> None:
         system = service.restorer.system
         return {
             "model": system.name,
-            "megapixels": float(f"{service.limits.pixels / PHOTO_SHARE / 1e6:.3g}"),
+            "megapixels": min(service.limits.pixels, MAX_PIXELS) / 1e6,
             "largest": service.limits.pixels,
             "megabytes": service.limits.body // 10**6,
             "minutes": round(IDLE / 60),
@@ -94,15 +98,16 @@ def _photos(service: Service, sittings: Sittings) -> APIRouter:
     @router.post("")
     async def add(request: Request, image: ImageField) -> dict[str, object]:
         content = await received(request, image)
-        photo: Photo = await service.wait(request, lambda ticket: service.take(content, 1))
+        photo: Photo = await service.wait(request, lambda ticket: service.take(content))
         name = sittings.add(Sitting(service.restorer, photo))
         height, width = photo.pixels.shape[-2:]
-        return {"id": name, "width": width, "height": height, "alpha": photo.alpha is not None}
+        clear = photo.alpha is not None
+        return {"id": name, "width": width, "height": height, "alpha": clear, "note": told(photo)}
 
     @router.get("/{name}/result")
     async def result(
         request: Request, name: str, realism: Dial = "auto", scale: Scale = 4.0,
-        format: Format | None = None,
+        format: Format | None = None, strip: Strip = "nothing",
     ) -> Response:  # fmt: skip
         sitting, place = _found(service, sittings, name, scale), Place(read_dial(realism), scale)
         shown = format or shown_as(sitting.photo)
@@ -112,7 +117,9 @@ def _photos(service: Service, sittings: Sittings) -> APIRouter:
             if format is None:
                 found = sitting.view(place, ticket.step)
             else:  # a file is always the network's own
-                found = View(sitting.result(place, ticket.step), False)
+                result = sitting.result(place, ticket.step)
+                photo = kept(result.photo, Options(format=format, strip=strip))
+                found = View(replace(result, photo=photo), False)
             return found, encode(found.result.photo, shown)
 
         ticket = sittings.tickets[name] = service.engine.submit(work)
@@ -180,8 +187,7 @@ def _add_views(router: APIRouter, service: Service, sittings: Sittings) -> None:
 def _found(service: Service, sittings: Sittings, name: str, scale: float) -> Sitting:
     """An open photo whose result is not too large to be made here."""
     sitting = sittings.find(name)
-    height, width = sitting.photo.pixels.shape[-2:]
-    service.check_size((width, height), scale)
+    service.check_size(sitting.photo, target_size(sitting.photo, scale))
     return sitting
 
 

@@ -30,10 +30,10 @@ from rcod.errors import RcodError
 from rcod.pixels.color import ColorFix, check_color, match_wavelet
 from rcod.pixels.decode import Refuse
 from rcod.pixels.images import Photo, check_writable, read, write
-from rcod.pixels.resample import resize
+from rcod.pixels.resample import Scale, check_scale, resize
 from rcod.using.between import NODES, is_smooth, shares_of, told
 from rcod.using.passes import Seen, Watch, finished
-from rcod.using.restore import Realism, Restorer, Result, check_realism, check_scale, target_size
+from rcod.using.restore import Realism, Restorer, Result, check_realism, target_size
 from rcod.using.sheet import ALL, Centre, lay_out
 
 KEEP = 512_000_000  # bytes of results that a sitting keeps; the latest is kept in any case
@@ -45,7 +45,7 @@ SHOWN = 1024  # pixels a side of the overlay at most; the map is smooth
 FAINT, STRONG = (255, 176, 32), (255, 32, 110)  # the overlay's colours
 
 
-Key = tuple[float | None, float, ColorFix]
+Key = tuple[float | None, Scale, ColorFix]
 
 
 class View(NamedTuple):
@@ -68,7 +68,7 @@ class Place:
     """What is asked of a sitting."""
 
     realism: Realism = "auto"
-    scale: float = 4.0
+    scale: Scale = 4.0  # or the result's height and width
     color: ColorFix = "auto"
 
     def __post_init__(self) -> None:
@@ -165,7 +165,7 @@ class Sitting:
     def sheet(
         self,
         name: str,
-        scale: float = 4.0,
+        scale: Scale = 4.0,
         color: ColorFix = "auto",
         watch: Watch = lambda done: None,
         each: Callable[[str, Result], None] = lambda level, result: None,
@@ -202,7 +202,7 @@ class Sitting:
         """Bytes of the results; asked while another thread adds some."""
         return sum(bytes_of(result.photo) for result in tuple(self._results.values()))
 
-    def _make_room(self, scale: float) -> None:
+    def _make_room(self, scale: Scale) -> None:
         """Let the oldest results go, until one more may be kept."""
         height, width = target_size(self.photo, scale)
         more = bytes_of(self.photo) * height * width / self.photo.pixels[0].numel()
@@ -261,18 +261,18 @@ def take(content: bytes, refuse: Refuse = lambda size: None) -> Photo:
         raise RcodError(str(error).removeprefix("picture: ")) from None
 
 
-def encode(photo: Photo, format: str) -> bytes:
+def encode(photo: Photo, format: str, quality: int | None = None) -> bytes:
     """The bytes of the file that `images.write` writes; errors name no file."""
     with tempfile.TemporaryDirectory(prefix="rcod-") as folder:
         path = Path(folder) / f"picture.{format}"
         try:
-            write(path, photo)
+            write(path, photo, quality)
         except RcodError as error:
             raise RcodError(_unnamed(error, path)) from None
         return path.read_bytes()
 
 
-def check_format(photo: Photo, scale: float, format: str) -> None:
+def check_format(photo: Photo, scale: Scale, format: str) -> None:
     """Refuse, before the work, a result that the format cannot hold."""
     path = Path(f"picture.{format}")
     try:
