@@ -30,12 +30,12 @@ def test_a_broken_run_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pyt
         return forward(self, x)
 
     great = elder.Elder.load(tmp_path)
-    whole = elder.build_guides(pairs_in(tmp_path / "whole"), chance, 8, great)
+    whole = elder.build_guides(pairs_in(tmp_path / "whole"), chance, 8, lambda: great)
     pairs = pairs_in(tmp_path / "broken")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(elder.Elder, "forward", break_off)
-        elder.build_guides(pairs, chance, 8, great)
-    broken = elder.build_guides(pairs, chance, 8, great)
+        elder.build_guides(pairs, chance, 8, lambda: great)
+    broken = elder.build_guides(pairs, chance, 8, lambda: great)
     assert whole.read_bytes() == broken.read_bytes()
     assert np.load(whole).shape == (8, 3, 16, 16)
     assert {*pairs.parent.iterdir()} == {pairs, broken}
@@ -51,9 +51,9 @@ def test_two_runs_that_share_a_cache_make_the_same_guides(tmp_path: Path):
             return F.interpolate(lr, scale_factor=4)
 
     quick = Quick()
-    waiting = [lambda: elder.build_guides(pairs, chance, 8, quick)]
-    guides = elder.build_guides(pairs, chance, 8, quick)
-    alone = elder.build_guides(pairs_in(tmp_path / "alone"), chance, 8, quick)
+    waiting = [lambda: elder.build_guides(pairs, chance, 8, lambda: quick)]
+    guides = elder.build_guides(pairs, chance, 8, lambda: quick)
+    alone = elder.build_guides(pairs_in(tmp_path / "alone"), chance, 8, lambda: quick)
     assert guides.read_bytes() == alone.read_bytes()
     assert {*pairs.parent.iterdir()} == {pairs, guides}
 

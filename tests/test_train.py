@@ -455,6 +455,22 @@ def test_what_is_missing_is_missed_before_the_long_work(sources: Sources, tmp_pa
     assert not (tmp_path / "cache").exists()
 
 
+def test_guides_that_are_there_need_no_elder(
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Quick(tiny.Elder):
+        def forward(self, lr: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.interpolate(lr, scale_factor=4)
+
+    setting = recipe("tiny-rcod", guides="4")
+    given = sources._replace(cache=tmp_path / "cache", aids=hed_of_nothing(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny.Elder, "load", lambda aids: Quick())
+        first = tiny.prepare(setting, given, tmp_path)
+    again = tiny.prepare(setting, given, tmp_path)
+    assert again.data.guides is not None and first.data.guided == again.data.guided
+
+
 def test_a_metric_is_not_taught_to_a_model_of_other_groups(tmp_path: Path):
     groups, start = GroupSettings(edges=(-0.9, -0.4), by="l1"), tmp_path / "l1.safetensors"
     system = SYSTEMS["tiny"].model_copy(update={"groups": groups})

@@ -8,6 +8,7 @@ pixels at the dial's fidelity end, the larger restorer's picture at its realism 
     Pairs' lr -> Elder -> guides (K, 3, S, S) uint8, for K of the N crops
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -84,14 +85,14 @@ def chosen(chance: Tensor, count: int) -> Tensor:
 
 
 @torch.inference_mode()
-def build_guides(pairs: Path, chance: Tensor, count: int, elder: Elder) -> Path:
+def build_guides(pairs: Path, chance: Tensor, count: int, load: Callable[[], Elder]) -> Path:
     """Write the elder's pictures of `count` crops beside `pairs`; goes on where it was broken off.
 
     Args:
         pairs: degraded crops, (N, 3, S/4, S/4) uint8.
         chance: weight of each crop, (N,).
         count: how many guides to make, at most N.
-        elder: who makes them.
+        load: gives who makes them; called only where they aren't there yet.
 
     Returns:
         `guides-KEY.npy`, (count, 3, S, S) uint8; row i belongs to crop `chosen(chance, count)[i]`.
@@ -100,7 +101,7 @@ def build_guides(pairs: Path, chance: Tensor, count: int, elder: Elder) -> Path:
     if target.exists():
         return target
     lr = np.load(pairs, mmap_mode="r")  # (N, 3, S/4, S/4)
-    order = chosen(chance, count).numpy()
+    elder, order = load(), chosen(chance, count).numpy()
     pieces = {start: target.with_suffix(f".{start}.npy") for start in range(0, count, AT_ONCE)}
     with cached(target, (count, 3, 4 * lr.shape[2], 4 * lr.shape[3])) as cache:
         for start, piece in pieces.items():

@@ -8,6 +8,7 @@ The autoencoder alone needs no loop: it is fitted in closed form.
 """
 
 import copy
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -106,14 +107,16 @@ def prepare(recipe: Recipe, sources: Sources, folder: Path) -> TinyTask:
     system, nets = networks(recipe, sources.start, sources.aids)
     clean = recipe.goal in ("autoencoder", "prior")
     guided = recipe.guides and not recipe.own_guide and not clean
-    elder = Elder.load(sources.aids) if guided else None  # what it lacks is missed before the work
+    load = functools.cache(lambda: Elder.load(sources.aids))
+    if guided and not any(cache.glob("guides-*.npy")):
+        load()  # what it lacks is missed before the long work
     crops = build_crops(photos, cache, recipe.data, tell=notes.append)
     pairs = None if clean else build_pairs(crops, recipe.data)
     if recipe.goal == "metric":  # the dial is the model's own
         recipe = recipe.model_copy(update={"groups": system.groups})
     data = Pairs(crops, pairs)
-    if pairs is not None and elder is not None:
-        guides = build_guides(pairs, data.chance, recipe.guides, elder)
+    if pairs is not None and guided:
+        guides = build_guides(pairs, data.chance, recipe.guides, load)
         data.add_guides(guides, chosen(data.chance, recipe.guides))
     if recipe.goal == "restore" and recipe.formula == "residual" and lacks_gain(nets.onestep):
         fit_gain(nets.onestep, first(data, 512, recipe))
