@@ -1,5 +1,6 @@
 """A photo of any size: tiles that can't be told from the whole."""
 
+import time
 import weakref
 from itertools import pairwise
 
@@ -19,7 +20,7 @@ from rcod.pixels.images import Photo
 from rcod.pixels.resample import fitted, resize, resize_part, spread_colours
 from rcod.pixels.tiling import merged, spans
 from rcod.using.forecast import foresee, keep_to, parse_memory
-from rcod.using.passes import part_of, shrunk
+from rcod.using.passes import clock, part_of, shrunk
 from rcod.using.restore import Restorer
 
 
@@ -251,3 +252,16 @@ def test_a_size_keeps_the_photos_shape():
     assert fitted((100, 200), 4.0, most=300) == (150, 300)
     with pytest.raises(RcodError, match="got 9 times 200 x 100"):
         fitted((100, 200), 9.0)
+
+
+def test_a_stage_ends_when_the_gpus_that_work_are_done(monkeypatch: pytest.MonkeyPatch):
+    awaited, seconds = list[object](), dict[str, float]()
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda place: 4 * place)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.synchronize", awaited.append)
+    monkeypatch.setattr("torch.mps.synchronize", lambda: (awaited.append("mps"), time.sleep(0.05)))
+    with clock(seconds, "predict"):
+        pass
+    assert awaited == [1, "mps"] and seconds["predict"] >= 0.05

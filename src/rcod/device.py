@@ -63,6 +63,16 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def await_gpus() -> None:
+    """Wait until every GPU that holds something has done what it was told."""
+    if torch.cuda.is_initialized():
+        for place in range(torch.cuda.device_count()):
+            if torch.cuda.memory_allocated(place):  # waiting for an idle one would fill its memory
+                torch.cuda.synchronize(place)
+    if torch.backends.mps.is_available():
+        torch.mps.synchronize()
+
+
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """The precision of that name; `auto` takes the fastest, on a processor by a measurement.
 

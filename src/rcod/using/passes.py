@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rcod.device import release
+from rcod.device import await_gpus, release
 from rcod.diffusion.dial import shares
 from rcod.networks.framing import BORDER, continued, cut
 from rcod.networks.onestep import OneStep, enlarge
@@ -294,6 +294,5 @@ def clock(seconds: dict[str, float], stage: str) -> Iterator[None]:
     """Add how long a stage took, on a GPU, too, which is only told what to do meanwhile."""
     start = time.perf_counter()
     yield
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+    await_gpus()
     seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
