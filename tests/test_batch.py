@@ -79,6 +79,14 @@ def never() -> Restorer:
     raise AssertionError("nothing was to be done")
 
 
+def test_another_photo_of_the_same_name_size_and_date_is_another(tmp_path: Path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "f.png").write_bytes(b"same")
+        os.utime(tmp_path / folder / "f.png", (1, 1))
+    assert print_of(tmp_path / "a" / "f.png", "") != print_of(tmp_path / "b" / "f.png", "")
+
+
 def test_what_is_done_is_left_alone_until_something_changes(
     tmp_path: Path, folder: Path, restorer: Restorer
 ):

@@ -194,10 +194,11 @@ def test_a_worker_replaces_no_file_of_the_user(tmp_path):
 @needs_fsspec
 def test_two_photos_of_one_name_are_refused(tmp_path):
     listed = tmp_path / "photos.txt"
-    listed.write_text("s3://one/a.jpg\ns3://two/a.jpg\n")
+    listed.write_text("\ufeffs3://one/a.jpg\ns3://two/a.jpg\n.\n", encoding="utf-8")
     planned = plan([str(listed)], str(tmp_path / "out"), PLAN, "", "same", True)
     assert planned.tasks == 1
     assert "s3://two/a.jpg: every photo needs an output name of its own" in planned.refused[0]
+    assert planned.refused[1].startswith(".: must be a photo's address")
 
 
 @needs_fsspec

@@ -117,6 +117,9 @@ def plan(
     for source, name, stamp in _found(photos, store):
         print = _short(f"{__version__}\n{settings}\n{source}\n{stamp}")
         place = PurePosixPath(name)
+        if not place.name:
+            refused.append(f"{source}: must be a photo's address, and names no file")
+            continue
         target = place.with_suffix(suffix_for(place, format))  # pyright: ignore[reportArgumentType]
         number = _number(str(target).casefold())
         if number in taken:
@@ -173,7 +176,7 @@ def _found(photos: Sequence[str], store: Store) -> Iterator[tuple[str, str, str]
 def _listed(fs: "AbstractFileSystem", path: str, given: str) -> Iterator[str]:
     """The addresses in a list."""
     try:
-        with cast("TextIO", fs.open(path, "rt", encoding="utf-8")) as lines:
+        with cast("TextIO", fs.open(path, "rt", encoding="utf-8-sig")) as lines:
             yield from filter(None, map(str.strip, lines))
     except (OSError, UnicodeError) as error:
         raise RcodError(f"{given} must be a list of addresses in UTF-8, got: {error}") from None

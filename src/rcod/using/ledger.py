@@ -140,7 +140,7 @@ def enter(ledger: Ledger | None, outcome: Outcome, print: str) -> None:
 
 
 def print_of(source: Path, settings: str) -> str:
-    """What a result depends on, in short: the photo's size and date, and all settings.
+    """What a result depends on, in short: which photo, its size and date, and all settings.
 
     Nothing where the photo can't be asked.
     """
@@ -150,7 +150,7 @@ def print_of(source: Path, settings: str) -> str:
         now = source.stat()
     except OSError:
         return ""
-    parts = (__version__, settings, str(now.st_size), str(now.st_mtime_ns))
+    parts = (__version__, settings, str(source.absolute()), str(now.st_size), str(now.st_mtime_ns))
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
@@ -161,8 +161,9 @@ def _alone(report: Path) -> Iterator[None]:
     deadline = time.monotonic() + PATIENCE
     try:
         while not _made(lock):
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline:  # and whoever takes it next has as long
                 lock.unlink(missing_ok=True)
+                deadline = time.monotonic() + PATIENCE
             time.sleep(0.01)
     except OSError as error:
         why = f"must be writable, and writing failed ({error.strerror})"
