@@ -11,16 +11,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, TiffImagePlugin
+from PIL import Image, TiffImagePlugin, features
 from test_extras import SIGNATURE, box
 from test_images import TURN, chunk, colours, grey_profile, swapped_profile, tensor
 
 from rcod.errors import RcodError
 from rcod.pixels.decode import decode
+from rcod.pixels.depth import is_cut
 from rcod.pixels.encode import Frame, writer
 from rcod.pixels.images import Photo, from_pil, read, suffix_of, write
 from rcod.pixels.metadata import STRUCTURE, Tags, collect, mark
@@ -93,8 +95,7 @@ def test_what_is_written_comes_back(
     assert exif_of(found) == exif_of(given) | {0x000B: mark(path.stat().st_size)}
     assert is_ours(path)
     assert found.xmp == XMP
-    if kind in ("png", "tif", "jpg"):
-        assert found.dpi == pytest.approx((300, 300), abs=0.01)
+    assert found.dpi == pytest.approx((300, 300), abs=0.01)
     assert found.bits == (16 if deep else 8)
     assert found.grey == as_grey
     if deep:
@@ -311,7 +312,7 @@ def test_a_place_is_looked_for_in_any_xmp_at_once(part: str):
 
 
 def test_xmp_loses_elements_that_no_longer_hold_and_keeps_the_others():
-    wrong = ("<tiff:Orientation>6</tiff:Orientation>", "<tiff:Orientation />",
+    wrong = ("<tiff:Orientation>6</tiff:Orientation>", "<tiff:Orientation/>",
              '<tiff:ImageWidth rdf:about="a>b">30</tiff:ImageWidth >',
              "<exif:PixelXDimension\n>30</exif:PixelXDimension>")  # fmt: skip
     attributes = " tiff:Orientation = '6' exif:PixelYDimension=\"20\""
@@ -334,6 +335,7 @@ def test_a_place_that_cannot_be_cut_out_of_xmp_takes_it_along(place: str):
 
 NAMES = (
     "exif:GPSLatitude", "drone-dji:GpsLatitude", "drone-dji:GpsLongtitude", "a:Longitude",
+    "drone-dji:LRFTargetLat", "drone-dji:LRFTargetLon", "a:HomeLatitude",
     "photoshop:City", "photoshop:State", "photoshop:Country", "Iptc4xmpCore:Location",
     "Iptc4xmpCore:CountryCode", "Iptc4xmpExt:LocationCreated", "Iptc4xmpExt:LocationShown",
 )  # fmt: skip
@@ -436,6 +438,31 @@ def test_the_density_in_exif_stays_where_a_format_has_no_other_place(tmp_path: P
         assert (image.getexif()[282], image.getexif()[296]) == (300, 2)
 
 
+@pytest.mark.parametrize("suffix", [".webp", ".avif", ".jpg", ".png", ".tif"])
+def test_dots_per_inch_arrive_in_every_format(tmp_path: Path, suffix: str):
+    if suffix == ".avif" and not features.check("avif"):
+        pytest.skip("not checked here: this Pillow has no AVIF")
+    colours(20, 30).save(file := io.BytesIO(), "PNG", dpi=(300, 300))
+    write(tmp_path / f"a{suffix}", read(file.getvalue()))
+    with Image.open(tmp_path / f"a{suffix}") as image:
+        assert float(image.getexif().get(282) or image.info["dpi"][0]) == pytest.approx(
+            300, abs=0.1
+        )
+
+
+def test_what_is_told_in_ways_that_nothing_follows_is_said():
+    exif = Image.Exif()
+    exif[CAMERA] = {0xA005: {1: "R03"}}
+    colours(20, 30).save(file := io.BytesIO(), "JPEG", exif=exif)
+    assert read(file.getvalue()).notes == (
+        "tells by EXIF alone that it is in Adobe RGB; it is taken as sRGB",
+    )
+    iptc = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", 8) + b"\x1c\x02x\0\3cat"
+    plain = file.getvalue()
+    whole = plain[:2] + b"\xff\xed" + struct.pack(">H", len(iptc) + 2) + iptc + plain[2:]
+    assert read(whole).notes[-1] == "has captions as IPTC alone, which stay behind"
+
+
 def test_gps_alone_may_be_dropped_and_everything():
     kept = tags().without("gps")
     photo = Photo(RAMP, exif=kept.exif, xmp=kept.xmp)
@@ -472,6 +499,18 @@ def test_colours_outside_of_srgb_survive(tmp_path: Path):
     assert np.abs(again.numpy() - stored).max() < 65535 / 255
 
 
+def test_what_lies_unseen_outside_of_srgb_colours_no_edge():
+    from test_images import wide_profile
+
+    stored = np.full((8, 8, 4), 128, np.uint8)
+    stored[:, 4:] = (0, 255, 0, 0)  # the greenest green, which nobody sees
+    image = Image.fromarray(stored)
+    image.save(file := io.BytesIO(), "PNG", icc_profile=wide_profile())
+    photo = read(file.getvalue())
+    assert photo.beyond is not None
+    assert float(photo.beyond.abs().max()) < 0.01
+
+
 def test_the_format_of_bytes_is_known():
     colours().save(file := io.BytesIO(), "WEBP")
     assert suffix_of(file.getvalue()) == ".webp" and suffix_of(b"?") == ".png"
@@ -504,6 +543,24 @@ def test_jpeg_xl_is_read():
     photo = read(file.getvalue(), "a.jxl")
     meant = torch.from_numpy(np.array(colours(20, 30))).permute(2, 0, 1) / 255
     torch.testing.assert_close(photo.pixels, meant)
+
+
+def test_jpeg_xl_of_deep_grey_with_alpha_is_refused(monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("pillow_jxl", reason="not checked here: the extra jxl isn't there")
+    image = Image.merge("LA", (Image.new("L", (8, 8), 90), Image.new("L", (8, 8), 255)))
+    image.save(file := io.BytesIO(), "JXL", lossless=True)
+    assert read(file.getvalue(), "a.jxl").alpha is not None
+    from pillow_jxl import JpegXLImagePlugin as plugin
+
+    opened = plugin.JXLImageFile._open
+
+    def doubled(self: plugin.JXLImageFile) -> None:  # two bytes a value, as of 12 bits
+        opened(self)
+        setattr(self, "_data", getattr(self, "_data") * 2)  # noqa: B009, B010
+
+    monkeypatch.setattr(plugin.JXLImageFile, "_open", doubled)
+    with pytest.raises(RcodError, match=r"a\.jxl: a JPEG XL picture must have 8 bits a channel"):
+        read(file.getvalue(), "a.jxl")
 
 
 @pytest.mark.parametrize("turn", [1, 3, 6])
@@ -577,6 +634,32 @@ def test_heic_of_more_bits_is_cut_and_it_is_said():
     image = colours()
     image.format, image.info["bit_depth"] = "HEIF", 10
     assert "more than 8 bits a channel" in from_pil(image).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "sign", "at", "bits"),
+    [("jpg_2000", b"\xff\x4f\xff\x51", 42, 11), ("avif", b"av1C", 6, 64)],
+)
+def test_what_a_file_says_of_its_depth_is_heard(kind: str, sign: bytes, at: int, bits: int):
+    if not features.check(kind):
+        pytest.skip(f"not checked here: this Pillow has no {kind}")
+    encoder = {"jpg_2000": "JPEG2000", "avif": "AVIF"}[kind]
+    colours(20, 30).save(file := io.BytesIO(), encoder)
+    deep = bytearray(file.getvalue())
+    deep[deep.index(sign) + at] |= bits
+    for content, cut in ((file.getvalue(), False), (bytes(deep), True)):
+        with Image.open(file) as image:
+            setattr(image, "fp", io.BytesIO(content))  # noqa: B010  # as if it had been opened
+            assert is_cut(image) == cut
+
+
+def test_ink_of_sixteen_bits_is_cut_and_it_is_said():
+    image = Image.new("CMYK", (4, 4))
+    image.format = "TIFF"
+    assert not is_cut(image)
+    way = SimpleNamespace(args=("CMYK;16L", 0, 1))
+    setattr(image, "tile", [way])  # noqa: B010  # as a file that isn't loaded yet has
+    assert is_cut(image)
 
 
 def test_mutated_files_are_read_or_refused_in_one_sentence():

@@ -18,6 +18,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
     "pixels": (
         "floats",
         "extras",
+        "depth",
         "decode",
         "metadata",
         "placing",

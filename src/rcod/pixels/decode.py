@@ -24,6 +24,7 @@ from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 from rcod.errors import RcodError
+from rcod.pixels.depth import is_cut
 from rcod.pixels.extras import open_by_extra, size_of_jxl
 from rcod.pixels.floats import (
     DAMAGE,
@@ -180,20 +181,15 @@ def _check(image: Image.Image, name: str) -> tuple[str, ...]:
         raise RcodError(f"{name}: must be one of {known}, got {image.format}; convert it first")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         check_tiff(image, name)
-    notes = [CUT] if _is_cut(image) else []
+    twice = len(getattr(image, "_data", b"")) > 2 * image.width * image.height
+    if image.format == "JXL" and image.mode == "LA" and twice:  # of what its decoder gives
+        why = "must have 8 bits a channel where it is grey with alpha, got more"
+        raise RcodError(f"{name}: a JPEG XL picture {why}; convert it to PNG first")
+    notes = [CUT] if is_cut(image) else []
     several = getattr(image, "is_animated", False)  # counting frames could take for ever
     if several and image.format != "MPO":  # whose others are previews
         notes.append(MORE.format("page" if image.format == "TIFF" else "frame"))
     return tuple(notes)
-
-
-def _is_cut(image: Image.Image) -> bool:
-    """Whether Pillow keeps 8 bits of more: a PPM tells its highest value, a HEIC its bits."""
-    if image.format == "HEIF":
-        return image.info.get("bit_depth", 8) > 8
-    ways = [tile.args for tile in getattr(image, "tile", ())] if image.format == "PPM" else []
-    most = max((way[-1] for way in ways if isinstance(way, tuple)), default=0)
-    return image.mode[0] not in "IF" and most > 255
 
 
 def _halves(image: Image.Image) -> tuple[str, str] | None:

@@ -275,6 +275,7 @@ def _split(planes: Tensor, layout: Layout, image: Image.Image, name: str) -> Pla
     if alpha is not None and layout.extra == 1:
         values = values / alpha.clamp(min=1e-6)
         values[:, alpha[0] == 0] = 0
+        values = values.clamp(0, 1) if layout.kind[0] == "u" else values  # rounded, or wrong
     values = check_unit(values, name)
     values = 1 - values if layout.inverted else values
     mode = "L" if layout.colours == 1 else "RGB"

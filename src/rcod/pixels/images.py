@@ -25,13 +25,14 @@ from rcod.errors import RcodError
 from rcod.pixels.decode import STRIP, decode, decode_pil
 from rcod.pixels.encode import Frame, Writer, writer
 from rcod.pixels.floats import DAMAGE, Planes, Refuse
-from rcod.pixels.metadata import Tags, collect
+from rcod.pixels.metadata import Tags, collect, untold
 from rcod.pixels.placing import placed
 from rcod.pixels.profiles import ProfileError, Shaper, curves_of, shown_by, srgb_profile, to_grey
 from rcod.pixels.resample import spread_colours
 
-SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".jxl", ".pgm",
-            ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp")  # fmt: skip
+SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".j2k", ".jfif", ".jp2", ".jpe",
+            ".jpeg", ".jpg", ".jxl", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff",
+            ".webp")  # fmt: skip
 ENCODERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF",
             ".tiff": "TIFF", ".avif": "AVIF"}  # fmt: skip
 LONGEST = {"PNG": 2**31 - 1, "TIFF": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383,
@@ -142,7 +143,7 @@ def check_writable(path: Path, height: int, width: int, alpha: Tensor | None = N
     if max(height, width) > LONGEST[encoder]:
         raise RcodError(
             f"{path}: a {encoder} picture must be at most {LONGEST[encoder]} pixels a side, "
-            f"got {width} x {height}; use png"
+            f"got {width} x {height}; use another format, such as png, or a smaller size"
         )
     if encoder == "JPEG" and alpha is not None and bool((alpha < 1 - 0.5 / 65535).any()):
         raise RcodError(
@@ -253,14 +254,16 @@ def _photo(planes: Planes) -> Photo:
         shown = shown_by(planes, None)
         shown = shown._replace(note=f"has a colour profile that {error}; it is taken as sRGB")
     pixels, beyond, icc, note = shown
-    notes = planes.notes + ((note,) if note else ())
+    notes = (*planes.notes, *((note,) if note else ()), *untold(planes.image, tags))
     pixels = _turned(pixels, turn).expand(3, -1, -1).contiguous()
+    beyond = None if beyond is None else _turned(beyond, turn).contiguous()
     alpha = None if planes.alpha is None else _turned(planes.alpha, turn).contiguous()
+    if alpha is not None:  # what lies there unseen would colour the edges
+        pixels = spread_colours(pixels, alpha)
+        beyond = None if beyond is None else spread_colours(beyond, alpha)
     return Photo(
-        pixels if alpha is None else spread_colours(pixels, alpha), alpha,
-        icc, tags.exif, tags.xmp, tags.dpi,
-        bits=planes.bits, grey=planes.mode == "L",
-        beyond=None if beyond is None else _turned(beyond, turn).contiguous(), notes=notes,
+        pixels, alpha, icc, tags.exif, tags.xmp, tags.dpi, bits=planes.bits,
+        grey=planes.mode == "L", beyond=beyond, notes=notes,
     )  # fmt: skip
 
 

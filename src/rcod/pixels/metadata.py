@@ -8,6 +8,7 @@ result keeps the mark and gives it another length. The name of the camera or the
 was.
 """
 
+import contextlib
 import copy
 import re
 from collections.abc import Collection
@@ -28,8 +29,8 @@ WRONG = (  # XMP's turn and sizes
     r"exif:PixelYDimension",
 )  # fmt: skip
 PLACE = (  # XMP's names of where a photo was taken, of EXIF, drones, Photoshop and IPTC
-    r"(?!xmlns:)[\w-]+:(?i:gps|latitude|longitude)\w*", r"photoshop:(?:City|State|Country)",
-    r"Iptc4xmp\w+:(?:Location|CountryCode)\w*",
+    r"(?!xmlns:)[\w-]+:\w*(?i:gps|latitude|longitude|TargetL(?:at|on))\w*",
+    r"photoshop:(?:City|State|Country)", r"Iptc4xmp\w+:(?:Location|CountryCode)\w*",
 )  # fmt: skip
 IPTC, PHOTOSHOP = 33723, 34377  # TIFF's tags of what both add, the place included
 EARTH = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)  # GeoTIFF's and GDAL's
@@ -67,8 +68,7 @@ def collect(image: Image.Image) -> tuple[Tags, int]:
         turn = value if isinstance(value, int) and 1 <= value <= 8 else 1
         if image.format == "JXL" and not getattr(image, "jpeg", None):
             turn = 1  # its decoder has made the codestream's turn, and EXIF's doesn't count
-        wrong = STRUCTURE if image.format == "TIFF" else STRUCTURE - DENSITY
-        found = kept(image.getexif(), wrong)
+        found = kept(image.getexif(), _untrue(image))
         camera = found.get_ifd(CAMERA) if CAMERA in found else {}
         for tag in SIZE_TAGS:
             camera.pop(tag, None)
@@ -121,6 +121,8 @@ def exif_of(tags: Tags, most: int | None = None, size: int = 0) -> tuple[bytes, 
     """
     try:
         exif = loaded(tags.exif)
+        if tags.dpi is not None:
+            exif[282], exif[283], exif[296] = *tags.dpi, 2  # inches
         exif[MARK_TAG] = mark(size)
         block = exif.tobytes()
     except DAMAGE:
@@ -137,6 +139,18 @@ def exif_of(tags: Tags, most: int | None = None, size: int = 0) -> tuple[bytes, 
     return bare.tobytes(), "has more EXIF than a JPEG holds; it is left out"
 
 
+def untold(image: Image.Image, tags: Tags) -> tuple[str, ...]:
+    """What a picture says in ways that nothing here follows, as notes."""
+    notes: list[str] = []
+    with contextlib.suppress(*DAMAGE):
+        if "icc_profile" not in image.info and image.getexif().get_ifd(INTEROP).get(1) == "R03":
+            notes.append("tells by EXIF alone that it is in Adobe RGB; it is taken as sRGB")
+    captions = image.info.get("photoshop")
+    if isinstance(captions, dict) and captions.get(0x0404) and tags.xmp is None:
+        notes.append("has captions as IPTC alone, which stay behind")
+    return tuple(notes)
+
+
 def is_marked(image: Image.Image, size: int) -> bool:
     """Whether an opened picture carries our mark, and its file is as long as we wrote it."""
     return image.getexif().get(MARK_TAG) == mark(size)
@@ -149,12 +163,19 @@ def _texts(part: dict[int, object]) -> dict[int, object]:
 
 def _density(image: Image.Image) -> tuple[float, float] | None:
     """Dots per inch, where the file tells sensible ones."""
-    found = image.info.get("dpi")
     try:
-        x, y = (float(value) for value in found or ())
-    except (TypeError, ValueError, ZeroDivisionError):
+        exif = image.getexif()
+        told = (exif[282], exif[283]) if exif.get(296, 2) == 2 and {282, 283} <= exif.keys() else ()
+        x, y = (float(value) for value in image.info.get("dpi") or told)
+    except DAMAGE:
         return None
     return (x, y) if 1 <= x <= 30_000 and 1 <= y <= 30_000 else None
+
+
+def _untrue(image: Image.Image) -> frozenset[int]:
+    """Tags of EXIF that aren't the photo's, or are told otherwise."""
+    told = image.format == "TIFF" or _density(image) is not None
+    return STRUCTURE if told else STRUCTURE - DENSITY
 
 
 def _without_place(exif: bytes | None) -> bytes | None:
@@ -180,7 +201,7 @@ def _cut(xmp: bytes | None, names: tuple[str, ...]) -> bytes | None:
     xmp = re.sub(rf"\s{name}\s*=\s*(?:\"[^\"]*\"|'[^']*')".encode(), b"", xmp)
     kept: list[bytes] = []
     end, depth = 0, 0
-    for tag in re.finditer(rf"<(/?){name}(?:\s[^<>]*)?>".encode(), xmp):
+    for tag in re.finditer(rf"<(/?){name}(?:\s[^<>]*)?/?>".encode(), xmp):
         if depth == 0:
             kept.append(xmp[end : tag.start()])
         if not tag[0].endswith(b"/>"):

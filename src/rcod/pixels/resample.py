@@ -75,8 +75,9 @@ def target_within(size: tuple[int, int], scale: Scale) -> tuple[int, int]:
     """`target_of`, refused where a given size is no enlargement that is allowed."""
     tall, wide = size
     target = target_of(size, scale)
-    factors = target[0] / tall, target[1] / wide
-    if isinstance(scale, tuple) and not LEAST <= min(factors) <= max(factors) <= 2 * MOST:
+    least = min(target[0] / tall, target[1] / wide)
+    most = max((target[0] - 0.5) / tall, (target[1] - 0.5) / wide)  # sides are rounded
+    if isinstance(scale, tuple) and not (least >= LEAST and most <= MOST):
         raise RcodError(
             f"the result must be {LEAST:g} to {MOST:g} times the photo's size, got "
             f"{target[1]} x {target[0]} of {wide} x {tall}; ask for another size"

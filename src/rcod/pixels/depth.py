@@ -1,0 +1,70 @@
+"""Has a picture more bits than Pillow reads of it?
+
+Of most formats Pillow keeps 8 bits a channel, whatever the file holds. What is cut is said, and
+for that the file must be asked itself.
+
+    opened picture -> what its format tells of its depth -> is_cut
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from PIL import Image
+
+HEAD = 2**16  # bytes in which a file tells its depth
+
+
+def is_cut(image: Image.Image) -> bool:
+    """Whether Pillow keeps 8 bits of more; the picture isn't loaded yet."""
+    tells = TELLS.get(image.format or "")
+    return image.mode[0] not in "IF" and tells is not None and tells(image) > 8
+
+
+def _of_heif(image: Image.Image) -> int:
+    return int(image.info.get("bit_depth", 8))
+
+
+def _of_ppm(image: Image.Image) -> int:
+    """By its highest value."""
+    ways = [tile.args for tile in getattr(image, "tile", ())]
+    return max((way[-1] for way in ways if isinstance(way, tuple)), default=0).bit_length()
+
+
+def _of_tiff(image: Image.Image) -> int:
+    """Of ink colours alone: others are read with all their bits."""
+    ways = [tile.args for tile in getattr(image, "tile", ())]
+    return 16 if any(str(way[0]).startswith("CMYK;16") for way in ways if way) else 8
+
+
+def _of_jpeg2000(image: Image.Image) -> int:
+    """By its codestream's first component (ISO/IEC 15444-1, SIZ)."""
+    head = _head(image)
+    at = head.find(b"\xff\x4f\xff\x51") + 42
+    return (head[at] & 127) + 1 if 42 <= at < len(head) else 8
+
+
+def _of_avif(image: Image.Image) -> int:
+    """By the flag of AV1's configuration that says high bit depth."""
+    head = _head(image)
+    at = head.find(b"av1C") + 6
+    return 10 if 6 <= at < len(head) and head[at] & 0x40 else 8
+
+
+def _head(image: Image.Image) -> bytes:
+    """The first bytes of an opened picture's file, which goes on where it was."""
+    file = getattr(image, "fp", None)
+    if file is None:
+        return b""
+    with suppress(OSError, ValueError):
+        place = file.tell()
+        file.seek(0)
+        head = file.read(HEAD)
+        file.seek(place)
+        return head
+    return b""
+
+
+TELLS: dict[str, Callable[[Image.Image], int]] = {
+    "HEIF": _of_heif, "PPM": _of_ppm, "TIFF": _of_tiff, "JPEG2000": _of_jpeg2000,
+    "AVIF": _of_avif,
+}  # fmt: skip
