@@ -105,7 +105,8 @@ def shown_by(planes: Planes, icc: bytes | None) -> Shown:
     if found is None:  # tables
         eight = planes.values.mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
         stored = Image.fromarray(eight[..., 0] if eight.shape[2] == 1 else eight)
-        note = "has a profile that only reads; the result is in sRGB"
+        depth = ", of 8 bits" if planes.bits == 16 else ""
+        note = f"has a profile that only reads; the result is in sRGB{depth}"
         return Shown(unit(_convert(stored, icc)), None, None, note)
     if found.is_srgb():
         return Shown(planes.values, None, icc)
