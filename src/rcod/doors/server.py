@@ -29,6 +29,7 @@ from rcod.using.restore import ColorFix, Result
 from rcod.using.sitting import Place, Sitting, check_format, encode, encode_png
 
 Format = Literal["png", "jpg", "webp", "tif", "avif"]
+LONGEST = 1_000_000  # pixels of a side that may be asked for
 DATE = (2000, 1, 1, 0, 0, 0)  # of files in a zip, so that equal pictures are equal bytes
 
 ImageField = Annotated[UploadFile, File(description="The photo: PNG, JPEG, WebP, TIFF, ...")]
@@ -38,15 +39,15 @@ RealismField = Annotated[
 ScaleField = Annotated[float, Form(ge=1, le=8, description="enlargement; the result measures "
                                    "round(scale * side)")]  # fmt: skip
 WidthField = Annotated[
-    int | None, Form(ge=1, le=2**31 - 1, description="of the result, pixels; instead of scale")
+    int | None, Form(ge=1, le=LONGEST, description="of the result, pixels; instead of scale")
 ]
 HeightField = Annotated[
     int | None,
-    Form(ge=1, le=2**31 - 1, description="of the result; with width, it fits into both"),
+    Form(ge=1, le=LONGEST, description="of the result; with width, it fits into both"),
 ]
 MaxSideField = Annotated[
     int | None,
-    Form(ge=1, le=2**31 - 1, description="pixels of the result's longer side at most"),
+    Form(ge=1, le=LONGEST, description="pixels of the result's longer side at most"),
 ]
 FormatField = Annotated[Format, Form(description="of the result's file")]
 QualityField = Annotated[

@@ -26,6 +26,7 @@ function table(head, rows) {
 }
 
 function kind(schema) {
+  if (schema.anyOf) return kind(schema.anyOf[0]); // the other is that it may be left out
   if (schema.enum) return schema.enum.join(", ");
   if (schema.format === "binary" || schema.contentMediaType) return "file";
   const range = schema.minimum !== undefined ? `, ${schema.minimum} to ${schema.maximum}` : "";
@@ -43,7 +44,7 @@ try {
       if (form) {
         const schema = form.$ref ? description.components.schemas[form.$ref.split("/").pop()] : form;
         part.append(table(["field", "is", "default", "means"], Object.entries(schema.properties).map(
-          ([name, field]) => [name, kind(field), String(field.default ?? "required"), field.description ?? ""])));
+          ([name, field]) => [name, kind(field), schema.required.includes(name) ? "required" : String(field.default ?? ""), field.description ?? ""])));
       }
       part.append(table(["answer", "means"], Object.entries(route.responses).map(
         ([status, { description: text }]) => [status, text])));
