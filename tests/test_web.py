@@ -19,13 +19,14 @@ import uvicorn
 from browser import chromium, complaints, hosts, wait_for
 from PIL import Image
 from running import Running, own_signals, start
+from selenium.common.exceptions import ElementClickInterceptedException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from rcod.diffusion.grouping import timestep_of_realism
+from rcod.diffusion.grouping import LEVELS, timestep_of_realism
 from rcod.doors import web
 from rcod.doors.engine import Engine
 from rcod.doors.guard import Guard, Limits
@@ -35,6 +36,7 @@ from rcod.doors.sittings import Sittings
 from rcod.errors import RcodError
 from rcod.pixels.extras import EXTRAS
 from rcod.pixels.images import Photo, read, write
+from rcod.pixels.metadata import GPS
 from rcod.using.between import NODES
 from rcod.using.restore import Restorer
 
@@ -74,9 +76,8 @@ def text(page: Chrome, name: str) -> str:
     return page.find_element(By.ID, name).text
 
 
-def download(page: Chrome, folder: Path) -> Path:
-    """Click the button and wait for the file."""
-    page.find_element(By.ID, "download").click()
+def downloaded(folder: Path) -> Path:
+    """Wait for the file."""
     for _ in range(1500):
         found = [path for path in folder.iterdir() if path.suffix in (".png", ".jpg", ".webp")]
         if found:
@@ -95,7 +96,7 @@ def test_a_visit(
         choose(page, EXAMPLE)
         wait_for(page, "document.body.dataset.state === 'exact'")
         chosen = canvas(page)
-        assert "Auto estimates" in text(page, "auto-text")
+        assert "Auto thinks the damage is" in text(page, "auto-text")
         wait_for(page, "document.body.dataset.ahead === 'true'")
 
         page.find_element(By.CSS_SELECTOR, "[data-zoom=in]").click()
@@ -119,7 +120,8 @@ def test_a_visit(
         assert page.find_element(By.ID, "map").is_displayed()
         wait_for(page, r"/^[\d.]+ %$/.test(document.getElementById('share').value)")
 
-        got = download(page, tmp_path)
+        page.find_element(By.ID, "download").click()
+        got = downloaded(tmp_path)
         write(tmp_path / "own.PNG", restorer(EXAMPLE, 0.37).photo)
         assert got.name == "heron-4x.png"
         assert got.read_bytes() == (tmp_path / "own.PNG").read_bytes()
@@ -168,7 +170,7 @@ def test_a_photo_may_be_dropped_or_pasted_and_given_up(server: Running, tmp_path
         wait_for(page, "document.getElementById('wait-text').textContent === 'Restoring'")
         page.find_element(By.ID, "cancel").click()
         wait_for(page, "document.body.dataset.state === 'empty'", 5)
-        for _ in range(100):
+        for _ in range(400):
             if "rcod_seats_taken 0" in httpx.get(f"{server.url}/metrics").text:
                 break
             time.sleep(0.05)
@@ -191,6 +193,131 @@ def test_of_two_photos_at_once_the_latter_is_kept(server: Running, tmp_path: Pat
         assert page.find_element(By.ID, "file").text == EXAMPLE.name
         assert page.execute_script("return document.getElementById('after').width") == 640
         assert complaints(page) == []
+
+
+WAYLAID = """
+    const fetched = window.fetch;
+    window.fetch = async (url, options) => {
+        const waylaid = String(url).includes(window.waylay);
+        if (waylaid) window.waylay = undefined;
+        if (waylaid && options.method === "POST") await new Promise((go) => { window.go = go; });
+        const answer = await fetched(url, options), read = answer.blob.bind(answer);
+        window.asked = [...window.asked ?? [], String(url)];
+        if (waylaid) answer.blob = async () => {
+            const blob = await read();
+            await new Promise((go) => { window.go = go; });
+            return blob;
+        };
+        return answer;
+    };"""  # holds back the next answer, or upload, whose address has `waylay` in it
+
+
+def example(page: Chrome, name: str) -> None:
+    page.execute_script(f"document.querySelector('[data-example={name}]').click()")
+
+
+def level(page: Chrome, name: str) -> None:
+    """Turn to a level, and wait for its number."""
+    page.find_element(By.CSS_SELECTOR, f"[data-level={name}]").click()
+    wait_for(page, f"document.body.dataset.shown === '{LEVELS[name]:g}'")
+    wait_for(page, "document.getElementById('share').value !== '–'")
+
+
+def rescale(page: Chrome, scale: int) -> None:
+    page.execute_script(f"""
+        document.getElementById("scale").value = "{scale}";
+        document.getElementById("scale").dispatchEvent(new Event("change"));""")
+
+
+def settled(name: str) -> str:
+    """That all of an example which is fetched ahead is there."""
+    file = f"document.getElementById('file').textContent === '{name}.jpg'"
+    return f"{file} && document.body.dataset.ahead === 'true'"
+
+
+def shown(page: Chrome) -> list[object]:
+    """What stands on the page about the photo."""
+    return page.execute_script("""
+        const picture = document.createElement("canvas").getContext("2d");
+        picture.drawImage(document.getElementById("before"), 0, 0, 9, 9);
+        const texts = ["share", "share-text", "size"].map(id => document.getElementById(id).value
+            ?? document.getElementById(id).textContent);
+        return [...texts, picture.canvas.toDataURL(), document.getElementById("stage").style.width]
+    """)
+
+
+@pytest.mark.parametrize("late", ["/invention", "/before"])
+def test_a_late_answer_about_the_photo_before_is_not_shown(
+    server: Running, tmp_path: Path, late: str
+):
+    with chromium(1280, 800, tmp_path) as page:
+        page.get(server.url)
+        page.execute_script(WAYLAID)
+        example(page, "otter")
+        wait_for(page, settled("otter"))
+        level(page, "realism")
+        page.execute_script("document.body.dataset.ahead = ''; window.waylay = arguments[0]", late)
+        rescale(page, 2)
+        wait_for(page, "window.go")
+        example(page, "heron")
+        wait_for(page, settled("heron"))
+        level(page, "realism")
+        before = shown(page)
+        page.execute_script("window.go()")
+        time.sleep(0.5)
+        level(page, "fidelity")
+        level(page, "realism")
+        assert shown(page) == before
+        assert complaints(page) == []
+
+
+def test_the_dial_rests_while_a_photo_is_on_its_way(server: Running, tmp_path: Path):
+    with chromium(1280, 800, tmp_path) as page:
+        page.get(server.url)
+        page.execute_script(WAYLAID)
+        example(page, "otter")
+        wait_for(page, settled("otter"))
+        page.execute_script("window.waylay = '/page/photos'; window.asked = []")
+        example(page, "heron")
+        wait_for(page, "window.go")
+        with pytest.raises(ElementClickInterceptedException):
+            page.find_element(By.CSS_SELECTOR, "[data-level=realism]").click()
+        page.find_element(By.TAG_NAME, "body").send_keys("1")
+        page.execute_script("window.go()")
+        wait_for(page, settled("heron"))
+        wait_for(page, "document.body.dataset.state === 'exact'")
+        asked = page.execute_script("return window.asked.filter(url => url.includes('undefined'))")
+        assert asked == [] and not page.find_element(By.ID, "wait").is_displayed()
+        level(page, "realism")
+        assert complaints(page) == []
+
+
+def test_a_file_is_named_by_its_own_size_and_may_leave_its_place_out(
+    server: Running, tmp_path: Path
+):
+    (photos := tmp_path / "photos").mkdir()
+    image, exif = Image.open(EXAMPLE), Image.Exif()
+    exif.get_ifd(GPS)[1], exif[271] = "N", "A camera"
+    image.save(photos / "a.tif", save_all=True, append_images=[image], exif=exif)
+    with chromium(1280, 800, tmp_path) as page:
+        page.get(server.url)
+        page.execute_script(WAYLAID)
+        choose(page, photos / "a.tif")
+        wait_for(page, "document.body.dataset.state === 'exact'")
+        assert text(page, "note").startswith("The photo has more than one page; the first is")
+        page.find_element(By.ID, "strip").click()
+        page.execute_script("""
+            window.waylay = "format=png";
+            document.getElementById("download").click();""")
+        wait_for(page, "window.go")
+        rescale(page, 1)
+        wait_for(page, "document.getElementById('size').textContent.includes('becomes 160 × 160')")
+        page.execute_script("window.go()")
+        got = downloaded(tmp_path)
+        with Image.open(got) as picture:
+            assert (got.name, picture.size) == ("a-4x.png", (640, 640))
+            assert picture.getexif()[271] == "A camera" and GPS not in picture.getexif()
+        assert text(page, "note").startswith("The photo has more than one page")
 
 
 def test_everything_on_the_page_has_a_name(server: Running, tmp_path: Path):

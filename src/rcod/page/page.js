@@ -5,6 +5,7 @@ import { draw, peek, resize } from "/page/view.js";
 
 const $ = (id) => document.getElementById(id);
 const body = document.body;
+const panel = document.querySelector(".panel");
 const LEVELS = { fidelity: 0, neutral: 0.5, realism: 1 };
 const NAMES = { 0: "Fidelity", 0.5: "Neutral", 1: "Realism" };
 const KEPT = 14; // results of a photo that the page keeps
@@ -36,6 +37,8 @@ class Refused extends Error {
   }
 }
 
+class Late extends Error {} // an answer about a photo that is no longer the one shown
+
 // --- asking the server ---
 
 async function ask(path, options = {}) {
@@ -59,14 +62,25 @@ function pause(ms, signal) {
 }
 
 // A photo that the server has put away meanwhile is sent once more.
-async function askOfPhoto(rest, options) {
+async function askOfPhoto(rest, signal) {
   const mine = photo; // another one may come meanwhile
   try {
-    return await ask(`/page/photos/${mine.id}/${rest}`, options);
+    return await ask(`/page/photos/${mine.id}/${rest}`, { signal });
   } catch (error) {
     if (error.status !== 404) throw error;
-    await send(mine, options?.signal);
-    return ask(`/page/photos/${mine.id}/${rest}`, options);
+    await send(mine, signal);
+    return ask(`/page/photos/${mine.id}/${rest}`, { signal });
+  }
+}
+
+// What is made of an answer's blob, and its headers; an answer is shown for its own photo only.
+async function askToShow(rest, make, signal) {
+  const mine = photo;
+  try {
+    const answer = await askOfPhoto(rest, signal), blob = await answer.blob();
+    if (mine === photo) return [await make(blob), answer.headers];
+  } finally {
+    if (mine !== photo) throw new Late();
   }
 }
 
@@ -94,6 +108,7 @@ async function open(file) {
   calmDown();
   showAlert(null);
   body.dataset.state = "reading";
+  panel.inert = true; // the dial is not this photo's yet
   show("work");
   showWait("Reading the photo", abort);
   photo = next;
@@ -104,6 +119,7 @@ async function open(file) {
     held = next;
     forget();
     $("file").textContent = file.name;
+    tell(photo.note);
     body.classList.toggle("seethrough", photo.alpha);
     place = { realism: "auto", scale: fitting() };
     $("scale").value = String(place.scale);
@@ -117,6 +133,7 @@ async function open(file) {
     body.dataset.state = held ? "exact" : "empty";
     show(held ? "work" : "empty");
   } finally {
+    if (mine === epoch) panel.inert = false;
     if (mine === epoch && !running) hideWait();
   }
 }
@@ -134,18 +151,23 @@ function forget() {
   autoPlace = null;
   $("map").hidden = true;
   $("after").width = 1; // no picture of the photo before
+  URL.revokeObjectURL($("before").src);
   $("before").removeAttribute("src");
 }
 
 async function showBefore(fresh) {
-  const answer = await askOfPhoto(`before?scale=${place.scale}`);
-  const url = URL.createObjectURL(await answer.blob());
-  const picture = $("before");
+  const size = target(), pixels = size[0] * size[1] / 1e6;
+  const [url] = await askToShow(`before?scale=${place.scale}`, load);
+  URL.revokeObjectURL($("before").src);
+  $("before").src = url;
+  resize(...size, fresh);
+  $("size").textContent = `${photo.width} × ${photo.height} becomes ${size.join(" × ")}, ${pixels.toFixed(pixels < 10 ? 1 : 0)} megapixels`;
+}
+
+async function load(blob) {
+  const picture = new Image(), url = URL.createObjectURL(blob);
   await new Promise((resolve) => { picture.onload = picture.onerror = resolve; picture.src = url; });
-  URL.revokeObjectURL(url);
-  resize(...target(), fresh);
-  const pixels = target()[0] * target()[1] / 1e6;
-  $("size").textContent = `${photo.width} × ${photo.height} becomes ${target().join(" × ")}, ${pixels.toFixed(pixels < 10 ? 1 : 0)} megapixels`;
+  return url;
 }
 
 // The scale chosen, or the largest that this server allows for the photo.
@@ -222,11 +244,10 @@ async function exact(abort) {
   const mine = epoch, wanted = place, first = results.size === 0, start = performance.now();
   const stopWatching = watch(abort, first);
   try {
-    const answer = await askOfPhoto(`result?realism=${wanted.realism}&scale=${wanted.scale}`, { signal: abort.signal });
-    const bitmap = await createImageBitmap(await answer.blob());
+    const [bitmap, headers] = await askToShow(`result?realism=${wanted.realism}&scale=${wanted.scale}`, createImageBitmap, abort.signal);
     if (mine !== epoch) return bitmap.close();
     const spent = performance.now() - start;
-    keep(wanted, answer.headers, bitmap, spent);
+    keep(wanted, headers, bitmap, spent);
     if (!first) slow = spent;
   } catch (error) {
     if (mine === epoch) goBack(error);
@@ -280,7 +301,7 @@ function paint(result) {
   paintDial();
   const seconds = `${(result.spent / 1000).toFixed(2)} s`;
   say(result.told
-    ? `Timestep ${result.timestep}, told from its neighbours to two grey levels in ${seconds}; the file is exact`
+    ? "Fast preview (checked on a detail, about 2 of 255); the download is exact."
     : `Exact picture at timestep ${result.timestep}, made in ${seconds}`);
   $("download").disabled = false;
   hideWait();
@@ -309,25 +330,21 @@ async function afterwards() {
       if (results.has(keyOf(realism))) continue;
       const wanted = { realism, scale: place.scale };
       const start = performance.now();
-      const answer = await askOfPhoto(`result?realism=${realism}&scale=${wanted.scale}`);
-      const bitmap = await createImageBitmap(await answer.blob());
-      if (mine !== epoch) return bitmap.close();
-      keep(wanted, answer.headers, bitmap, slow = performance.now() - start);
+      const [bitmap, headers] = await askToShow(`result?realism=${realism}&scale=${wanted.scale}`, createImageBitmap);
+      keep(wanted, headers, bitmap, slow = performance.now() - start);
     }
     if (between.length) slow = 0; // from now on the server needs no network to answer
     body.dataset.ahead = "true";
   } catch (error) {
-    if (mine === epoch) failed(error);
+    failed(error);
   }
 }
 
 async function showInvention(still) {
   const at = keyOf(place.realism);
   if (!inventions.has(at)) {
-    $("share").classList.add("old");
-    const answer = await askOfPhoto(`invention?realism=${number(place.realism)}&scale=${place.scale}`);
-    const url = URL.createObjectURL(await answer.blob());
-    inventions.set(at, { url, share: Number(answer.headers.get("x-rcod-share")), mean: Number(answer.headers.get("x-rcod-mean")) });
+    const [url, headers] = await askToShow(`invention?realism=${number(place.realism)}&scale=${place.scale}`, URL.createObjectURL);
+    inventions.set(at, { url, share: Number(headers.get("x-rcod-share")), mean: Number(headers.get("x-rcod-mean")) });
     if (inventions.size > 3 * KEPT) {
       const [oldest, { url: stale }] = inventions.entries().next().value;
       URL.revokeObjectURL(stale);
@@ -372,7 +389,7 @@ function paintAuto() {
   const damage = 1 - photo.metric, edges = about.edges.map((edge) => 1 - edge).sort((a, b) => a - b);
   const words = ["light", "moderate", "heavy"];
   const zone = edges.filter((edge) => damage > edge).length;
-  $("auto-text").textContent = `Auto estimates ${Math.round(100 * damage)} % damage, which is ${words[zone] ?? "heavy"}, and chose ${NAMES[autoPlace]}.`;
+  $("auto-text").textContent = `Auto thinks the damage is ${words[zone] ?? "heavy"} and chose ${NAMES[autoPlace]}. It is a rough guess.`;
   const bounds = [0, ...edges, 1];
   $("gauge").querySelectorAll("i").forEach((bar, i) => {
     bar.style.flexGrow = String((bounds[i + 1] ?? 1) - bounds[i]);
@@ -409,9 +426,11 @@ function showWait(text, abort, fraction = null, small = false) {
 
 function hideWait() { $("wait").hidden = true; }
 function calmDown() { clearTimeout(calm); hideWait(); }
+function tell(note) { $("note").textContent = note; $("note").hidden = !note; }
 function say(text) { if ($("status").textContent !== text) $("status").textContent = text; }
 
 function failed(error) {
+  if (error instanceof Late) return;
   hideWait();
   if (error.name === "AbortError") {
     say("Cancelled");
@@ -446,17 +465,22 @@ $("scale").addEventListener("change", async (event) => {
     await showBefore(false);
     await turn(place.realism);
   } catch (error) {
+    if (error instanceof Late) return;
     place = { ...place, scale: old };
     event.target.value = String(old);
     failed(error);
   }
 });
+const stem = () => photo.file.name.replace(/\.[^.]*$/, "") || "photo";
+
 $("download").addEventListener("click", async () => {
-  const format = $("format").value, stem = photo.file.name.replace(/\.[^.]*$/, "") || "photo";
+  const format = $("format").value, name = `${stem()}-${place.scale}x.${format}`;
+  const strip = $("strip").checked ? "gps" : "nothing", mine = photo;
   $("download").disabled = true;
   try {
-    const answer = await askOfPhoto(`result?realism=${place.realism}&scale=${place.scale}&format=${format}`);
-    save(await answer.blob(), `${stem}-${place.scale}x.${format}`);
+    const answer = await askOfPhoto(`result?realism=${place.realism}&scale=${place.scale}&format=${format}&strip=${strip}`);
+    save(await answer.blob(), name);
+    if (mine === photo) tell(answer.headers.get("x-rcod-note"));
   } catch (error) {
     failed(error);
   } finally {
@@ -475,10 +499,10 @@ function save(blob, name) {
 $("sheet-button").addEventListener("click", async () => {
   $("sheet-button").disabled = true;
   try {
-    const blob = await (await askOfPhoto(`sheet?scale=${place.scale}`)).blob();
+    const [url] = await askToShow(`sheet?scale=${place.scale}`, URL.createObjectURL);
     URL.revokeObjectURL($("sheet-image").src);
-    $("sheet-image").src = $("sheet-save").href = URL.createObjectURL(blob);
-    $("sheet-save").download = `${photo.file.name.replace(/\.[^.]*$/, "")}-levels.png`;
+    $("sheet-image").src = $("sheet-save").href = url;
+    $("sheet-save").download = `${stem()}-levels.png`;
     $("sheet").showModal();
   } catch (error) {
     failed(error);
@@ -512,7 +536,7 @@ document.addEventListener("paste", (event) => {
   if (file) open(file);
 });
 document.addEventListener("keydown", (event) => {
-  if (event.target.closest("select, dialog") || event.ctrlKey || event.metaKey || event.altKey || !photo || $("work").hidden) return;
+  if (event.target.closest("select, dialog") || event.ctrlKey || event.metaKey || event.altKey || panel.inert || $("work").hidden) return;
   const level = ["fidelity", "neutral", "realism", "auto"][Number(event.key) - 1];
   if (level && about.dial) turn(level === "auto" ? "auto" : LEVELS[level]);
   if ((event.key === "m" || event.key === "M") && about.dial) $("map-button").click();
