@@ -2,7 +2,7 @@
 
 import torch
 
-from rcod.training.losses import draw_share, pixel, sharpened, weight_of
+from rcod.training.losses import BLOCK, TIMES, draw_share, pixel, sharpened, weave, weight_of
 
 
 def test_weights_run_straight_between_the_ends():
@@ -17,6 +17,17 @@ def test_pixel_is_nearly_l1_and_apart_for_each_sample():
     distance = pixel(a, b)
     assert float(distance[0]) < 2e-3
     assert abs(float(distance[1]) - 0.5) < 1e-3
+
+
+def test_a_weave_is_what_every_block_of_pixels_repeats():
+    side = BLOCK * TIMES
+    hr = torch.rand(2, 3, side, 2 * side, generator=torch.Generator().manual_seed(0))
+    places = torch.arange(side)[:, None] + torch.arange(2 * side)
+    sr = hr + 0.1  # a colour is none
+    sr[1] += 0.02 * (-1.0) ** places
+    torch.testing.assert_close(weave(sr, hr), torch.tensor([0.0, 0.02]), rtol=1e-4, atol=1e-6)
+    sr[1] = hr[1] + 0.02 * (-1.0) ** (places // BLOCK)  # now above, now below nothing
+    torch.testing.assert_close(weave(sr, hr), torch.zeros(2), rtol=0, atol=1e-6)
 
 
 def test_sharpening_adds_what_a_blur_takes_and_leaves_flat_pictures_and_no_amount_alone():

@@ -4,6 +4,8 @@ Each term keeps the batch apart, (B,), because every sample stands at its own pl
 the dial and weighs its terms accordingly.
 """
 
+from typing import Annotated
+
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
@@ -11,19 +13,23 @@ from torch.nn import functional as F
 
 from rcod.pixels.perceptual import LpipsHed
 
-Ends = tuple[float, float]  # a weight at the fidelity end of the dial and at the realism end
+BLOCK, TIMES = 8, 4  # pixels after which a weave repeats itself: two latents; how often it must
+Ends = tuple[float, float]  # at the fidelity end of the dial and at the realism end
+Weight = Annotated[float, Field(ge=0)]
+Weights = tuple[Weight, Weight]
 
 
 class LossSettings(BaseModel, frozen=True, extra="forbid"):
     """What a sample pays for, at both ends of the dial; straight lines between."""
 
-    pixel: Ends = (1.0, 0.2)  # Charbonnier distance
-    guide: Ends = (0.0, 0.8)  # the same from the guide, where there is one
-    latent: Ends = (0.1, 0.0)  # L1 of whitened latents, where every frequency counts alike
-    outline: Ends = (0.0, 0.1)  # the same from the guide's latent
-    perceptual: Ends = (0.05, 1.0)  # LPIPS over the HED trunk
-    distill: Ends = (0.0, 0.1)  # VSD
-    adversary: Ends = (0.0, 0.05)
+    pixel: Weights = (1.0, 0.2)  # Charbonnier distance
+    guide: Weights = (0.0, 0.8)  # the same from the guide, where there is one
+    latent: Weights = (0.1, 0.0)  # L1 of whitened latents, where every frequency counts alike
+    outline: Weights = (0.0, 0.1)  # the same from the guide's latent
+    perceptual: Weights = (0.05, 1.0)  # LPIPS over the HED trunk
+    weave: Weights = (0.0, 0.0)  # patterns of a block of pixels, which that trunk likes
+    distill: Weights = (0.0, 0.1)  # VSD
+    adversary: Weights = (0.0, 0.05)
     share: float = Field(default=0.25, gt=0, le=1)  # part of a batch that the costly terms look at
     opposed: float = Field(default=0.5, gt=0, le=1)  # part of a batch that the adversary looks at
     sharpen: Ends = (0.0, 0.0)  # of the true pixels; below 0 softens them, as a camera's lens does
@@ -71,6 +77,18 @@ def draw_share(weights: Tensor, share: float, rng: torch.Generator) -> tuple[Ten
 def latent(z_sr: Tensor, z_hr: Tensor) -> Tensor:
     """Mean absolute difference of two latents, (B,)."""
     return (z_sr - z_hr).abs().flatten(1).mean(dim=1)
+
+
+def weave(sr: Tensor, hr: Tensor) -> Tensor:
+    """How far the places of a block differ from each other, where they don't in the truth, (B,).
+
+    Of pixels that lie a multiple of `BLOCK` apart the average is taken over `TIMES` x `TIMES` of
+    them. A pattern that repeats itself with every block is left by that, and it makes a weave of
+    smooth places; texture of a photo, which is now above, now below nothing, is not.
+    """
+    places = F.pixel_unshuffle(sr - hr, BLOCK)  # (B, 3 * 64, H/8, W/8)
+    means = F.avg_pool2d(places, TIMES).unflatten(1, (3, -1))  # (B, 3, 64, H/32, W/32)
+    return (means - means.mean(dim=2, keepdim=True)).abs().flatten(1).mean(dim=1)
 
 
 def look(

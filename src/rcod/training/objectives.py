@@ -121,6 +121,7 @@ def restore_cost(
         "guide": losses.pixel(sr, batch.guide) * batch.guided,
         "latent": losses.latent(z_sr, z_goal),
         "outline": losses.latent(z_sr, z_guide) * batch.guided,
+        "weave": losses.weave(sr, goal),
     }  # (B,) each
     ends: dict[str, losses.Ends] = settings.model_dump(include=set(terms))
     weighted = [losses.weight_of(ends[k], realism) * term for k, term in terms.items()]
