@@ -124,11 +124,14 @@ def serve(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     queue: Annotated[int, typer.Option(min=1, help="Photos that may wait or run.")] = 8,
-    max_megabytes: Annotated[int, typer.Option(min=1, help="Of a request.")] = 64,
+    max_megabytes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a request.", show_default="64, of this machine alone 512"),
+    ] = None,
     max_megapixels: Annotated[int, typer.Option(min=1, help="Of a result.")] = 100,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for one photo.")] = 300,
     token: Annotated[
-        str | None, typer.Option(help="Refuse who does not show it; also by RCOD_TOKEN.")
+        str | None, typer.Option(help="Password that clients must send; also by RCOD_TOKEN.")
     ] = None,
     base: BaseOption = None,
     vision: VisionOption = None,
@@ -136,7 +139,7 @@ def serve(
     """Serve the page and the HTTP interface, until Ctrl-C."""
     with _plain_errors():
         try:
-            from rcod.doors.guard import Limits
+            from rcod.doors.guard import LOOPBACK, Limits
             from rcod.doors.web import listen_and_serve
         except ImportError as error:
             what = f"the page and the HTTP interface need {error.name}, which isn't installed"
@@ -147,6 +150,8 @@ def serve(
         parts = Parts(base=base, vision=vision)
         if token is None:
             token = os.environ.get("RCOD_TOKEN")  # typer would take an empty one for none
+        if max_megabytes is None:
+            max_megabytes = 512 if host in LOOPBACK else 64
         limits = Limits(
             queue, max_megabytes * 10**6, max_megapixels * 10**6, seconds=timeout, token=token
         )
