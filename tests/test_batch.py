@@ -230,6 +230,27 @@ def test_a_killed_call_keeps_nobody_from_the_report(
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
+def test_calls_that_outlive_a_killed_one_still_take_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ledgers = [Ledger(tmp_path) for _ in range(3)]
+    (tmp_path / ".rcod-report.lock").touch()
+    inside: list[int] = []
+
+    def read_slowly(_: Path) -> dict[str, Entry]:
+        inside.append(1)
+        alone = len(inside) == 1
+        time.sleep(0.1)
+        inside.pop()
+        assert alone, "two calls are in the report at once"
+        return {}
+
+    monkeypatch.setattr("rcod.using.ledger.PATIENCE", 0.3)
+    monkeypatch.setattr("rcod.using.ledger._read", read_slowly)
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(lambda one: one.save({}), ledgers)) == [None] * 3
+
+
 def test_a_photo_from_standard_input_keeps_its_format(
     tmp_path: Path, folder: Path, restorer: Restorer, monkeypatch: pytest.MonkeyPatch
 ):

@@ -158,12 +158,14 @@ def print_of(source: Path, settings: str) -> str:
 def _alone(report: Path) -> Iterator[None]:
     """Keep other calls from a report, by a file beside it, while it is read and replaced."""
     lock = report.with_name(".rcod-report.lock")
-    deadline = time.monotonic() + PATIENCE
+    seen, since = None, 0.0
     try:
         while not _made(lock):
-            if time.monotonic() > deadline:  # and whoever takes it next has as long
-                lock.unlink(missing_ok=True)
-                deadline = time.monotonic() + PATIENCE
+            with suppress(FileNotFoundError):
+                if (made := lock.stat().st_mtime_ns) != seen:  # another call's, who has as long
+                    seen, since = made, time.monotonic()
+                elif time.monotonic() > since + PATIENCE:
+                    lock.unlink()
             time.sleep(0.01)
     except OSError as error:
         why = f"must be writable, and writing failed ({error.strerror})"
