@@ -11,16 +11,13 @@ def noise(*shape: int) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("blend", ["gaussian", "linear"])
 @pytest.mark.parametrize(
     ("height", "width", "tile", "overlap"),
     [(64, 64, 32, 8), (57, 91, 24, 7), (1, 100, 16, 15), (100, 3, 16, 0), (32, 300, 96, 32)],
 )
-def test_tiling_the_identity_returns_the_image(blend, height, width, tile, overlap):
+def test_tiling_the_identity_returns_the_image(height, width, tile, overlap):
     x = noise(2, 3, height, width)
-    torch.testing.assert_close(
-        tiled(lambda cut: cut, x, tile, overlap, blend=blend), x, rtol=0, atol=1e-6
-    )
+    torch.testing.assert_close(tiled(lambda cut: cut, x, tile, overlap), x, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("length", [1, 15, 16, 17, 31, 64, 97, 500])
@@ -52,17 +49,14 @@ def test_an_image_that_fits_is_one_call():
     assert calls == [(1, 3, 10, 16)]
 
 
-@pytest.mark.parametrize("blend", ["gaussian", "linear"])
-def test_channels_and_scale_may_change_both_ways(blend):
+def test_channels_and_scale_may_change_both_ways():
     def enlarge(cut: Tensor) -> Tensor:
         return F.interpolate(cut[:, :2], scale_factor=4, mode="nearest")
 
     x = noise(1, 3, 40, 70)
-    torch.testing.assert_close(
-        tiled(enlarge, x, 32, 6, scale=4, blend=blend), enlarge(x), rtol=0, atol=1e-6
-    )
+    torch.testing.assert_close(tiled(enlarge, x, 32, 6, scale=4), enlarge(x), rtol=0, atol=1e-6)
     x = noise(1, 3, 64, 104)
-    shrunk = tiled(lambda cut: F.avg_pool2d(cut, 8), x, 32, 8, scale=1 / 8, blend=blend)
+    shrunk = tiled(lambda cut: F.avg_pool2d(cut, 8), x, 32, 8, scale=1 / 8)
     torch.testing.assert_close(shrunk, F.avg_pool2d(x, 8), rtol=0, atol=1e-6)
 
 

@@ -15,17 +15,14 @@ than what they answer for, only narrow seams are blended, and pieces leave in re
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rcod.errors import RcodError
 
-Blend = Literal["gaussian", "linear"]
-
 PHASE = 8  # tiles start at multiples of this where sizes allow: strided networks see no shift
-STEEPNESS = 4.5  # a gaussian tile weighs exp(-4.5), about 1 %, at its cut
+STEEPNESS = 4.5  # a tile weighs exp(-4.5), about 1 %, at its cut
 
 
 @dataclass(frozen=True)
@@ -166,7 +163,6 @@ def tiled(
     tile: int,
     overlap: int,
     scale: float = 1,
-    blend: Blend = "gaussian",
 ) -> Tensor:
     """Run a function tile by tile; one call when the image fits in a tile.
 
@@ -176,7 +172,6 @@ def tiled(
         tile: greatest side of a tile, in pixels of `x`.
         overlap: what neighbouring tiles share at least, in pixels of `x`.
         scale: a whole number, or one divided by it; then `tile`, H and W must be its multiples.
-        blend: how weights fall towards a cut.
 
     Returns:
         The blended result, (B, C2, H * scale, W * scale), in the function's dtype.
@@ -186,8 +181,8 @@ def tiled(
     if len(where.corners) == 1:
         return function(x)
     _check_scale(where, scale)
-    rows = _weights(where.tops, where.height, where.overlap, scale, blend)  # of each row of tiles
-    columns = _weights(where.lefts, where.width, where.overlap, scale, blend)
+    rows = _weights(where.tops, where.height, where.overlap, scale)  # of each row of tiles
+    columns = _weights(where.lefts, where.width, where.overlap, scale)
     out, dtype = torch.empty(0), x.dtype
     for number, (top, left) in enumerate(where.corners):
         cut = x[..., top : top + where.height, left : left + where.width]
@@ -228,16 +223,14 @@ def _check_scale(where: Plan, scale: float) -> None:
         )
 
 
-def _weights(
-    starts: tuple[int, ...], tile: int, overlap: int, scale: float, blend: Blend
-) -> list[Tensor]:
+def _weights(starts: tuple[int, ...], tile: int, overlap: int, scale: float) -> list[Tensor]:
     """Weights of the tiles along one side, (tile * scale,) each; they add up to one everywhere.
 
     Both sides have their own, and the weight of a pixel is the product: so the sum over
     the grid of tiles is one too, and no second picture is needed to divide by.
     """
     size = round(tile * scale)
-    window = _window(size, round(overlap * scale), blend)  # (size,) float64
+    window = _window(size, round(overlap * scale))  # (size,) float64
     total = torch.zeros(round((starts[-1] + tile) * scale), dtype=torch.float64)
     offsets = [round(start * scale) for start in starts]
     for offset in offsets:
@@ -245,9 +238,9 @@ def _weights(
     return [(window / total[offset : offset + size]).float() for offset in offsets]
 
 
-def _window(size: int, overlap: int, blend: Blend) -> Tensor:
-    """One in the middle, falling over `overlap` pixels towards both ends; symmetric."""
+def _window(size: int, overlap: int) -> Tensor:
+    """One in the middle, falling over `overlap` pixels as half a Gaussian towards both ends."""
     inward = torch.arange(size, dtype=torch.float64).add_(0.5)  # distance from the first edge
     inside = (inward / max(overlap, 0.5)).clamp(max=1)  # 0 at the edge, 1 past the overlap
-    ramp = torch.exp(-STEEPNESS * (1 - inside) ** 2) if blend == "gaussian" else inside
+    ramp = torch.exp(-STEEPNESS * (1 - inside) ** 2)
     return ramp * ramp.flip(0)
