@@ -21,6 +21,7 @@ from PIL import Image, TiffImagePlugin
 from rcod.errors import RcodError
 from rcod.pixels.metadata import (
     CAMERA,
+    DENSITY,
     GPS,
     INTEROP,
     MOST,
@@ -223,7 +224,7 @@ class Tiff:
         block = loaded(exif_of(frame.tags, size=size)[0])
         tags = TiffImagePlugin.ImageFileDirectory_v2()
         for tag, value in block.items():
-            if tag not in STRUCTURE and tag not in (CAMERA, GPS):
+            if tag not in STRUCTURE - DENSITY and tag not in (CAMERA, GPS):
                 tags[tag] = value
         for tag in (CAMERA, GPS):
             below = block.get_ifd(tag)
@@ -241,8 +242,6 @@ class Tiff:
         tags[339] = (1,) * frame.channels
         tags.tagtype[STARTS] = tags.tagtype[279] = 4
         tags[STARTS], tags[279] = (0,) * len(self.starts), tuple(self.sizes)
-        if frame.tags.dpi is not None:
-            tags[282], tags[283], tags[296] = *frame.tags.dpi, 2
         if frame.tags.xmp is not None:
             tags.tagtype[700] = 1
             tags[700] = frame.tags.xmp

@@ -34,7 +34,7 @@ PLACE = (  # XMP's names of where a photo was taken, of EXIF, drones, Photoshop 
 )  # fmt: skip
 IPTC, PHOTOSHOP = 33723, 34377  # TIFF's tags of what both add, the place included
 EARTH = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)  # GeoTIFF's and GDAL's
-DENSITY = frozenset((282, 283, 296))  # dots per inch, which every TIFF is given anew
+DENSITY = frozenset((282, 283, 296))  # dots per inch, which `Tags.dpi` holds
 STRUCTURE = DENSITY.union(  # TIFF's tags about how pixels lie, which are not the photo's
     range(254, 260), (262, 263, 266, 273, 274), range(277, 285), (297, 301), range(317, 326),
     (330,), range(332, 340), (347,), range(512, 522), range(529, 533),
