@@ -23,6 +23,7 @@ from test_cli import ENVIRONMENT
 from rcod.errors import RcodError
 from rcod.pixels.images import Photo, read, write
 from rcod.pixels.placing import own_prefix, sweep
+from rcod.pixels.resample import target_within
 from rcod.using.batch import Elsewhere, pipe, rehearse, run, take
 from rcod.using.jobs import Job, is_several, make_folder
 from rcod.using.ledger import Entry, Ledger, print_of
@@ -437,6 +438,12 @@ def test_sizes_that_make_no_sense_are_refused(tmp_path: Path, folder: Path):
     options = Options(realism=0.0, width=4000)
     (error,) = run(never, [folder / "a.png"], tmp_path / "out", options).errors
     assert "a.png: the result must be 0.0625 to 8 times the photo's size" in error
+
+
+def test_a_given_size_is_as_large_as_a_factor_may_be_and_no_larger():
+    assert target_within((100, 33), (800, 264)) == (800, 264)
+    with pytest.raises(RcodError, match=r"0\.0625 to 8 times the photo's size, got 265 x 801"):
+        target_within((100, 33), (801, 265))
 
 
 def test_tags_are_kept_or_stripped(tmp_path: Path, restorer: Restorer):

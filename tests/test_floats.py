@@ -199,6 +199,13 @@ def test_a_tiff_of_another_kind_is_refused_as_such(kind: str, photometric: int):
         read(bytes(content), "a.tif")
 
 
+def test_whole_numbers_a_little_above_the_alpha_they_are_times_by_are_white():
+    stored = np.full((HEIGHT, WIDTH, 4), 20_100, np.uint16)
+    stored[..., 3] = 20_000
+    photo = read(tiff(stored, apart=True, extra=1))
+    assert bool((photo.pixels == 1).all())
+
+
 def test_ink_of_sixteen_bits_plane_by_plane_is_refused():
     content = tiff((picture(4) * 65535).astype(np.uint16), apart=True)
     ink = bytearray(content)
