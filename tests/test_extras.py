@@ -1,4 +1,4 @@
-"""JPEG XL tells its size before any of it is decoded, bare or in boxes."""
+"""JPEG XL tells its size and depth before any of it is decoded, bare or in boxes."""
 
 import io
 import struct
@@ -9,7 +9,7 @@ from PIL import Image
 from test_images import colours
 
 from rcod.errors import RcodError
-from rcod.pixels.extras import size_of_jxl
+from rcod.pixels.extras import head_of_jxl
 from rcod.pixels.images import read
 
 SIGNATURE = struct.pack(">I", 12) + b"JXL \r\n\x87\n"
@@ -21,6 +21,11 @@ def codestream(*fields: tuple[int, int]) -> bytes:
     for number, count in fields:
         bits, place = bits | number << place, place + count
     return b"\xff\n" + bits.to_bytes(10, "little") + b"\xff" * 20
+
+
+def size_of_jxl(content: bytes) -> tuple[int, int] | None:
+    head = head_of_jxl(content)
+    return None if head is None else head[0]
 
 
 def box(kind: bytes, data: bytes) -> bytes:
@@ -46,6 +51,33 @@ def test_the_size_is_read_from_every_kind_of_head(head: str):
     apart = b"".join(box(b"jxlp", struct.pack(">I", i) + part) for i, part in enumerate(parts))
     for boxes in (box(b"jxlc", content), b"\0\0\0\0jxlc" + content, apart):
         assert size_of_jxl(before + boxes) == size
+
+
+PLAIN = ((1, 1), (4, 5), (1, 3), (0, 1))  # a small square, not all is as usual
+DEPTHS = {
+    "usual": ((*PLAIN[:3], (1, 1)), 8),
+    "10 bits": ((*PLAIN, (0, 1), (0, 1), (1, 2)), 10),
+    "16 bits": ((*PLAIN, (0, 1), (0, 1), (3, 2), (15, 6)), 16),
+    "floats": ((*PLAIN, (0, 1), (1, 1)), 32),
+    "12 bits, turned": ((*PLAIN, (1, 1), (5, 3), (0, 3), (0, 1), (2, 2)), 12),
+    "12 bits, shown smaller": ((*PLAIN, (1, 1), (0, 3), (1, 1), *PLAIN[:3], (0, 3), (2, 2)), 12),
+    "frames": ((*PLAIN, (1, 1), (0, 3), (0, 2), (1, 1)), 8),
+}
+
+
+@pytest.mark.parametrize("head", DEPTHS)
+def test_the_depth_is_read_from_every_kind_of_head(head: str):
+    fields, bits = DEPTHS[head]
+    assert head_of_jxl(codestream(*fields)) == ((40, 40), bits)
+
+
+def test_jpeg_xl_of_more_bits_is_cut_and_it_is_said():
+    pytest.importorskip("pillow_jxl", reason="not checked here: the extra jxl isn't there")
+    colours(32, 32).save(file := io.BytesIO(), "JXL", lossless=True)
+    deep = bytearray(file.getvalue())
+    deep[3] |= 2 << 4  # 12 bits: behind 1 + 5 + 3 of the size, and three that are 0
+    assert read(file.getvalue()).notes == ()
+    assert "more than 8 bits a channel" in read(bytes(deep)).notes[0]
 
 
 def test_other_content_has_none_and_boxes_without_end_are_no_picture():

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from rcod.errors import RcodError
 from rcod.pixels.depth import is_cut
-from rcod.pixels.extras import open_by_extra, size_of_jxl
+from rcod.pixels.extras import head_of_jxl, open_by_extra
 from rcod.pixels.floats import (
     DAMAGE,
     MAX_PIXELS,
@@ -60,9 +60,9 @@ def decode(source: Path | bytes, name: str, refuse: Refuse = lambda size: None) 
             raise RcodError(f"{name}: must hold a picture, and the file is empty; copy it again")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged tags; damaged pixels are errors
-            if (size := size_of_jxl(source)) is not None:
-                refuse(size)
-                _check_size(size, name)
+            if (head := head_of_jxl(source)) is not None:
+                refuse(head[0])
+                _check_size(head[0], name)
             planes = read_floats(source, name, refuse)
             if planes is None:
                 with _opened(source, name) as image:

@@ -11,6 +11,8 @@ from contextlib import suppress
 
 from PIL import Image
 
+from rcod.pixels.extras import head_of_jxl
+
 HEAD = 2**16  # bytes in which a file tells its depth
 
 
@@ -50,6 +52,12 @@ def _of_avif(image: Image.Image) -> int:
     return 10 if 6 <= at < len(head) and head[at] & 0x40 else 8
 
 
+def _of_jxl(image: Image.Image) -> int:
+    """By the file's content, which its decoder keeps."""
+    head = head_of_jxl(getattr(image, "fc", b""))
+    return 8 if head is None else head[1]
+
+
 def _head(image: Image.Image) -> bytes:
     """The first bytes of an opened picture's file, which goes on where it was."""
     file = getattr(image, "fp", None)
@@ -66,5 +74,5 @@ def _head(image: Image.Image) -> bytes:
 
 TELLS: dict[str, Callable[[Image.Image], int]] = {
     "HEIF": _of_heif, "PPM": _of_ppm, "TIFF": _of_tiff, "JPEG2000": _of_jpeg2000,
-    "AVIF": _of_avif,
+    "AVIF": _of_avif, "JXL": _of_jxl,
 }  # fmt: skip

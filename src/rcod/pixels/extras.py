@@ -1,10 +1,11 @@
 """Who opens HEIC and JPEG XL, which Pillow reads only with an extra?
 
 Their modules are imported when the first such file comes. JPEG XL's decodes the whole picture
-while it opens it, so how large that is must be read here, from the head of the file.
+while it opens it, so how large that is must be read here, from the head of the file; and how deep,
+since what its decoder gives doesn't tell.
 
     file -> HEIC or JPEG XL -> module imported -> opened
-                      '-> boxes -> codestream -> width, height
+                      '-> boxes -> codestream -> width, height, bits
 """
 
 import io
@@ -18,9 +19,10 @@ from rcod.errors import RcodError
 from rcod.pixels.floats import stream
 
 EXTRAS = {"HEIC": ("heic", "pi_heif"), "JPEG XL": ("jxl", "pillow_jxl")}  # extra, module
-HEAD = 12  # bytes of a codestream that hold its size
+HEAD = 24  # bytes of a codestream that hold its size and depth
 BOXES = 1000  # searched for the codestream
 SIDE_BITS = (9, 13, 18, 30)  # of a side of JPEG XL's
+DEPTHS = (8, 10, 12)  # bits a channel that JPEG XL has numbers for
 RATIOS = ((0, 1), (1, 1), (6, 5), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # 0: width is told
 
 
@@ -46,10 +48,10 @@ def open_by_extra(source: Path | bytes, name: str) -> Image.Image | None:
         raise RcodError(f"{name}: must be a whole {kind} picture; copy it again") from None
 
 
-def size_of_jxl(source: Path | bytes) -> tuple[int, int] | None:
-    """Width and height of a JPEG XL picture, from its head; None for other content.
+def head_of_jxl(source: Path | bytes) -> tuple[tuple[int, int], int] | None:
+    """Width and height of a JPEG XL picture, and bits a channel; None for other content.
 
-    Damage is a `ValueError`. The bits are those of ISO/IEC 18181-1, SizeHeader.
+    Damage is a `ValueError`. The bits are those of ISO/IEC 18181-1, SizeHeader and ImageMetadata.
     """
     if _kind(source) != "JPEG XL":
         return None
@@ -61,14 +63,29 @@ def size_of_jxl(source: Path | bytes) -> tuple[int, int] | None:
         found, bits = bits % 2**count, bits >> count
         return found
 
-    small = number(1)
+    def sides() -> tuple[int, int]:
+        small = number(1)
 
-    def side() -> int:
-        return 8 * (number(5) + 1) if small else number(SIDE_BITS[number(2)]) + 1
+        def side() -> int:
+            return 8 * (number(5) + 1) if small else number(SIDE_BITS[number(2)]) + 1
 
-    height = side()
-    times, by = RATIOS[number(3)]
-    return height * times // by if times else side(), height
+        height = side()
+        times, by = RATIOS[number(3)]
+        return height * times // by if times else side(), height
+
+    size = sides()
+    if number(1):  # everything is as usual
+        return size, 8
+    if number(1):
+        number(3)  # its turn
+        if number(1):
+            sides()  # at which it is meant to be shown
+        if number(1) or number(1):  # a preview or several frames, told before the depth
+            return size, 8
+    if number(1):  # floats
+        return size, 32
+    kind = number(2)
+    return size, DEPTHS[kind] if kind < 3 else number(6) + 1
 
 
 def _kind(source: Path | bytes) -> str | None:
@@ -95,9 +112,9 @@ def _codestream(file: BinaryIO) -> bytes:
         if kind in (b"jxlc", b"jxlp"):
             file.seek(start)
             found += file.read(max(0, min(HEAD - len(found), end - start)))
-        if len(found) == HEAD or kind == b"jxlc":
-            return found
-        if end < start or end >= 2**62:
+        if len(found) == HEAD or kind == b"jxlc" or end < start or end >= 2**62:
             break
         place = end
-    raise ValueError("a JPEG XL picture has a codestream")
+    if not found:
+        raise ValueError("a JPEG XL picture has a codestream")
+    return found
