@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image, TiffImagePlugin, features
+from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin, features
 from test_extras import SIGNATURE, box
 from test_images import TURN, chunk, colours, grey_profile, swapped_profile, tensor
 
@@ -333,6 +333,7 @@ def test_a_place_that_cannot_be_cut_out_of_xmp_takes_it_along(place: str):
     assert told.without("gps").xmp is None and told.without("nothing") == told
 
 
+SRGB_CHRM = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 NAMES = (
     "exif:GPSLatitude", "drone-dji:GpsLatitude", "drone-dji:GpsLongtitude", "a:Longitude",
     "drone-dji:LRFTargetLat", "drone-dji:LRFTargetLon", "a:HomeLatitude",
@@ -451,16 +452,46 @@ def test_dots_per_inch_arrive_in_every_format(tmp_path: Path, suffix: str):
 
 
 def test_what_is_told_in_ways_that_nothing_follows_is_said():
-    exif = Image.Exif()
-    exif[CAMERA] = {0xA005: {1: "R03"}}
-    colours(20, 30).save(file := io.BytesIO(), "JPEG", exif=exif)
-    assert read(file.getvalue()).notes == (
-        "tells by EXIF alone that it is in Adobe RGB; it is taken as sRGB",
-    )
+    colours(20, 30).save(file := io.BytesIO(), "JPEG")
     iptc = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", 8) + b"\x1c\x02x\0\3cat"
     plain = file.getvalue()
     whole = plain[:2] + b"\xff\xed" + struct.pack(">H", len(iptc) + 2) + iptc + plain[2:]
     assert read(whole).notes[-1] == "has captions as IPTC alone, which stay behind"
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers"),
+    [(b"gAMA", (100_000,)), (b"cHRM", (31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000))],
+)
+def test_colours_that_a_png_tells_by_numbers_are_said_to_be_taken_as_srgb(
+    kind: bytes, numbers: tuple[int, ...]
+):
+    for told, words in ((numbers, 1), ((45455,) if kind == b"gAMA" else SRGB_CHRM, 0)):
+        info = PngImagePlugin.PngInfo()
+        info.add(kind, struct.pack(f">{len(told)}I", *told))
+        colours().save(file := io.BytesIO(), "PNG", pnginfo=info)
+        assert len(read(file.getvalue()).notes) == words
+
+
+def test_colours_of_adobe_rgb_are_known_by_exif_alone_and_stay_what_they_are(tmp_path: Path):
+    exif = Image.Exif()
+    exif[CAMERA] = {0xA001: 65535, 0xA005: {1: "R03"}}
+    stored = Image.new("RGB", (8, 8), (200, 60, 60))
+    stored.save(file := io.BytesIO(), "PNG", exif=exif)
+    photo = read(file.getvalue())
+    found = [round(255 * float(part)) for part in photo.pixels[:, 0, 0]]
+    assert found == [231, 57, 57] and photo.notes == ()
+    write(tmp_path / "a.png", photo)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.getpixel((0, 0)) == (200, 60, 60)
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        assert ImageCms.getProfileDescription(profile).startswith("Adobe RGB (1998)")
+        srgb = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"))
+    assert srgb is not None
+    assert np.asarray(srgb)[0, 0] == pytest.approx(found, abs=1)  # LittleCMS's of 8 bits
+    exif[CAMERA] = {0xA001: 1, 0xA005: {1: "R03"}}  # says both, so it was made sRGB since
+    stored.save(file := io.BytesIO(), "PNG", exif=exif)
+    assert read(file.getvalue()).icc is None
 
 
 def test_gps_alone_may_be_dropped_and_everything():

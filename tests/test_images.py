@@ -260,6 +260,9 @@ def test_a_grey_profile_that_leads_to_lab_tells_lightness():
     torch.testing.assert_close(photo.pixels[:, :, 0].mean(0), meant, rtol=0, atol=2.1 / 255)
     assert photo.icc is None and photo.grey
     assert photo.notes == ("has a profile that only reads; the result is in sRGB",)
+    deep = Image.fromarray(np.zeros((2, 2), np.uint16))
+    deep.info["icc_profile"] = image.info["icc_profile"]
+    assert "only reads, and that with 8 bits" in from_pil(deep).notes[0]
 
 
 @pytest.mark.parametrize(

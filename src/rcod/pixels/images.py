@@ -25,9 +25,17 @@ from rcod.errors import RcodError
 from rcod.pixels.decode import STRIP, decode, decode_pil
 from rcod.pixels.encode import Frame, Writer, writer
 from rcod.pixels.floats import DAMAGE, Planes, Refuse
-from rcod.pixels.metadata import Tags, collect, untold
+from rcod.pixels.metadata import Tags, collect, is_adobe, untold
 from rcod.pixels.placing import placed
-from rcod.pixels.profiles import ProfileError, Shaper, curves_of, shown_by, srgb_profile, to_grey
+from rcod.pixels.profiles import (
+    ProfileError,
+    Shaper,
+    adobe_profile,
+    curves_of,
+    shown_by,
+    srgb_profile,
+    to_grey,
+)
 from rcod.pixels.resample import spread_colours
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".j2k", ".jfif", ".jp2", ".jpe",
@@ -247,7 +255,8 @@ def _photo(planes: Planes) -> Photo:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # damaged tags
         tags, turn = collect(planes.image)
-    icc = planes.image.info.get("icc_profile") or None
+        adobe = adobe_profile() if planes.mode == "RGB" and is_adobe(planes.image) else None
+    icc = planes.image.info.get("icc_profile") or adobe
     try:
         shown = shown_by(planes, icc)
     except ProfileError as error:  # viewers leave such a profile out, too

@@ -22,6 +22,8 @@ from rcod.pixels.decode import DAMAGE
 MARK_TAG = 0x000B  # EXIF's ProcessingSoftware
 TURN, CAMERA, GPS, MAKER = 0x0112, 0x8769, 0x8825, 0x927C
 INTEROP = 0xA005  # EXIF's directory within that of the camera
+COLOURS = 0xA001  # EXIF's colour space, 1 for sRGB
+SRGB = (0.4546, 0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)  # PNG's gAMA and cHRM of it
 SIZE_TAGS = (0xA002, 0xA003)  # EXIF's own width and height, wrong once a photo is enlarged
 MOST = 65_000  # bytes of EXIF or XMP that fit into one segment of a JPEG
 WRONG = (  # XMP's turn and sizes
@@ -139,12 +141,21 @@ def exif_of(tags: Tags, most: int | None = None, size: int = 0) -> tuple[bytes, 
     return bare.tobytes(), "has more EXIF than a JPEG holds; it is left out"
 
 
+def is_adobe(image: Image.Image) -> bool:
+    """Whether EXIF says that colours are Adobe RGB's, as some cameras do without a profile."""
+    with contextlib.suppress(*DAMAGE):
+        exif = image.getexif()
+        return exif.get_ifd(INTEROP).get(1) == "R03" and exif.get_ifd(CAMERA).get(COLOURS) != 1
+    return False
+
+
 def untold(image: Image.Image, tags: Tags) -> tuple[str, ...]:
     """What a picture says in ways that nothing here follows, as notes."""
     notes: list[str] = []
-    with contextlib.suppress(*DAMAGE):
-        if "icc_profile" not in image.info and image.getexif().get_ifd(INTEROP).get(1) == "R03":
-            notes.append("tells by EXIF alone that it is in Adobe RGB; it is taken as sRGB")
+    if image.format == "PNG" and not {"icc_profile", "srgb"} & image.info.keys():
+        told = (image.info.get("gamma", SRGB[0]), *image.info.get("chromaticity", SRGB[1:]))
+        if any(abs(one - usual) > 0.01 for one, usual in zip(told, SRGB, strict=False)):
+            notes.append("tells by numbers alone that it isn't in sRGB; it is taken as sRGB")
     captions = image.info.get("photoshop")
     if isinstance(captions, dict) and captions.get(0x0404) and tags.xmp is None:
         notes.append("has captions as IPTC alone, which stay behind")

@@ -29,6 +29,8 @@ SRGB_TO_XYZ = (  # sRGB's primaries under the white of profiles, D50
     (0.22249, 0.71687, 0.06061),
     (0.01392, 0.09708, 0.71410),
 )
+ADOBE = {b"rXYZ": (39961, 20389, 1276), b"gXYZ": (13453, 41004, 3989),
+         b"bXYZ": (9777, 4143, 48796)}  # in 65536ths, under the same white  # fmt: skip
 UNSHOWN = 1 / 255  # colours further than this outside of sRGB are remembered
 GREY = (0.2126, 0.7152, 0.0722)  # how much of a grey each of sRGB's channels is
 
@@ -105,8 +107,8 @@ def shown_by(planes: Planes, icc: bytes | None) -> Shown:
     if found is None:  # tables
         eight = planes.values.mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
         stored = Image.fromarray(eight[..., 0] if eight.shape[2] == 1 else eight)
-        depth = ", of 8 bits" if planes.bits == 16 else ""
-        note = f"has a profile that only reads; the result is in sRGB{depth}"
+        depth = ", and that with 8 bits" if planes.bits == 16 else ""
+        note = f"has a profile that only reads{depth}; the result is in sRGB"
         return Shown(unit(_convert(stored, icc)), None, None, note)
     if found.is_srgb():
         return Shown(planes.values, None, icc)
@@ -189,22 +191,29 @@ def srgb_profile(grey: bool = False) -> bytes:
     """The ICC profile of sRGB, or of grey with its curve; the same bytes on every call."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # else the time of the call
-    return _greyed(bytes(profile)) if grey else bytes(profile)
+    icc = bytes(profile)
+    return _written(icc, b"GRAY", "sRGB grey", {b"kTRC": _tags(icc)[b"rTRC"]}) if grey else icc
 
 
-def _greyed(icc: bytes) -> bytes:
-    """A profile of grey with the white and the curve of one of colours."""
-    tags = _tags(icc)
-    text = "sRGB grey".encode("utf-16-be")
-    name = struct.pack(">4s3I4s2I", b"mluc", 0, 1, 12, b"enUS", len(text), 28) + text
-    kept = {b"desc": name, b"kTRC": tags[b"rTRC"]}
-    kept |= {key: tags[key] for key in (b"cprt", b"wtpt", b"chad")}
+def adobe_profile() -> bytes:
+    """The ICC profile of Adobe RGB (1998), which some cameras name by EXIF alone."""
+    kept = {key: struct.pack(">4sI3i", b"XYZ ", 0, *column) for key, column in ADOBE.items()}
+    for key in (b"rTRC", b"gTRC", b"bTRC"):
+        kept[key] = struct.pack(">4s2IH", b"curv", 0, 1, 563)  # a gamma in 256ths
+    return _written(srgb_profile(), b"RGB ", "Adobe RGB (1998)", kept)
+
+
+def _written(icc: bytes, space: bytes, name: str, kept: dict[bytes, bytes]) -> bytes:
+    """A profile of some curves and primaries under the white of another one."""
+    tags, text = _tags(icc), name.encode("utf-16-be")
+    told = struct.pack(">4s3I4s2I", b"mluc", 0, 1, 12, b"enUS", len(text), 28) + text
+    kept = {b"desc": told} | kept | {key: tags[key] for key in (b"cprt", b"wtpt", b"chad")}
     entries, data, start = struct.pack(">I", len(kept)), b"", 132 + 12 * len(kept)
     for key, value in kept.items():
         entries += struct.pack(">4s2I", key, start + len(data), len(value))
         data += value + bytes(-len(value) % 4)
     size = struct.pack(">I", start + len(data))
-    return size + icc[4:16] + b"GRAY" + icc[20:128] + entries + data
+    return size + icc[4:16] + space + icc[20:128] + entries + data
 
 
 def _space(icc: bytes, mode: str) -> str | None:
