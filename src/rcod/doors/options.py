@@ -4,12 +4,13 @@ Options that several commands share, and those of `rcod upscale`; what is asked 
 system alone stands in a panel of its own, since most who read the help never need it.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-PUBLISHED = "Published systems (not for the model inside)"
+_published = partial(typer.Option, rich_help_panel="Published systems (not for the model inside)")
 ModelOption = Annotated[
     str, typer.Option(help="tiny, which is inside, or a .safetensors file that rcod wrote.")
 ]
@@ -75,53 +76,31 @@ ColorOption = Annotated[
 ]
 BaseOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="DIR", help="Stable Diffusion that the model stands on.", rich_help_panel=PUBLISHED
-    ),
+    _published(metavar="DIR", help="Stable Diffusion that the model stands on."),
 ]
 VisionOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="DIR",
-        help="CLIP's image tower that RCOD_O and RCOD_S look with.",
-        rich_help_panel=PUBLISHED,
-    ),
+    _published(metavar="DIR", help="CLIP's image tower that RCOD_O and RCOD_S look with."),
 ]
 VaeOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="DIR",
-        help="A distilled autoencoder's decoder; tiny is TAESD.",
-        rich_help_panel=PUBLISHED,
-    ),
+    _published(metavar="DIR", help="A distilled autoencoder's decoder; tiny is TAESD."),
 ]
 PromptOption = Annotated[
     str | None,
-    typer.Option(
-        help="What the photo shows, in place of the published text.", rich_help_panel=PUBLISHED
-    ),
+    _published(help="What the photo shows, in place of the published text."),
 ]
 TagsOption = Annotated[
     str | None,
-    typer.Option(
-        help='What OSEDiff is told of the photo, as in "cat, whisker".', rich_help_panel=PUBLISHED
-    ),
+    _published(help='What OSEDiff is told of the photo, as in "cat, whisker".'),
 ]
-PixelOption = Annotated[
-    float, typer.Option(help="PiSA-SR's scale of fidelity, 0 to 3.", rich_help_panel=PUBLISHED)
-]
-SemanticOption = Annotated[
-    float, typer.Option(help="PiSA-SR's scale of detail, 0 to 3.", rich_help_panel=PUBLISHED)
-]
+PixelOption = Annotated[float, _published(help="PiSA-SR's scale of fidelity, 0 to 3.")]
+SemanticOption = Annotated[float, _published(help="PiSA-SR's scale of detail, 0 to 3.")]
 SampleOption = Annotated[
     bool,
-    typer.Option(
-        "--sample",
-        help="Draw latents by --seed, as the published programs do.",
-        rich_help_panel=PUBLISHED,
-    ),
+    _published("--sample", help="Draw latents by --seed, as the published programs do."),
 ]
-SeedOption = Annotated[int, typer.Option(help="Of --sample.", rich_help_panel=PUBLISHED)]
+SeedOption = Annotated[int, _published(help="Of --sample.")]
 QualityOption = Annotated[
     int | None,
     typer.Option(help="1 to 100, of JPEG, WebP and AVIF.", show_default="95, of AVIF 90"),
