@@ -64,13 +64,14 @@ class Tags:
 
 def collect(image: Image.Image) -> tuple[Tags, int]:
     """The tags of an opened picture and its turn, 1 to 8; damaged tags are left out."""
-    turn, exif = 1, None
+    turn, exif, dpi = 1, None, _density(image)
     try:
         value = image.getexif().get(TURN, 1)
         turn = value if isinstance(value, int) and 1 <= value <= 8 else 1
         if image.format == "JXL" and not getattr(image, "jpeg", None):
             turn = 1  # its decoder has made the codestream's turn, and EXIF's doesn't count
-        found = kept(image.getexif(), _untrue(image))
+        told = image.format == "TIFF" or dpi is not None  # elsewhere than in EXIF, or by `Tags`
+        found = kept(image.getexif(), STRUCTURE if told else STRUCTURE - DENSITY)
         camera = found.get_ifd(CAMERA) if CAMERA in found else {}
         for tag in SIZE_TAGS:
             camera.pop(tag, None)
@@ -80,7 +81,7 @@ def collect(image: Image.Image) -> tuple[Tags, int]:
     xmp = image.info.get("xmp")
     xmp = xmp.encode() if isinstance(xmp, str) else xmp
     xmp = _cut(xmp, WRONG) if isinstance(xmp, bytes) else None
-    return Tags(exif, xmp, _density(image)), turn
+    return Tags(exif, xmp, dpi), turn
 
 
 class Text(str):
@@ -181,12 +182,6 @@ def _density(image: Image.Image) -> tuple[float, float] | None:
     except DAMAGE:
         return None
     return (x, y) if 1 <= x <= 30_000 and 1 <= y <= 30_000 else None
-
-
-def _untrue(image: Image.Image) -> frozenset[int]:
-    """Tags of EXIF that aren't the photo's, or are told otherwise."""
-    told = image.format == "TIFF" or _density(image) is not None
-    return STRUCTURE if told else STRUCTURE - DENSITY
 
 
 def _without_place(exif: bytes | None) -> bytes | None:
