@@ -20,8 +20,7 @@ from rcod.doors.engine import Engine, Full, Stopped, Ticket
 from rcod.doors.guard import Limits, Refusal, busy, failed
 from rcod.doors.meters import Meters
 from rcod.errors import RcodError
-from rcod.pixels.encode import unkept
-from rcod.pixels.images import ENCODERS, Photo
+from rcod.pixels.images import Photo, notes_of
 from rcod.using.orders import Options
 from rcod.using.restore import Realism, Restorer, Result
 from rcod.using.sitting import take
@@ -126,8 +125,7 @@ def told(photo: Photo) -> str:
 def kept(photo: Photo, options: Options) -> Photo:
     """A photo without the tags to leave out, and with notes of those its file can't hold."""
     photo = options.stripped(photo)
-    lost = unkept(ENCODERS[f".{options.format}"], photo.tags)
-    return replace(photo, notes=(*photo.notes, *lost))
+    return replace(photo, notes=notes_of(photo, f".{options.format}"))
 
 
 def timings(result: Result, waited: float) -> str:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from rcod.errors import RcodError
 from rcod.pixels.decode import STRIP, decode, decode_pil
-from rcod.pixels.encode import Frame, Writer, writer
+from rcod.pixels.encode import Frame, Writer, unkept, writer
 from rcod.pixels.floats import DAMAGE, Planes, Refuse
 from rcod.pixels.metadata import Tags, collect, is_adobe, untold
 from rcod.pixels.placing import placed
@@ -158,6 +158,11 @@ def check_writable(path: Path, height: int, width: int, alpha: Tensor | None = N
             f"{path}: a JPEG picture must be opaque, and this one has see-through parts; "
             "use png or webp"
         )
+
+
+def notes_of(photo: Photo, suffix: str) -> tuple[str, ...]:
+    """What of a photo was lost in reading it, and what the format a suffix names can't hold."""
+    return *photo.notes, *unkept(ENCODERS[suffix.lower()], photo.tags)
 
 
 def write(path: str | Path, photo: Photo, quality: int | None = None) -> None:

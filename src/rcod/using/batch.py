@@ -20,8 +20,7 @@ from torch import Tensor
 
 from rcod.diffusion.dial import Dial, check_shape
 from rcod.errors import RcodError
-from rcod.pixels.encode import unkept
-from rcod.pixels.images import ENCODERS, Photo, check_writable, from_pil, read, sink, write
+from rcod.pixels.images import Photo, check_writable, from_pil, notes_of, read, sink, write
 from rcod.pixels.placing import check_free, placed
 from rcod.using.forecast import keep_to
 from rcod.using.jobs import Job, Lost, light, make_folder, make_place, piped, plan_jobs
@@ -261,8 +260,7 @@ def _within_memory(
         sentence = str(error)
         named = sentence if job.name in sentence else f"{job.name}: {sentence}"
         return Outcome(job.source, tuple(written), named)
-    notes = *photo.notes, *unkept(ENCODERS[suffix.lower()], photo.tags)  # what isn't kept
-    return Outcome(job.source, tuple(written), notes=notes)
+    return Outcome(job.source, tuple(written), notes=notes_of(photo, suffix))
 
 
 def _flows(
