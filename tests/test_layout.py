@@ -49,6 +49,7 @@ HOUSE = {  # from top to bottom; the ground lies in the package itself, each oth
         "swift",
         "bases",
         "storage",
+        "subpixel",
         "stable",
         "prompts",
         "shapes",

@@ -25,6 +25,7 @@ from rcod.networks.estimators import DegradationEstimator, MetricEstimator
 from rcod.networks.onestep import OneStep
 from rcod.networks.published import convert as read_published
 from rcod.networks.storage import hasten
+from rcod.networks.subpixel import by_phases
 from rcod.networks.systems import SYSTEMS, System, build, sized
 from rcod.pixels.placing import ensure_folder, placed
 
@@ -154,8 +155,13 @@ def arrange(onestep: OneStep, device: torch.device, dtype: torch.dtype) -> None:
         vae = onestep.backbone.vae
         onestep.backbone.unets.to(dtype)  # norms too: there everything is computed in it
         vae.to(vae.dtype)
-    elif dtype == torch.bfloat16 and bfloat16_pays():
-        hasten(onestep)
+    else:
+        by_phases(onestep.backbone.vae)
+        for layer in onestep.backbone.vae.modules():
+            if isinstance(layer, nn.SiLU):
+                layer.inplace = True  # what comes in is a norm's answer, which nothing else reads
+        if dtype == torch.bfloat16 and bfloat16_pays():
+            hasten(onestep)
     if dtype != torch.float32:  # whose norms add up ten times less exactly with channels last
         onestep.backbone.to(memory_format=torch.channels_last)
 
