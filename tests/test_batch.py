@@ -131,6 +131,16 @@ def test_a_result_that_somebody_changed_is_kept(tmp_path: Path, restorer: Restor
     assert errors(replace(options, overwrite=True)) == [] and result.read_bytes() != changed
 
 
+def test_a_photo_is_known_by_another_spelling_of_its_name(tmp_path: Path, restorer: Restorer):
+    photo, other = tmp_path / "IMG.JPG", tmp_path / "IMG.jpg"
+    Image.radial_gradient("L").resize((20, 16)).convert("RGB").save(photo, "JPEG")
+    other.hardlink_to(photo)  # one file by two names, as on disks that ignore case
+    before = photo.read_bytes()
+    options = replace(OPTIONS, format="jpg", overwrite=True)
+    (error,) = run(lambda: restorer, [photo], tmp_path, options).errors
+    assert "a photo to enlarge is never overwritten" in error and photo.read_bytes() == before
+
+
 def test_a_file_that_comes_while_the_work_goes_on_is_kept(tmp_path: Path, restorer: Restorer):
     photo, result = tmp_path / "a.png", tmp_path / "out" / "a.png"
     Image.new("RGB", (8, 8)).save(photo)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -164,6 +165,29 @@ def test_what_is_recorded_is_left_out_and_what_has_changed_is_not(tmp_path):
     changed = Path(kept[0]["source"].removeprefix("file://"))
     write(changed, Photo(torch.zeros(3, 40, 30)))
     assert plan([str(tmp_path / "photos")], out, PLAN, "settings", "same", True).tasks == 3
+
+
+@needs_fsspec
+def test_of_several_calls_the_last_one_counts(tmp_path):
+    draw(tmp_path / "photos", 1)
+    photos, out = [str(tmp_path / "photos")], str(tmp_path / "out")
+    for settings in ("fidelity", "realism", "fidelity"):
+        planned = plan(photos, out, f"{PLAN}-{uuid.uuid4().hex}", settings, "same", True)
+        (path,) = planned.portions  # what lies there was made by other settings
+        (line,) = Path(path).read_text().splitlines()
+        Store(out).add_lines(DONE, [json.dumps({**json.loads(line), "files": [], "error": None})])
+    assert plan(photos, out, PLAN, "fidelity", "same", True).done == 1
+
+
+@needs_fsspec
+def test_no_result_takes_the_place_of_a_photo(tmp_path):
+    for name in ("a.webp", "a.png", "b.png"):
+        write(tmp_path / name, Photo(torch.zeros(3, 4, 4)))
+    first, second, own = (str(tmp_path / name) for name in ("a.webp", "a.png", "b.png"))
+    with pytest.raises(RcodError, match=r"a\.png: a photo to enlarge is never overwritten"):
+        plan([first, second], str(tmp_path), PLAN, "", "png", True)
+    planned = plan([second, own, first], str(tmp_path), PLAN, "", "png", True)
+    assert planned.tasks == 0 and all("is never overwritten" in one for one in planned.refused)
 
 
 @needs_fsspec

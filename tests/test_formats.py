@@ -6,6 +6,7 @@ import random
 import struct
 import sys
 import time
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -105,6 +106,21 @@ def test_what_is_written_comes_back(
     if clear:
         assert found.alpha is not None and alpha is not None
         assert abs(float(found.alpha.mean() - alpha.mean())) < 1 / 255
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_our_own_are_known_however_large_they_are(tmp_path: Path, ours: bool):
+    path = tmp_path / "a.png"
+    write(path, Photo(RAMP))
+    whole = bytearray(path.read_bytes())
+    whole[16:24] = struct.pack(">II", 30_000, 30_000)  # what a header says; no pixel is decoded
+    whole[29:33] = struct.pack(">I", zlib.crc32(whole[12:29]))
+    if not ours:
+        at = whole.index(b"eXIf")
+        whole[at : at + 4] = b"eXIx"
+    path.write_bytes(whole)
+    with warnings.catch_warnings(action="error"):
+        assert is_ours(path) is ours
 
 
 def stored(kind: str) -> tuple[bytes, torch.Tensor]:

@@ -271,6 +271,61 @@ def test_a_late_answer_about_the_photo_before_is_not_shown(
         assert complaints(page) == []
 
 
+def test_a_size_that_fails_leaves_the_picture_before(server: Running, tmp_path: Path):
+    with chromium(1280, 800, tmp_path) as page:
+        page.get(server.url)
+        page.execute_script("""
+            const fetched = window.fetch;
+            window.fetch = (url, options) => /result.*scale=8/.test(url)
+                ? Promise.resolve(new Response('{"error": "no room"}', { status: 507 }))
+                : fetched(url, options);""")
+        example(page, "otter")
+        wait_for(page, settled("otter"))
+        before, picture = shown(page), canvas(page)
+        rescale(page, 8)
+        wait_for(page, "!document.getElementById('alert').hidden")
+        assert text(page, "alert-text") == "no room"
+        wait_for(page, "document.body.dataset.state === 'exact'")
+        assert shown(page)[2:] == before[2:] and canvas(page) == picture
+        assert page.find_element(By.ID, "scale").get_property("value") == "4"
+
+
+def test_a_bad_file_leaves_the_photo_that_was_under_way(server: Running, tmp_path: Path):
+    (broken := tmp_path / "broken.jpg").write_bytes(EXAMPLE.read_bytes()[:900])
+    with chromium(1280, 800, tmp_path) as page:
+        page.get(server.url)
+        page.execute_script("""
+            const fetched = window.fetch;
+            window.hold = true;  // the first picture, until it is given up
+            window.fetch = (url, options) => !(window.hold && /result/.test(url))
+                ? fetched(url, options)
+                : new Promise((_, refuse) => (window.hold = options.signal).addEventListener("abort", () => {
+                    window.hold = undefined;
+                    refuse(options.signal.reason);
+                }));""")
+        example(page, "otter")
+        wait_for(page, "window.hold !== true")
+        choose(page, broken)
+        wait_for(page, "!document.getElementById('alert').hidden")
+        wait_for(page, settled("otter"))
+        assert page.execute_script("return document.getElementById('after').width") == 640
+
+
+def test_space_is_a_tick_where_a_tick_is_in_focus(server: Running, tmp_path: Path):
+    with chromium(1280, 800, tmp_path) as page:
+        page.get(server.url)
+        example(page, "otter")
+        wait_for(page, settled("otter"))
+        tick = page.find_element(By.ID, "strip")
+        tick.send_keys(Keys.SPACE)
+        assert tick.is_selected()
+
+
+def test_scripts_are_asked_for_anew(server: Running):
+    for name in ("", "docs", "page/page.js", "page/page.css"):
+        assert httpx.get(f"{server.url}/{name}").headers["cache-control"] == "no-cache"
+
+
 def test_the_dial_rests_while_a_photo_is_on_its_way(server: Running, tmp_path: Path):
     with chromium(1280, 800, tmp_path) as page:
         page.get(server.url)

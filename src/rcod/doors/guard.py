@@ -40,6 +40,7 @@ POLICY = (
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
+    "cache-control": "no-cache",  # asked for anew: an upgrade replaces page and scripts at once
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
 }
@@ -173,7 +174,6 @@ class Answer:
         headers = {
             "content-type": "application/json",
             "content-length": str(len(content)),
-            "cache-control": "no-store",
             **refusal.headers,
         }
         if refusal.status in (408, 413):

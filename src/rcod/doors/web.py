@@ -62,7 +62,7 @@ def add_page(app: FastAPI, service: Service, sittings: Sittings) -> None:
     async def page(request: Request) -> Response:
         shown, token = tokens_in(request.url.query), service.limits.token
         if not shown:
-            return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
+            return FileResponse(PAGE / "index.html")
         answer = RedirectResponse("/", 303)  # out of the address with it
         if token in shown:
             answer.set_cookie(COOKIE, token, httponly=True, samesite="lax")  # links lead here, too
@@ -85,7 +85,7 @@ def add_page(app: FastAPI, service: Service, sittings: Sittings) -> None:
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
-        return FileResponse(PAGE / "docs.html", headers={"cache-control": "no-cache"})
+        return FileResponse(PAGE / "docs.html")
 
     app.include_router(_photos(service, sittings))
     app.mount("/page", StaticFiles(directory=PAGE), name="page")

@@ -19,6 +19,7 @@ let photo = null; // { file, id, width, height }
 let held = null; // the photo that the server holds, once it is there
 let sending = null; // the AbortController of a photo on its way
 let place = { realism: "auto", scale: 4 };
+let chosen = 4; // scale that the person wants, where the photo allows it
 let results = new Map(); // key -> { bitmap, level, realism, metric, seconds }
 let autoPlace = null; // what auto chose for this photo
 let inventions = new Map(); // key -> { url, share, mean }
@@ -62,12 +63,12 @@ function pause(ms, signal) {
 }
 
 // A photo that the server has put away meanwhile is sent once more.
-async function askOfPhoto(rest, signal) {
+async function askOfPhoto(rest, signal, wanted = () => true) {
   const mine = photo; // another one may come meanwhile
   try {
     return await ask(`/page/photos/${mine.id}/${rest}`, { signal });
   } catch (error) {
-    if (error.status !== 404) throw error;
+    if (error.status !== 404 || !wanted()) throw error;
     await send(mine, signal);
     return ask(`/page/photos/${mine.id}/${rest}`, { signal });
   }
@@ -77,7 +78,7 @@ async function askOfPhoto(rest, signal) {
 async function askToShow(rest, make, signal) {
   const mine = photo;
   try {
-    const answer = await askOfPhoto(rest, signal), blob = await answer.blob();
+    const answer = await askOfPhoto(rest, signal, () => mine === photo), blob = await answer.blob();
     if (mine === photo) return [await make(blob), answer.headers];
   } finally {
     if (mine !== photo) throw new Late();
@@ -130,8 +131,9 @@ async function open(file) {
     if (first) letGo();
     photo = held;
     if (error.name !== "AbortError") showAlert(`${file.name}: ${error.message}`);
-    body.dataset.state = held ? "exact" : "empty";
+    body.dataset.state = held ? "waiting" : "empty";
     show(held ? "work" : "empty");
+    if (held) turn(place.realism); // what was shown, or under way
   } finally {
     if (mine === epoch) panel.inert = false;
     if (mine === epoch && !running) hideWait();
@@ -148,7 +150,7 @@ function forget() {
   for (const { url } of inventions.values()) URL.revokeObjectURL(url);
   results = new Map();
   inventions = new Map();
-  autoPlace = null;
+  autoPlace = lastShown = null;
   $("map").hidden = true;
   $("after").width = 1; // no picture of the photo before
   URL.revokeObjectURL($("before").src);
@@ -177,7 +179,7 @@ function fitting() {
   for (const option of $("scale").options) {
     const scale = Number(option.value);
     option.disabled = scale > most;
-    if (scale <= Math.min(most, Number($("scale").value))) best = scale;
+    if (scale <= Math.min(most, chosen)) best = scale;
   }
   return best;
 }
@@ -188,7 +190,7 @@ const even = (x) => (x % 1 === 0.5 && Math.floor(x) % 2 === 0 ? Math.floor(x) : 
 // --- the dial ---
 
 const number = (realism) => (realism === "auto" ? autoPlace : LEVELS[realism] ?? realism);
-const keyOf = (realism) => `${number(realism)}@${place.scale}`;
+const keyOf = (realism, scale = place.scale) => `${number(realism)}@${scale}`;
 
 function turn(realism) {
   turned = performance.now();
@@ -250,7 +252,7 @@ async function exact(abort) {
     keep(wanted, headers, bitmap, spent);
     if (!first) slow = spent;
   } catch (error) {
-    if (mine === epoch) goBack(error);
+    if (mine === epoch) await goBack(error);
     return undefined;
   } finally {
     stopWatching();
@@ -263,11 +265,12 @@ async function exact(abort) {
 }
 
 // What could not be made leaves what was shown before.
-function goBack(error) {
+async function goBack(error) {
   failed(error);
-  const kept = results.get(keyOf(lastShown));
-  if (!kept) return;
-  place = { ...place, realism: lastShown };
+  const kept = lastShown && results.get(keyOf(lastShown.realism, lastShown.scale));
+  if (!kept) return say("");
+  if (place.scale !== lastShown.scale) await rescale(lastShown);
+  place = lastShown;
   paint(kept);
   if (error.name === "AbortError") say("Cancelled");
 }
@@ -290,11 +293,11 @@ function keep(wanted, headers, bitmap, spent) {
   }
 }
 
-let lastShown = "auto";
+let lastShown = null; // the place of the exact picture on the screen
 
 function paint(result) {
   draw([[result.bitmap, 1]]);
-  lastShown = place.realism;
+  lastShown = place;
   body.dataset.state = "exact";
   body.dataset.shown = String(number(place.realism));
   measure("rcod exact");
@@ -389,12 +392,15 @@ function paintAuto() {
   const damage = 1 - photo.metric, edges = about.edges.map((edge) => 1 - edge).sort((a, b) => a - b);
   const words = ["light", "moderate", "heavy"];
   const zone = edges.filter((edge) => damage > edge).length;
-  $("auto-text").textContent = `Auto thinks the damage is ${words[zone] ?? "heavy"} and chose ${NAMES[autoPlace]}. It is a rough guess.`;
+  $("auto-text").textContent = `Auto thinks the damage is ${words[zone] ?? "heavy"} and chose ${NAMES[autoPlace] ?? autoPlace.toFixed(2)}. It is a rough guess.`;
   const bounds = [0, ...edges, 1];
-  $("gauge").querySelectorAll("i").forEach((bar, i) => {
-    bar.style.flexGrow = String((bounds[i + 1] ?? 1) - bounds[i]);
+  const bars = edges.concat(1).map((end, i) => {
+    const bar = document.createElement("i");
+    bar.style.flexGrow = String(end - bounds[i]);
     bar.classList.toggle("on", i === zone);
+    return bar;
   });
+  $("gauge").replaceChildren(...bars, $("gauge-mark"));
   $("gauge-mark").style.left = `${100 * Math.max(0, Math.min(1, damage))}%`;
 }
 
@@ -459,18 +465,27 @@ for (const button of document.querySelectorAll("[data-level]")) {
 }
 $("map-button").addEventListener("click", () => { mapShown = !mapShown; paintInvention(); });
 $("scale").addEventListener("change", async (event) => {
-  const old = place.scale;
-  place = { ...place, scale: Number(event.target.value) };
+  const old = place;
   try {
-    await showBefore(false);
+    await rescale({ ...place, scale: Number(event.target.value) });
     await turn(place.realism);
   } catch (error) {
     if (error instanceof Late) return;
-    place = { ...place, scale: old };
-    event.target.value = String(old);
+    place = old;
+    chosen = old.scale;
+    event.target.value = String(old.scale);
     failed(error);
   }
 });
+
+// The photo before, and all that is told of it, at another scale.
+async function rescale(next) {
+  place = next;
+  chosen = next.scale;
+  $("scale").value = String(next.scale);
+  await showBefore(false);
+}
+
 const stem = () => photo.file.name.replace(/\.[^.]*$/, "") || "photo";
 
 $("download").addEventListener("click", async () => {

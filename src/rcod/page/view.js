@@ -182,7 +182,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "+" || event.key === "=") zoomTo(zoom * 1.5);
   if (event.key === "-") zoomTo(zoom / 1.5);
   if (event.key === "0") fit();
-  if (event.key === " " && !event.target.closest("button, a")) {
+  if (event.key === " " && !event.target.closest("button, a, input[type=checkbox]")) {
     event.preventDefault();
     if (!event.repeat) peek(true);
   }

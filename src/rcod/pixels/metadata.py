@@ -165,6 +165,8 @@ def untold(image: Image.Image, tags: Tags) -> tuple[str, ...]:
 
 def is_marked(image: Image.Image, size: int) -> bool:
     """Whether an opened picture carries our mark, and its file is as long as we wrote it."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return False  # where Pillow would decode all pixels to look behind them
     return image.getexif().get(MARK_TAG) == mark(size)
 
 

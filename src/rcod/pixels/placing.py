@@ -21,6 +21,8 @@ from rcod.errors import RcodError
 from rcod.pixels.decode import DAMAGE
 from rcod.pixels.metadata import is_marked
 
+WRITTEN = ("PNG", "JPEG", "TIFF", "WEBP", "AVIF")  # what results are stored as
+
 
 @contextmanager
 def placed(path: Path) -> Iterator[BinaryIO]:
@@ -84,6 +86,14 @@ def check_free(path: Path, overwrite: bool = False) -> None:
         raise RcodError(foreign(path))
 
 
+def is_same(path: Path, photo: Path) -> bool:
+    """Whether a name leads to a photo, as one in other letters does on many disks."""
+    try:
+        return str(path).casefold() == str(photo).casefold() and path.samefile(photo)
+    except OSError:
+        return False
+
+
 def foreign(path: Path | str) -> str:
     """The sentence about a file that stays."""
     return (
@@ -102,11 +112,18 @@ def is_ours(path: Path) -> bool:
 
 
 def is_ours_open(file: BinaryIO) -> bool:
-    """The same of an open file."""
+    """The same of an open file, however large its picture is: no pixel is decoded."""
     try:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
-        with Image.open(file) as image:
-            return is_marked(image, size)
-    except (*DAMAGE, Image.DecompressionBombError):
-        return False
+        start = file.read(16)
+        Image.init()
+        for kind in WRITTEN:  # not by `Image.open`, which refuses and warns of large pictures
+            opener, accepts = Image.OPEN.get(kind, (None, None))
+            if opener is not None and accepts is not None and accepts(start) is True:
+                file.seek(0)
+                with opener(file, "") as image:
+                    return is_marked(image, size)
+    except DAMAGE:
+        pass
+    return False

@@ -11,6 +11,7 @@ never held in memory as a whole; what earlier calls have recorded as done is lef
 import hashlib
 import json
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -71,9 +72,12 @@ class Store:
         return "/".join((self.root.rstrip("/"), *parts))
 
     def add_lines(self, folder: str, lines: Sequence[str]) -> str:
-        """Write lines into a new file of a folder; whole or not at all where stores do so."""
+        """Write lines into a new file of a folder; whole or not at all where stores do so.
+
+        Files sort by the time when they were written.
+        """
         self.fs.makedirs(self.path(folder), exist_ok=True)
-        path = self.path(folder, f"{uuid.uuid4().hex}.jsonl")
+        path = self.path(folder, f"{time.time_ns():020}-{uuid.uuid4().hex[:8]}.jsonl")
         part = path.removesuffix(".jsonl") + ".part"
         self.fs.pipe_file(part, ("\n".join(lines) + "\n").encode())
         self.fs.mv(part, path)
@@ -110,8 +114,9 @@ def plan(
         skip: leave out what is recorded as done.
     """
     store = Store(out)
-    done = _done(store) if skip else set()
-    taken: set[int] = set()
+    done = _done(store) if skip else {}
+    taken, beside = set[int](), set[int]()  # names of results, and of photos among them
+    top = store.fs.unstrip_protocol(store.root).rstrip("/") + "/"
     portions, waiting, refused = [], [], []
     tasks = left = 0
     for source, name, stamp in _found(photos, store):
@@ -122,12 +127,21 @@ def plan(
             continue
         target = place.with_suffix(suffix_for(place, format))  # pyright: ignore[reportArgumentType]
         number = _number(str(target).casefold())
+        if source.startswith(top):
+            beside.add(photo := _number(source.removeprefix(top).casefold()))
+            if photo in taken:
+                raise RcodError(f"{source}: a photo to enlarge is never overwritten, and another "
+                                "one's result would replace it; choose another folder")  # fmt: skip
+        if number in beside:
+            refused.append(f"{source}: a photo to enlarge is never overwritten, and the result "
+                           f"would replace {top}{target}; choose another folder")  # fmt: skip
+            continue
         if number in taken:
             refused.append(f"{source}: every photo needs an output name of its own, and another "
                            f"becomes {target} too; rename one or use two folders")  # fmt: skip
             continue
         taken.add(number)
-        if _number(print) in done:
+        if done.get(_number(source)) == _number(print):
             left += 1
             continue
         task = Task(source=source, place=str(place.with_suffix("")), print=print)
@@ -232,16 +246,16 @@ def _stamp(info: dict[str, object]) -> str:
     return " ".join(str(info[name]) for name in names if name in info)
 
 
-def _done(store: Store) -> set[int]:
-    """Numbers of what is recorded as done."""
-    found: set[int] = set()
+def _done(store: Store) -> dict[int, int]:
+    """What was done last with every photo: a number for the photo, and one for its print."""
+    found: dict[int, int] = {}
     for line in store.lines(DONE):
         try:
             record = json.loads(line)
         except json.JSONDecodeError:  # a store that was filled up
             continue
         if record.get("error") is None and "print" in record:
-            found.add(_number(record["print"]))
+            found[_number(record["source"])] = _number(record["print"])
     return found
 
 

@@ -203,7 +203,14 @@ def _stream(
     cores = os.cpu_count() or 1
     if not ray.is_initialized():
         here = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": (workers or cores) + 1}
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **here)
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **here)
+        except (ValueError, RuntimeError, OSError) as error:
+            where = os.environ.get("RAY_ADDRESS", "this machine")
+            raise RcodError(
+                f"a Ray cluster must answer at RAY_ADDRESS ({where}), got: {error}; "
+                "see docs/scale.md"
+            ) from None
     count = workers or max(int(ray.cluster_resources().get("CPU", 2)) - 1, 1)
     threads = max(cores // count, 1) if "RAY_ADDRESS" not in os.environ else 1
     context = ray.data.DataContext.get_current()

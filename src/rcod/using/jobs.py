@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple, TextIO
 
 from rcod.errors import RcodError
 from rcod.pixels.images import ENCODERS, SUFFIXES, suffix_of
-from rcod.pixels.placing import check_free, sweep
+from rcod.pixels.placing import check_free, is_same, sweep
 from rcod.using.orders import Options
 
 STDIN = Path("-")
@@ -281,7 +281,7 @@ def _refusal(
             f"{source}: every picture needs an output name of its own, and {other} becomes "
             f"{target} too; rename one or use two folders"
         )
-    if _resolved(target) in sources:
+    if _resolved(target) in sources or is_same(target, source):
         return (
             f"{source}: a photo to enlarge is never overwritten, and the result would replace "
             f"{target}; choose another folder or format"

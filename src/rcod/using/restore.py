@@ -171,7 +171,7 @@ class Restorer:
 
     @torch.inference_mode()
     def look(self, photo: Photo, measure: bool) -> Seen:
-        """Everything that does not depend on the dial."""
+        """Everything that does not depend on the dial; the metric where something estimates it."""
         if self.system.base is not None:
             return look_at(self.system, self.onestep, photo, measure, self.tile)
         seconds: dict[str, float] = {}
@@ -185,17 +185,14 @@ class Restorer:
         with clock(seconds, "tokens"):
             tokens = self.onestep.prompt(up if up.numel() else shrunk(lr, self.system.scale))
         metric = None
-        if measure:
+        if measure and self.metric is not None:
             with clock(seconds, "metric"):
                 metric = float(torch.cat([self._estimate(piece) for piece in glances(lr)]).mean())
         return Seen(up, z_up, tokens, metric, seconds)
 
     def _estimate(self, lr: Tensor) -> Tensor:
         """The latent metric of pieces (B, 3, h, w), (B,)."""
-        if self.metric is None:
-            raise RcodError(
-                f"auto needs a metric estimator, and {self.system.name} has none; name a level"
-            )
+        assert self.metric is not None
         return self.metric(lr)
 
     @torch.inference_mode()
@@ -262,6 +259,9 @@ class Restorer:
         groups, realism = self.system.groups, allowed(self.system, realism)
         if self.system.timestep is not None:
             return "fixed", None, self.system.timestep
+        if isinstance(realism, str) and realism.startswith("auto") and self.metric is None:
+            raise RcodError(f"auto needs a metric estimator, and {self.system.name} has none; "
+                            "name a level")  # fmt: skip
         name = "auto-local" if isinstance(realism, str) and realism == "auto-local" else None
         if name is not None:
             realism = self.local_realism(photo)
@@ -270,7 +270,7 @@ class Restorer:
             places = fit_map(realism, (height, width))
             return name or "map", places, grouping.timestep_of_realism(float(places.mean()), groups)
         if realism == "auto":
-            assert metric is not None, "auto needs the metric that look estimates"
+            assert metric is not None
             return None, None, int(grouping.timestep_of_metric(torch.tensor([metric]), groups))
         place = grouping.LEVELS[realism] if isinstance(realism, str) else float(realism)
         return None, None, grouping.timestep_of_realism(place, groups)
