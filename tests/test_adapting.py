@@ -26,6 +26,7 @@ from rcod.networks.systems import SYSTEMS, covers
 from rcod.training import adapting, lessons, train
 from rcod.training.adaptation import PUBLISHED, Adaptation
 from rcod.training.adapting import AdapterTask
+from rcod.training.captions import read_captions
 from rcod.training.catalog import recipe_named
 from rcod.training.stream import Dice, Lot, collate
 from rcod.training.student import TARGETS, open_student
@@ -40,9 +41,11 @@ CPU = torch.device("cpu")
 TEAM = Team(CPU)
 SMALL = {
     "window": "64", "batch": "2", "accumulate": "1", "workers": "0", "precision": "float32",
-    "unet_rank": "4", "vae_rank": "2", "critic_rank": "2", "optim.warmup": "1", "trunk": "hed",
+    "unet_rank": "4", "vae_rank": "4", "critic_rank": "2", "optim.warmup": "1", "trunk": "hed",
     "judge": "patch", "log_every": "1", "checkpointing": "false",
 }  # fmt: skip
+
+RANKS = {"unet_rank": "8"}  # of the golden files of S3Diff and RCOD_S
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(name: str, **changes: str) -> Adaptation:
-    given = SMALL | {key.replace("__", "."): value for key, value in changes.items()}
+    kind = next(one for one in PUBLISHED if one.name == name)
+    ranks = RANKS if SYSTEMS[kind.system].adapters == "guided" else {}
+    given = SMALL | ranks | {key.replace("__", "."): value for key, value in changes.items()}
     found = recipe_named(name, given)
     assert isinstance(found, Adaptation)
     return found
@@ -220,6 +225,58 @@ def test_what_is_kept_in_float32_trains_in_float32(photos: Path):
         assert torch.equal(mine, theirs)
 
 
+def test_a_goal_that_is_damaged_is_nothing_to_the_adversary(photos: Path):
+    setting = recipe("s3diff", negative_share="0.999")
+    student = open_student(setting, sources(setting, photos), CPU)
+    seen: list[torch.Tensor] = []
+
+    class Judge(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return x.mean((1, 2, 3))[:, None]
+
+    class_ = lessons.Class(student, None, Judge())
+    hr, lr = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 16, 16)
+    dice = Dice(0, (0, 1), CPU)
+    shown = lessons.restore(student, Lot((0, 1), hr, lr, (0, 1), ()), setting, setting.groups, dice)
+    assert shown.worse.all() and not torch.equal(shown.hr, hr)
+    _, terms = lessons.pay(class_, shown, None, setting, dice, False)
+    assert float(terms["adversary"]) == 0
+    own = lessons.judge_loss(class_, shown)
+    assert torch.equal(seen[-2], hr)  # photos are photos
+    torch.testing.assert_close(own, torch.nn.functional.softplus(-hr.mean((1, 2, 3))).mean())
+    half = shown._replace(worse=torch.tensor([True, False]))
+    paid = torch.nn.functional.softplus(shown.sr[1].mean())
+    torch.testing.assert_close(lessons.judge_loss(class_, half), own + paid)
+
+
+@pytest.mark.parametrize("name", ["osediff", "mem"])
+def test_what_a_run_begins_with_is_not_rounded(name: str, photos: Path, tmp_path: Path):
+    setting = recipe(name, precision="bfloat16")
+    given = sources(setting, photos)._replace(start=converted(setting.system))
+    _, before = read_tensors(converted(setting.system))
+    student = open_student(setting, given, CPU)
+    after = student.tensors()
+    assert all(torch.equal(after[key], before[key]) for key in before if key in after)
+
+
+def test_ranks_of_a_start_are_the_recipes(photos: Path):
+    setting = recipe("osediff", unet_rank="7")
+    given = sources(setting, photos)._replace(start=converted("osediff"))
+    with pytest.raises(RcodError, match=r"unet_rank must be \d+, .* got 7; set unet_rank="):
+        open_student(setting, given, CPU)
+
+
+def test_captions_are_told_apart_by_their_folders(tmp_path: Path):
+    photos = [tmp_path / name for name in ("a/1.png", "b/1.png", "b/2.png")]
+    told = tmp_path / "captions.txt"
+    told.write_text(f"{photos[0]}\tred\nb/1.png\tblue\n2\tgreen\n")
+    assert read_captions(told, [*photos]) == ["red", "blue", "green"]
+    told.write_text("1.png\tred\n2.png\tblue\n")
+    with pytest.raises(RcodError, match=r"has none for .*a/1\.png"):
+        read_captions(told, [*photos])
+
+
 def test_distillation_without_a_critic_asks_two_questions(photos: Path):
     setting = recipe("pisa_sr")
     student = open_student(setting, sources(setting, photos), CPU)
@@ -229,7 +286,7 @@ def test_distillation_without_a_critic_asks_two_questions(photos: Path):
     unet = student.onestep.backbone.unets[0]
     unet.register_forward_pre_hook(lambda _, given: heard.append(given[2]))
     z = torch.randn(2, 4, 8, 8, generator=rng, requires_grad=True)
-    shown = lessons.Shown(z, z, z, torch.ones(2), torch.tensor([1, 1]))
+    shown = lessons.Shown(z, z, torch.zeros(2).bool(), z, z, torch.ones(2), torch.tensor([1, 1]))
     told = lessons.Heard(towards, away)
     paid = lessons.distilled(student, shown, told, setting, Dice(0, (0, 1), CPU))
     assert len(heard) == 2
@@ -419,6 +476,7 @@ import torch
 torch.set_num_threads(1)
 from rcod.training import team, train
 from rcod.training.adaptation import Adaptation
+from rcod.training.captions import read_captions
 from rcod.training.task import Sources
 team.LEAST = 16384  # few layers are enough, and each takes its time
 for recipe, photos, base, vision, start, way, folder in json.loads(sys.argv[1]):

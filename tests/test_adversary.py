@@ -1,13 +1,10 @@
 """Laws of the adversary."""
 
-import math
-
-import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rcod.training.adversary import Discriminator, oppose, own_loss
+from rcod.training.adversary import Discriminator, oppose
 
 
 def judge() -> Discriminator:
@@ -30,11 +27,6 @@ def test_a_patch_is_judged_on_its_own():
     assert changed[0, 0]
     assert not changed[4:].any()
     assert not changed[:, 4:].any()
-
-
-def test_who_guesses_pays_two_logs_of_two():
-    undecided = torch.zeros(2, 3, 3)
-    assert float(own_loss(undecided, undecided)) == pytest.approx(2 * math.log(2))
 
 
 def test_the_student_term_reaches_the_student_alone_and_the_own_loss_the_discriminator():

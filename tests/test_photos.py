@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -220,5 +222,25 @@ def test_a_corrupt_picture_is_passed_over_and_named(folder: Path, tmp_path: Path
     assert any("1.png: must be a" in words for words in lot.lost)
     for path in folder.glob("*.png"):
         path.write_bytes(b"no")
-    with pytest.raises(RcodError, match="20 photos in a row were unfit"):
-        next(stream(folder, 0, 3, 0))
+    for workers in (0, 1):
+        with pytest.raises(RcodError, match=r"^20 photos in a row were unfit"):
+            next(stream(folder, 0, 3, workers))
+
+
+@pytest.mark.parametrize("end", ["raise", "sys.exit(3)"])
+def test_workers_keep_no_process_that_fails(folder: Path, end: str):
+    text = f"""
+import sys
+from pathlib import Path
+from rcod.training.stream import Numbers, Samples, lots
+photos = sorted(Path({str(folder)!r}).iterdir())
+if __name__ == "__main__":
+    stream = lots(Samples(photos, {SIDE}, None, 0), Numbers(0, 2, 0, 1), 2)
+    next(stream)
+    try:
+        raise MemoryError(stream)  # whose traceback holds the stream, and so its workers
+    except MemoryError:
+        {end}
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=120)
+    assert done.returncode == (1 if end == "raise" else 3), done.stderr

@@ -299,10 +299,13 @@ def test_a_bad_file_leaves_the_photo_that_was_under_way(server: Running, tmp_pat
             window.hold = true;  // the first picture, until it is given up
             window.fetch = (url, options) => !(window.hold && /result/.test(url))
                 ? fetched(url, options)
-                : new Promise((_, refuse) => (window.hold = options.signal).addEventListener("abort", () => {
-                    window.hold = undefined;
-                    refuse(options.signal.reason);
-                }));""")
+                : new Promise((_, refuse) => {
+                    window.hold = options.signal;
+                    options.signal.addEventListener("abort", () => {
+                        window.hold = undefined;
+                        refuse(options.signal.reason);
+                    });
+                });""")
         example(page, "otter")
         wait_for(page, "window.hold !== true")
         choose(page, broken)

@@ -35,6 +35,8 @@ def upscale_on_ray(
         raise RcodError("--dry-run tells what this machine would do; leave out --engine ray")
     if out == PIPE:
         raise RcodError("a cluster stores results below an address, and -o - has none; name one")
+    if options.name is not None:
+        raise RcodError(f"-o must name a folder with --engine ray, got {out / options.name}")
     if workers is not None and workers < 1:
         raise RcodError(f"--workers must be at least 1, got {workers}")
 

@@ -115,8 +115,6 @@ def upscale(
                       semantic=semantic, sample=seed if sample else None)  # fmt: skip
         networks = model, device, dtype, parts, engine
         folder, name = place_of(photos, out)
-        if engine == "ray" and name is not None:
-            raise RcodError(f"-o must name a folder with --engine ray, got {out}")
         options = Options(
             dial_of(realism, realism_map), scale_of(scale, width, height), color, seed, format,
             overwrite, width, height, max_side, quality, "all" if strip else "gps" if strip_gps

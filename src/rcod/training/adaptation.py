@@ -91,6 +91,8 @@ class Adaptation(Course, frozen=True, extra="forbid"):
              f"best={self.best}; leave the level out"),
             (self.group_metric != "cosine" and self.group_by == "edges", "edges of .5 and .7 are "
              f"cosines; with group_metric={self.group_metric} take group_by=quantiles"),
+            (self.groups != GroupSettings() and (self.group_by != "edges" or not dial),
+             "groups are of group_by=edges and of systems with a dial; leave them out"),
             (self.groups.at != "enlarged", f"{self.system} is grouped by the enlarged photo; leave "
              "groups.at out"),
             (self.groups.by != "cosine", f"{self.system} is grouped by group_metric; leave "

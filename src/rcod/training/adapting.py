@@ -28,10 +28,11 @@ from rcod.pixels.perceptual import LpipsHed
 from rcod.training import lessons
 from rcod.training.adaptation import Adaptation
 from rcod.training.adversary import Discriminator
+from rcod.training.captions import read_captions
 from rcod.training.course import Precision
 from rcod.training.learner import Learner
 from rcod.training.lessons import Class, Heard, Perceive
-from rcod.training.photos import Source, fingerprint, photos_in, read_lines
+from rcod.training.photos import Source, fingerprint, photos_in
 from rcod.training.presets import settings_named
 from rcod.training.projected import dino_heads
 from rcod.training.stream import Dice, Lot, Numbers, Samples, collate, damage_all, lots
@@ -178,7 +179,8 @@ class AdapterTask:
         lot = lot._replace(hr=lot.hr.to(device), lr=lot.lr.to(device))
         if recipe.damage == "workers":
             return lot
-        return damage_all(lot, settings_named(recipe.degradation), recipe.seed)
+        with lessons.uncast(device):  # the same damage for measuring groups as for learning
+            return damage_all(lot, settings_named(recipe.degradation), recipe.seed)
 
     def _shares(self, shown: lessons.Shown) -> dict[str, Tensor]:
         """Which part of the batch fell into which group, and by what metric."""
@@ -281,18 +283,3 @@ def teacher_texts(
         raise RcodError("text=captions needs --captions FILE, a photo's name, a tab, its caption")
     known = read_captions(sources.captions, photos)
     return lambda lot: Heard(tower([known[i] for i in lot.photos]).to(device), negative)
-
-
-def read_captions(path: Path, photos: list[Source]) -> list[str]:
-    """The caption of every photo, from lines of name, tab, text."""
-    lines = read_lines(path, "--captions must be lines of photo, tab, caption")
-    rows = [line.partition("\t") for line in lines]
-    known = {name.strip(): text.strip() for name, tab, text in rows if tab}
-    found: list[str] = []
-    for photo in photos:
-        name = Path(photo if isinstance(photo, Path) else photo.name).name
-        text = known.get(name, known.get(Path(name).stem))
-        if text is None:
-            raise RcodError(f"{path} must have a caption for every photo, and has none for {name}")
-        found.append(text)
-    return found

@@ -50,11 +50,6 @@ def student_loss(logits: Tensor) -> Tensor:
     return F.softplus(-logits).flatten(1).mean(dim=1)
 
 
-def own_loss(photos: Tensor, results: Tensor) -> Tensor:
-    """What the discriminator pays for its mistakes, a scalar; 1.39 when it guesses."""
-    return F.softplus(-photos).mean() + F.softplus(results).mean()
-
-
 def oppose(
     judge: Discriminator, results: Tensor, photos: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 MEASURES = ("psnr", "ssim", "lpips-hed")  # of the photos that are watched
 
 
-class OptimSettings(BaseModel, frozen=True, extra="forbid"):
+class OptimSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """AdamW, a warm-up, a plateau and a straight fall to zero."""
 
     lr: float = Field(default=5e-4, gt=0)
@@ -31,7 +31,7 @@ class OptimSettings(BaseModel, frozen=True, extra="forbid"):
     )  # decay of the averaged weights, which are the result; 0 keeps the weights themselves
 
 
-class Course(BaseModel, frozen=True, extra="forbid"):
+class Course(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """How a run proceeds."""
 
     name: str

@@ -30,7 +30,7 @@ from rcod.networks.prompts import FixedPrompt
 from rcod.networks.stable import StableBackbone
 from rcod.training import vsd
 from rcod.training.adaptation import Adaptation
-from rcod.training.adversary import own_loss, student_loss
+from rcod.training.adversary import student_loss
 from rcod.training.stream import Dice, Lot
 from rcod.training.student import Student
 
@@ -56,6 +56,8 @@ class Shown(NamedTuple):
     """What the student made of a batch."""
 
     hr: Tensor  # (B, 3, H, W) what it should have made
+    truth: Tensor  # (B, 3, H, W) the photos
+    worse: Tensor  # (B,) bool, whether the damage was shown as a goal, to a negative text
     sr: Tensor  # (B, 3, H, W) in [0, 1]
     z_sr: Tensor  # (B, 4, h, w)
     metric: Tensor  # (B,); ones where no group is asked for
@@ -133,17 +135,18 @@ def make(
 ) -> Shown:
     """The forward pass once the timesteps are known."""
     metric, t = group
-    tokens = onestep.prompt(up)
+    tokens, goal, worse = onestep.prompt(up), hr, torch.zeros(len(up), dtype=torch.bool)
+    worse = worse.to(up.device)
     if isinstance(onestep.prompt, FixedPrompt):
-        worse = dice.uniform() < recipe.negative_share  # these are shown the damage as a goal
-        hr = torch.where(worse.view(-1, 1, 1, 1), up, hr)
+        worse = dice.uniform() < recipe.negative_share
+        goal = torch.where(worse.view(-1, 1, 1, 1), up, hr)
         away = tokens[-len(up) :]
         tokens = torch.where(worse.view(-1, 1, 1), away, tokens[: len(up)])
     with student.choir.only(*student.own):
         z_up = onestep.backbone.encode(up)  # (B, 4, h, w)
         z_sr = onestep.clean(z_up, t, tokens)  # (B, 4, h, w)
         sr = onestep.backbone.decode(z_sr).clamp(0, 1)  # (B, 3, H, W)
-    return Shown(hr, sr, z_sr, metric, t)
+    return Shown(goal, hr, worse, sr, z_sr, metric, t)
 
 
 def pay(
@@ -159,8 +162,8 @@ def pay(
         terms["lpips"] = class_.perceive(shown.sr, shown.hr)
         loss = loss + recipe.lpips * terms["lpips"].mean()
     if class_.judge is not None:
-        terms["adversary"] = student_loss(class_.judge(shown.sr))
-        loss = loss + recipe.adversary * terms["adversary"].mean()
+        terms["adversary"] = fairly(student_loss(class_.judge(shown.sr)), shown)
+        loss = loss + recipe.adversary * terms["adversary"]
     if heard is not None and recipe.distill != "off":
         # `vsd.distill` is half the published sum of squares
         terms["distill"] = 2 * distilled(class_.student, shown, heard, recipe, dice)
@@ -195,9 +198,15 @@ def critic_loss(student: Student, shown: Shown, heard: Heard, dice: Dice) -> Ten
 
 
 def judge_loss(class_: Class, shown: Shown) -> Tensor:
-    """The adversary's own: to tell results from photos, a scalar."""
+    """The adversary's own: to tell results from photos, a scalar; 1.39 when it guesses."""
     assert class_.judge is not None
-    return own_loss(class_.judge(shown.hr), class_.judge(shown.sr.detach()))
+    photos, results = class_.judge(shown.truth), class_.judge(shown.sr.detach())
+    return student_loss(photos).mean() + fairly(student_loss(-results), shown)
+
+
+def fairly(terms: Tensor, shown: Shown) -> Tensor:
+    """The mean of terms (B,) over what was to become a photo, a scalar."""
+    return terms[~shown.worse].sum() / (~shown.worse).sum().clamp(min=1)
 
 
 def metric_loss(student: Student, lot: Lot, recipe: Adaptation) -> tuple[Tensor, dict[str, Tensor]]:

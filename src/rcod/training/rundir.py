@@ -27,7 +27,7 @@ from pydantic import ValidationError
 
 from rcod.errors import RcodError, explain
 from rcod.pickles import DAMAGE, unpickled
-from rcod.pixels.placing import placed, sweep
+from rcod.pixels.placing import ensure_folder, placed, sweep
 from rcod.training.course import Course, differences
 from rcod.training.events import Events
 from rcod.training.task import Place
@@ -117,7 +117,7 @@ class RunDir:
     def show(self, step: int, sheet: Image.Image) -> Path:
         """Keep a contact sheet."""
         path = self.folder / "samples" / f"{step:07d}.png"
-        path.parent.mkdir(exist_ok=True)
+        ensure_folder(path.parent)
         content = io.BytesIO()
         sheet.save(content, "PNG")
         with placed(path) as file:

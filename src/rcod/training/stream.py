@@ -9,7 +9,6 @@ in its data is one number.
 """
 
 import hashlib
-import signal
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rcod.errors import RcodError
 from rcod.training.degradation import DegradeSettings, degrade
+from rcod.training.ending import deafen, outlive_none
 from rcod.training.photos import Source, read_rgb
 
 TRIES = 20  # photos in a row that may be unfit, before the collection is
@@ -149,24 +149,41 @@ class Numbers:
             start += self.size * self.batch
 
 
+class Told(Dataset[Sample | str]):
+    """Samples, or the sentence that says why one can't be had: errors of workers lose theirs."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def __getitem__(self, number: int) -> Sample | str:
+        try:
+            return self.samples[number]
+        except RcodError as error:
+            return str(error)
+
+
 def lots(samples: Samples, numbers: Numbers, workers: int) -> Iterator[Lot]:
     """Endless batches, made by so many workers ahead of their use."""
+    outlive_none()
     loader = DataLoader(
-        samples,
+        Told(samples),
         batch_sampler=numbers,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_collate_told,
         prefetch_factor=4 if workers else None,
         persistent_workers=False,
-        worker_init_fn=work_on,
+        worker_init_fn=deafen,
     )
-    return iter(loader)
+    for lot in loader:
+        if isinstance(lot, str):
+            raise RcodError(lot)
+        yield lot
 
 
-def work_on(worker: int) -> None:
-    """Leave it to the run to end its workers: the signals that ask it to are often sent to all."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+def _collate_told(samples: list[Sample | str]) -> Lot | str:
+    """A batch, or the first sentence about one that can't be."""
+    wrong = [one for one in samples if isinstance(one, str)]
+    return wrong[0] if wrong else collate([one for one in samples if isinstance(one, Sample)])
 
 
 def collate(samples: list[Sample]) -> Lot:

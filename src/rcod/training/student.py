@@ -33,7 +33,7 @@ from rcod.networks.voices import Choir, add_voice
 from rcod.pickles import read_pickle
 from rcod.pixels.aids import digest, find_published
 from rcod.training.adaptation import Adaptation
-from rcod.training.task import Sources, check_cosine
+from rcod.training.task import Sources, check_cosine, check_ranks
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -90,7 +90,10 @@ def open_student(recipe: Adaptation, sources: Sources, device: torch.device) -> 
         "unet": empty_network(read_config(base, "unet"), "unet"),
         "vae": empty_network(read_config(base, "vae"), "vae"),
     }
-    tensors = fresh(system, networks, recipe) | started
+    tensors = fresh(system, networks, recipe)
+    if recipe.goal != "metric":  # for which adapters stay as they are
+        check_ranks(tensors, started)
+    tensors |= started
     if system.condition == "visual" and "prompt.project.weight" not in tensors:
         tensors |= _projection(base, parts, recipe)
     if system.metric and "estimator.head.weight" not in tensors and recipe.goal != "metric":
@@ -158,8 +161,10 @@ def _adapters(
             layer = name.removeprefix(f"{key}.").removesuffix(".down")
             adapter = _stack(networks[part].get_submodule(layer))[depth.get(part, 0)]
             adapter.voice = voice
-            handles[name] = renew(adapter.down, "weight", torch.float32)
-            handles[f"{key}.{layer}.up"] = renew(adapter.up, "weight", torch.float32)
+            for end, half in (("down", adapter.down), ("up", adapter.up)):
+                parameter = renew(half, "weight", torch.float32)
+                parameter.data.copy_(tensors[f"{key}.{layer}.{end}"])  # not rounded as the network
+                handles[f"{key}.{layer}.{end}"] = parameter
         depth[part] = depth.get(part, 0) + 1
     return handles
 

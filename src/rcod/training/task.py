@@ -42,6 +42,18 @@ def check_cosine(recipe: str, system: System) -> None:
         )
 
 
+def check_ranks(fresh: Mapping[str, Tensor], started: Mapping[str, Tensor]) -> None:
+    """Refuse a start whose adapters have other ranks than the recipe says."""
+    for name in fresh.keys() & started.keys():
+        ours, theirs = len(fresh[name]), len(started[name])
+        if name.endswith(".down") and ours != theirs:
+            part = name.partition(".")[0]
+            raise RcodError(
+                f"{part}_rank must be {theirs}, as the adapters of --start have it, got {ours}; "
+                f"set {part}_rank={theirs}"
+            )
+
+
 class Part(NamedTuple):
     """One learner's loss on a batch, and what to write into the log."""
 

@@ -12,7 +12,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -23,6 +23,7 @@ from rcod.errors import RcodError
 from rcod.training import adapting, tiny
 from rcod.training.adaptation import Adaptation
 from rcod.training.course import Course
+from rcod.training.ending import asked_to_end, enough_memory
 from rcod.training.recipe import Recipe
 from rcod.training.rundir import RunDir
 from rcod.training.task import Place, Sources, Task
@@ -120,7 +121,7 @@ class Loop:
     def go(self) -> Outcome:
         """Repeat `step` until all is done or somebody asks to end."""
         self._begin()
-        with asked_to_end() as asked:
+        with asked_to_end() as asked, enough_memory(lambda: self.saved):
             while self.n < self.recipe.steps:
                 self._once()
                 stop = self.team.any(asked() is not None) if self.team.size > 1 else bool(asked())
@@ -190,14 +191,14 @@ class Loop:
                 return
             seen = self.watch.look(restorer)
             self.rundir.log(self.n, seen.scores)
-            best = self.watch.is_best(seen.scores)
             if not self.rundir.leads:  # it looks along, since its parts of the layers are needed
                 return
             try:
-                self.rundir.show(self.n, seen.sheet)
-                if best:
+                if self.watch.is_best(seen.scores):
                     self.task.write(self.rundir.best, self.rundir.recipe.model_dump_json())
+                    self.watch.keep(seen.scores)
                     self.rundir.note(self.n, f"best {self.recipe.best} so far")
+                self.rundir.show(self.n, seen.sheet)
             except RcodError as error:  # a full disk
                 self.rundir.note(self.n, f"{error}; going on")
 
@@ -270,29 +271,3 @@ def _measure(state: Place) -> str:
     if "measure" in state:
         return cast(str, state["measure"])
     return json.loads(cast(str, state["recipe"]))["best"]
-
-
-@contextmanager
-def asked_to_end() -> Iterator[Callable[[], int | None]]:
-    """Let SIGTERM and the first Ctrl-C wait for the step in hand; the second ends at once.
-
-    Yields:
-        Which signal has come, if one has.
-    """
-    came: list[int] = []
-
-    def take(number: int, frame: object) -> None:
-        if came and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        came.append(number)
-
-    try:
-        before = {number: signal.signal(number, take) for number in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not in the main thread: nobody asks
-        yield lambda: None
-        return
-    try:
-        yield lambda: came[0] if came else None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -107,13 +107,16 @@ class Watch:
         return Seen({k: float(np.mean(v)) for k, v in sums.items()}, draw_rows(rows, titles))
 
     def is_best(self, scores: dict[str, float]) -> bool:
-        """Whether these scores are the best so far; if so, they are from now on."""
+        """Whether these scores are better than those that were kept."""
+        return self._value(scores) < self.best
+
+    def keep(self, scores: dict[str, float]) -> None:
+        """Let these scores be the best so far; their model is on the disk."""
+        self.best = self._value(scores)
+
+    def _value(self, scores: dict[str, float]) -> float:
         of = [v for k, v in scores.items() if k == self.by or k.rpartition("/")[2] == self.by]
-        value = sum(of) / len(of) * (-1 if self.measure in HIGHER else 1)
-        if not value < self.best:
-            return False
-        self.best = value
-        return True
+        return sum(of) / len(of) * (-1 if self.measure in HIGHER else 1)
 
     def _score(self, sr: Tensor, hr: Tensor) -> dict[str, float]:
         scores = {"psnr": float(psnr_y(sr, hr)), "ssim": float(ssim_y(sr, hr))}

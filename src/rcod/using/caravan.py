@@ -115,8 +115,7 @@ def plan(
     """
     store = Store(out)
     done = _done(store) if skip else {}
-    taken, beside = set[int](), set[int]()  # names of results, and of photos among them
-    top = store.fs.unstrip_protocol(store.root).rstrip("/") + "/"
+    names = _Names(store)
     portions, waiting, refused = [], [], []
     tasks = left = 0
     for source, name, stamp in _found(photos, store):
@@ -126,21 +125,9 @@ def plan(
             refused.append(f"{source}: must be a photo's address, and names no file")
             continue
         target = place.with_suffix(suffix_for(place, format))  # pyright: ignore[reportArgumentType]
-        number = _number(str(target).casefold())
-        if source.startswith(top):
-            beside.add(photo := _number(source.removeprefix(top).casefold()))
-            if photo in taken:
-                raise RcodError(f"{source}: a photo to enlarge is never overwritten, and another "
-                                "one's result would replace it; choose another folder")  # fmt: skip
-        if number in beside:
-            refused.append(f"{source}: a photo to enlarge is never overwritten, and the result "
-                           f"would replace {top}{target}; choose another folder")  # fmt: skip
+        if (why := names.refuse(source, str(target))) is not None:
+            refused.append(why)
             continue
-        if number in taken:
-            refused.append(f"{source}: every photo needs an output name of its own, and another "
-                           f"becomes {target} too; rename one or use two folders")  # fmt: skip
-            continue
-        taken.add(number)
         if done.get(_number(source)) == _number(print):
             left += 1
             continue
@@ -153,6 +140,31 @@ def plan(
     if waiting:
         portions.append(store.add_lines(folder, waiting))
     return Planned(tuple(portions), tasks, left, tuple(refused))
+
+
+class _Names:
+    """Names below the output folder: of results, and of photos that lie there. Only numbers."""
+
+    def __init__(self, store: Store) -> None:
+        self.top = store.fs.unstrip_protocol(store.root).rstrip("/") + "/"
+        self.results, self.photos = set[int](), set[int]()
+
+    def refuse(self, source: str, target: str) -> str | None:
+        """Why a photo can't have this name for its result; else it has it from now on."""
+        number = _number(target.casefold())
+        if source.startswith(self.top):
+            self.photos.add(photo := _number(source.removeprefix(self.top).casefold()))
+            if photo in self.results:
+                raise RcodError(f"{source}: a photo to enlarge is never overwritten, and another "
+                                "one's result would replace it; choose another folder")  # fmt: skip
+        if number in self.photos:
+            return (f"{source}: a photo to enlarge is never overwritten, and the result would "
+                    f"replace {self.top}{target}; choose another folder")  # fmt: skip
+        if number in self.results:
+            return (f"{source}: every photo needs an output name of its own, and another becomes "
+                    f"{target} too; rename one or use two folders")  # fmt: skip
+        self.results.add(number)
+        return None
 
 
 def opened(address: str) -> "tuple[AbstractFileSystem, str]":
