@@ -38,7 +38,7 @@ def test_the_ancestors_order_gives_our_picture():
     exact = torch.float32
     unet = cast("UNet2DConditionModel", ancestor._adapted(ancestor.UNET, "unet", exact))
     vae = cast("AutoencoderKL", ancestor._adapted(ancestor.VAE, "vae", exact))
-    tower = ancestor._text_tower(exact)
+    tower, _ = ancestor._text_tower(exact)
     lr = torch.rand(1, 3, 32, 24)
     torch.manual_seed(5)
     seconds: dict[str, float] = {}
@@ -63,4 +63,5 @@ def test_the_ancestor_is_measured_stage_by_stage():
     cost = ancestor.measure(16, "bfloat16", 2)
     stages = {"tokens", "encode", "predict", "decode", "color"}
     assert set(cost["seconds"]) == stages | {"total"}
+    assert cost["gmacs"]["tokens"] > 0
     assert (cost["system"], cost["size_out"]) == (ancestor.NAME, 64)

@@ -12,6 +12,7 @@ from running import ENVIRONMENT
 
 from rcod.errors import RcodError
 from rcod.judging import evaluate as evaluating
+from rcod.judging import judge
 from rcod.judging.contenders import parse
 from rcod.judging.datasets import Dataset, Pair, open_dataset, spread
 from rcod.judging.evaluate import Found, run
@@ -129,6 +130,10 @@ def test_set_without_truths_has_no_paired_scores(tmp_path: Path, in_process: lis
     assert set(found.means("alone", "bicubic")) == {"detail"}
     assert found.missing["psnr"] == "a: there is no true picture to compare with"
     assert any(line.startswith("PSNR is blank: a:") for line in found.table())
+    (tmp_path / "theirs").mkdir()
+    write(tmp_path / "theirs" / "a.png", Photo(torch.rand(3, 50, 50)))
+    with pytest.raises(RcodError, match=r"1 can't be: a\.png is 12 x 12"):
+        run([alone], [parse(f"dir:theirs={tmp_path / 'theirs'}")], tmp_path / "out", Judge())
 
 
 def test_absent_results_and_double_names_are_named(dataset: Dataset, tmp_path: Path):
@@ -209,6 +214,24 @@ def test_a_killed_evaluation_goes_on_and_ends_as_an_unbroken_one(dataset: Datase
     assert len(made) == len(set(made)) == 3 * 5
     csvs = [(tmp_path / folder / "scores.csv").read_bytes() for folder in ("killed", "unbroken")]
     assert csvs[0] == csvs[1]
+
+
+def test_a_system_may_say_much_before_it_makes_anything(monkeypatch: pytest.MonkeyPatch):
+    child = "import sys; sys.stderr.write('warning ' * 40_000); print('{}')"
+    monkeypatch.setattr(evaluating, "CHILD", child)
+    assert list(evaluating._child("")) == [{}]
+    monkeypatch.setattr(evaluating, "CHILD", f"{child}; sys.exit('\\nerror: no room')")
+    with pytest.raises(RcodError, match="it said: no room"):
+        list(evaluating._child(""))
+
+
+def test_code_that_changes_is_another_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "one.py").write_text(name)
+    monkeypatch.setattr(judge, "files", lambda package: tmp_path)
+    found = [judge.code.__wrapped__(*names) for names in (("a",), ("b",), ("a", "b"), ("a",))]
+    assert len({*found}) == 3 and found[0] == found[3]
 
 
 def test_journal_goes_on_after_a_torn_line(tmp_path: Path):

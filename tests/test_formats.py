@@ -22,6 +22,8 @@ from test_extras import SIGNATURE, box
 from test_images import TURN, chunk, colours, grey_profile, swapped_profile, tensor
 
 from rcod.errors import RcodError
+from rcod.pixels import decode as decoding
+from rcod.pixels import images
 from rcod.pixels.decode import decode
 from rcod.pixels.depth import is_cut
 from rcod.pixels.encode import Frame, writer
@@ -106,6 +108,26 @@ def test_what_is_written_comes_back(
     if clear:
         assert found.alpha is not None and alpha is not None
         assert abs(float(found.alpha.mean() - alpha.mean())) < 1 / 255
+
+
+def test_a_profile_of_another_type_is_left_out(tmp_path: Path):
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.full((4, 5, 3), 90, np.uint8)).save(path, tiffinfo={34675: "no profile"})
+    assert read(path).icc is None
+
+
+def test_memory_that_lacks_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write(tmp_path / "a.png", Photo(RAMP))
+
+    def lacks(*args: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    for place in ("_photo", "decode.decode_pil"):
+        module, name = (decoding, "decode_pil") if "." in place else (images, place)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, lacks)
+            with pytest.raises(RcodError, match=r"a\.png: must fit into memory"):
+                read(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("ours", [True, False])

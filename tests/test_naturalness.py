@@ -118,6 +118,15 @@ def test_niqe_of_a_batch_is_that_of_its_pictures():
     assert both == pytest.approx([metric(a).item(), metric(b).item()])
 
 
+def test_a_picture_that_hardly_varies_has_no_score():
+    mean, covariance = model()
+    metric = Niqe(torch.from_numpy(mean), torch.from_numpy(covariance))
+    flat, logo = torch.full((2, 3, 288, 288), 0.7)
+    logo[:, :40, :40] = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
+    found = metric(torch.stack([flat, logo, scene(288, 288)]))
+    assert found.isnan().tolist() == [True, True, False]
+
+
 def test_missing_model_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"niqe\.safetensors must be a file"):
         Niqe.load(tmp_path)

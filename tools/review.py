@@ -42,7 +42,8 @@ def main() -> None:
     shares, labels, name = standing(options.judged / "scores.csv", options.judge)
     labels = [label for label in labels if (options.judged / "pictures" / name / label).is_dir()]
     dataset = open_dataset(f"{name}={options.set}", Path())
-    ranked = sorted(dataset.pairs, key=lambda pair: -shares[pair.name])[: options.first]
+    pairs = [pair for pair in dataset.pairs if pair.name in shares]  # a limit leaves some out
+    ranked = sorted(pairs, key=lambda pair: -shares[pair.name])[: options.first]
     options.out.mkdir(parents=True, exist_ok=True)
     for number, start in enumerate(range(0, len(ranked), ROWS), 1):
         chosen = ranked[start : start + ROWS]
@@ -59,10 +60,14 @@ def standing(scores: Path, judged: str) -> tuple[dict[str, float], list[str], st
     for wanted in ("bicubic", judged):
         if wanted not in labels:
             raise RcodError(f"{scores} must hold {wanted}, got {', '.join(labels)}")
+    name = rows[0]["set"]
+    rows = [row for row in rows if row["set"] == name]
+    if not all(row[MEASURE] for row in rows):
+        raise RcodError(f"{scores} must hold {MEASURE} of every picture; evaluate with --aids")
     found = {(row["system"], row["picture"]): float(row[MEASURE]) for row in rows}
     shares = {picture: found[judged, picture] / found["bicubic", picture]
               for system, picture in found if system == judged}  # fmt: skip
-    return shares, labels, rows[0]["set"]
+    return shares, labels, name
 
 
 def sheet(

@@ -2,9 +2,9 @@
 
     python tools/seams.py examples/*.jpg
 
-Restores twelve pieces of odd shape, at least one of every photo, whole and in tiles of five sizes,
-at realism, in bfloat16 and in float32, and prints the differences in 8-bit steps; then one piece
-in float32 with other margins than our own.
+Restores up to twelve pieces of odd shape, of each photo one to four, whole and in tiles of five
+sizes, at realism, in bfloat16 and in float32, and prints the differences in 8-bit steps; then one
+piece in float32 with other margins than our own.
 """
 
 import sys

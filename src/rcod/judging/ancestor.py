@@ -19,6 +19,7 @@ from rcod.judging.fullsize import (
     Cost,
     count,
     fill,
+    gmacs_of,
     is_adapted,
     place,
     random_factors,
@@ -59,7 +60,7 @@ def measure(side: int, dtype: str, repeats: int) -> Cost:
     """Measure it in this process."""
     precision = torch.bfloat16 if dtype == "bfloat16" else torch.float32
     unet, vae = _adapted(UNET, "unet", precision), _adapted(VAE, "vae", precision)
-    tower = _text_tower(precision)
+    tower, heard = _text_tower(precision)
     lr = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     calls: list[dict[str, float]] = []
     for _ in range(repeats):
@@ -72,7 +73,7 @@ def measure(side: int, dtype: str, repeats: int) -> Cost:
         system=NAME, dtype=dtype, size_in=side, size_out=4 * side,
         threads=torch.get_num_threads(),
         seconds={stage: median(one[stage] for one in calls) for stage in calls[0]},
-        gmacs=count(OSEDIFF, side), text=None,
+        gmacs=count(OSEDIFF, side) | {"tokens": heard}, text=None,
         parameters=sum(p.numel() for net in (unet, vae, tower) for p in net.parameters()) / 1e6,
         peak_mb=peak_mb(),
     )  # fmt: skip
@@ -114,12 +115,13 @@ def _adapted(config: dict[str, object], part: Part, dtype: torch.dtype) -> nn.Mo
     return network.eval().requires_grad_(False)
 
 
-def _text_tower(dtype: torch.dtype) -> nn.Module:
-    """SD 2.1's text tower."""
+def _text_tower(dtype: torch.dtype) -> tuple[nn.Module, float]:
+    """SD 2.1's text tower, and the 10^9 multiply-adds of a text."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     with torch.device("meta"):
         tower = CLIPTextModel(CLIPTextConfig(**TEXT))  # pyright: ignore[reportArgumentType]
+        gmacs = gmacs_of(lambda: tower(torch.ones(1, WORDS, dtype=torch.long)))
     tower = fill(tower, dtype).eval().requires_grad_(False)
     place(tower)
-    return tower
+    return tower, gmacs

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from rcod import __version__
 from rcod.diffusion.grouping import LEVELS
 from rcod.errors import RcodError
+from rcod.judging.judge import code
 from rcod.networks.checkpoint import KEY, find_weights
 from rcod.networks.systems import SYSTEMS, System
 from rcod.pixels.aids import digest
@@ -57,8 +58,9 @@ class Contender:
         return {one.name: digest(one) for one in files}
 
     def identity(self) -> str:
-        """One word that changes when its results may: what it is made of, and our version."""
-        parts = [self.kind, __version__, *self.weights().values()]
+        """One word that changes when its results may: what it is made of, and our code."""
+        ours = code("pixels", "diffusion", "networks", "using")
+        parts = [self.kind, __version__, ours, *self.weights().values()]
         parts += [part for part in (self.base, self.vision) if part is not None]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 

@@ -61,10 +61,13 @@ def open_dataset(text: str, root: Path) -> Dataset:
     A folder holds LR and HR (also test_LR and test_HR, or lq and gt), or photos alone.
     """
     name, equals, path = text.partition("=")
+    if equals and name in KNOWN:
+        raise RcodError(f"{name} names a known set, beside which papers' rows stand; give {path} "
+                        "another name")  # fmt: skip
     if equals:
         return _open_folder(name, Path(path))
     if text not in KNOWN:
-        return _open_folder(Path(text).name, Path(text))
+        return _open_folder(Path(text).resolve().name, Path(text))
     count, folders = KNOWN[text]
     places = [root / folder for folder in folders]
     place = next((place for place in places if place.is_dir()), root)

@@ -11,6 +11,7 @@ its system is still the same, its score when its file and the protocol are.
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from pydantic import BaseModel
 
 from rcod.errors import RcodError
 from rcod.judging.contenders import Contender
-from rcod.judging.datasets import Dataset, Pair, by_picture, check, pixels
+from rcod.judging.datasets import SCALE, Dataset, Pair, by_picture, check, pixels
 from rcod.judging.inception import frechet
 from rcod.judging.journal import Made, Scored, append, read_lines
 from rcod.judging.judge import MEASURES, Judge, blanks, fingerprint
@@ -135,6 +136,8 @@ def run(
     rows = _score(datasets, labels, files, made, out, judge, say)
     fid = _fid(datasets, labels, files, judge)
     missing = judge.missing | _blanks(datasets, rows, judge)
+    if judge.inception is not None and len(fid) < len(datasets) * len(labels):
+        missing["fid"] = "it needs two pictures of a set, and true ones"
     return Found(tuple(datasets), tuple(labels), rows, fid, missing, protocol)
 
 
@@ -145,16 +148,17 @@ def place(out: Path, dataset: Dataset, label: str, picture: str) -> Path:
 
 def _given(dataset: Dataset, contender: Contender) -> dict[tuple[str, str, str], Path]:
     """Results that somebody made, which must be of this set's pictures, of their size."""
-    truths = {pair.name: pair.hr for pair in dataset.pairs}
+    names = [pair.name for pair in dataset.pairs]
     files = by_picture(find([Path(contender.path)]))
-    absent = [name for name in truths if name not in files]
+    absent = [name for name in names if name not in files]
     if absent:
         raise RcodError(
             f"{contender.path} must hold a result for every picture of {dataset.name}, and has "
-            f"none for {len(absent)} of {len(truths)}: {', '.join(absent[:8])}"
+            f"none for {len(absent)} of {len(names)}: {', '.join(absent[:8])}"
         )
-    check([(files[name], hr) for name, hr in truths.items() if hr is not None])
-    return {(dataset.name, contender.name, name): files[name] for name in truths}
+    check([(files[pair.name], pair.hr) for pair in dataset.pairs if pair.hr])
+    check([(pair.lr, files[pair.name]) for pair in dataset.pairs if pair.hr is None], SCALE)
+    return {(dataset.name, contender.name, name): files[name] for name in names}
 
 
 def _make(
@@ -197,9 +201,10 @@ def _make(
 def _child(given: str) -> Iterable[dict[str, object]]:
     """Run a contender's process and hand on its lines as they come."""
     command = [sys.executable, "-c", CHILD]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True) as child:  # fmt: skip
-        assert child.stdin is not None and child.stdout is not None and child.stderr is not None
+    with (tempfile.TemporaryFile("w+") as said,  # a pipe that nobody reads would fill up
+          subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said,
+                           text=True) as child):  # fmt: skip
+        assert child.stdin is not None and child.stdout is not None
         try:
             child.stdin.write(given)
             child.stdin.close()
@@ -208,10 +213,10 @@ def _child(given: str) -> Iterable[dict[str, object]]:
         except BaseException:
             child.kill()
             raise
-        errors = child.stderr.read().strip().splitlines()
         if child.wait():
-            said = errors[-1].removeprefix("error: ") if errors else "nothing"
-            raise RcodError(f"a system must make its pictures; it said: {said}")
+            said.seek(0)
+            last = (said.read().strip() or "nothing").splitlines()[-1].removeprefix("error: ")
+            raise RcodError(f"a system must make its pictures; it said: {last}")
 
 
 def _score(

@@ -151,18 +151,19 @@ def count(system: System, side: int) -> dict[str, float]:
         tuned = onestep
         if onestep.estimator is not None:
             estimator = onestep.estimator
-            found["metric"] = _gmacs(lambda: estimator.features(lr))
+            found["metric"] = gmacs_of(lambda: estimator.features(lr))
             tuned = onestep.tuned(torch.empty(1, 2, 128))
         tokens = onestep.prompt(up)
         return found | {
-            "encode": _gmacs(lambda: tuned.encode(up)),
-            "tokens": _gmacs(lambda: tuned.prompt(up)),
-            "predict": _gmacs(lambda: tuned.noise(z, t, tokens)),
-            "decode": _gmacs(lambda: tuned.backbone.decode(z)),
+            "encode": gmacs_of(lambda: tuned.encode(up)),
+            "tokens": gmacs_of(lambda: tuned.prompt(up)),
+            "predict": gmacs_of(lambda: tuned.noise(z, t, tokens)),
+            "decode": gmacs_of(lambda: tuned.backbone.decode(z)),
         }
 
 
-def _gmacs(work: Callable[[], object]) -> float:
+def gmacs_of(work: Callable[[], object]) -> float:
+    """10^9 multiply-adds of some work, best done on `meta`."""
     with FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops() / 2e9
@@ -176,7 +177,7 @@ def hear(system: System) -> tuple[float, float]:
     ids = torch.ones(len(system.texts), WORDS, dtype=torch.long)
     with torch.device("meta"):
         tower = CLIPTextModel(config).eval()
-        gmacs = _gmacs(lambda: tower(ids.to("meta")))
+        gmacs = gmacs_of(lambda: tower(ids.to("meta")))
     place(fill(tower, torch.float32))
     started = time.perf_counter()
     tower(ids)

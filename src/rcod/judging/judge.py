@@ -12,8 +12,9 @@ import json
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
 from math import inf, isfinite
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
@@ -174,7 +175,7 @@ class Judge:
         """Everything that the scores depend on besides the pictures."""
         dtype = str(next(self.lpips_hed.parameters()).dtype) if self.lpips_hed else "float32"
         return {
-            "rcod": __version__,
+            "rcod": f"{__version__}, {code('pixels', 'judging')}",
             "python": platform.python_version(),
             "packages": {name: _version(name) for name in PACKAGES},
             "threads": torch.get_num_threads(),
@@ -184,6 +185,16 @@ class Judge:
             "weights": self.weights,
             "missing": self.missing,
         }
+
+
+@cache
+def code(*folders: str) -> str:
+    """SHA-256 of this package's modules in some folders: what they compute may follow any line."""
+    package = Path(str(files("rcod")))
+    found = hashlib.sha256()
+    for path in sorted(path for name in folders for path in (package / name).glob("*.py")):
+        found.update(path.name.encode() + path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def fingerprint(protocol: object) -> str:
@@ -219,7 +230,7 @@ def blanks(
         elif min(size) < least:
             found[name] = f"a picture must be at least {least} pixels a side"
         else:
-            found[name] = "it gave no finite number, as on pictures that are flat everywhere"
+            found[name] = "it gave no finite number, as on pictures that are flat nearly everywhere"
     return found
 
 

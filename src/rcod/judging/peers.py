@@ -196,8 +196,10 @@ def peak_mb() -> float:
     if status.is_file():
         peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(peak.split()[1]) / 1024
-    import resource
-
+    try:
+        import resource
+    except ImportError:  # Windows, which isn't asked
+        return 0.0
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / 1024**2 if sys.platform == "darwin" else used / 1024
 

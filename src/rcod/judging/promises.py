@@ -154,15 +154,18 @@ def report(
 
 
 def average(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
-    """Average every measure over the pictures of a level: level -> measure -> mean."""
-    grouped: dict[str, dict[str, list[float]]] = {}
+    """The mean of every measure that all pictures of a level have: level -> measure -> mean."""
+    grouped: dict[str, list[dict[str, float]]] = {}
     for score in scores:
         extra = {} if score.color_shift is None else {"color_shift": score.color_shift}
-        for measure, value in (score.values | extra).items():
-            grouped.setdefault(score.level, {}).setdefault(measure, []).append(value)
+        grouped.setdefault(score.level, []).append(score.values | extra)
     return {
-        level: {measure: fmean(values) for measure, values in measures.items()}
-        for level, measures in grouped.items()
+        level: {
+            measure: fmean(row[measure] for row in rows)
+            for measure in rows[0]
+            if all(measure in row for row in rows)
+        }
+        for level, rows in grouped.items()
     }
 
 

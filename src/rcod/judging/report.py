@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -32,6 +33,7 @@ from rcod.pixels.metrics import luma
 
 CROP = 128  # pixels of a result shown under the slider
 SHOWN = 6  # pictures of a set
+FEW = 6  # pictures, below which there are no intervals
 QUALITY = 92  # of the crops, WebP
 EVEN = ("psnr", "ssim", "lpips-hed", "niqe", "detail")  # measures that say how much two differ
 
@@ -89,11 +91,11 @@ def _summed(found: Found, dataset: Dataset) -> dict[str, object]:
         "name": dataset.name,
         "pictures": [pair.name for pair in dataset.pairs],
         "values": _rounded(values),
-        "means": {name: {label: interval(column, weights) for label, column in columns.items()}
+        "means": {name: {label: _sure(column, weights) for label, column in columns.items()}
                   for name, columns in values.items()},
         "differences": {
-            name: {label: {other: interval([a - b for a, b in zip(mine, theirs, strict=True)],
-                                           weights)
+            name: {label: {other: _sure([a - b for a, b in zip(mine, theirs, strict=True)],
+                                        weights)
                            for other, theirs in columns.items() if other != label}
                    for label, mine in columns.items()}
             for name, columns in values.items()},
@@ -129,10 +131,10 @@ def most_different(found: Found, dataset: Dataset) -> list[dict[str, object]]:
     for name in chosen:
         pair = pairs[name]
         images = {row.label: pixels(row.file) for row in rows[name]}
-        top, left, side = differing_place(list(images.values()))
         shown = dict(images)
         if "bicubic" not in shown:
             shown = {"bicubic": bicubic(pixels(pair.lr))} | shown
+        top, left, side = differing_place(list(shown.values()))
         if pair.hr is not None:
             shown = {"true": pixels(pair.hr)} | shown
         area = (slice(None), slice(top, top + side), slice(left, left + side))
@@ -148,6 +150,11 @@ def most_different(found: Found, dataset: Dataset) -> list[dict[str, object]]:
             }
         )
     return entries
+
+
+def _sure(values: Sequence[float], weights: np.ndarray) -> Sequence[float]:
+    """Mean and interval; of few pictures the mean alone, since they say nothing of others."""
+    return interval(values, weights) if len(values) >= FEW else [float(np.mean(values))]
 
 
 def _span(rows: Sequence[Row], measure: str) -> float:

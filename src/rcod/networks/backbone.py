@@ -212,14 +212,18 @@ class TinyUNet(nn.Module):
             x = block(x, emb)
         y = self.down(x)  # (B, half, h/2, w/2)
         for i, block in enumerate(self.middle):
-            if i % 4 == 0:
-                y = self.look[i // 4 % 2](y, tokens)
+            if (look := self.attention_before(i)) is not None:
+                y = look(y, tokens)
             y = block(y, emb)
         x = x + self.up(y)  # (B, wide, h, w)
         for block in self.after:
             x = block(x, emb)
         share = ((t.float() - 250) / 500).to(x.dtype)  # 0 at fidelity, 1 at realism
         return self.leave(x) + share.view(-1, 1, 1, 1) * self.lean(x)
+
+    def attention_before(self, block: int) -> nn.Module | None:
+        """Every fourth block of the middle has one of the two attentions before it, in turns."""
+        return self.look[block // 4 % 2] if block % 4 == 0 else None
 
 
 class ResidualBlock(nn.Module):

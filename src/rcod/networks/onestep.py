@@ -135,7 +135,7 @@ def compared(encode: Encode, lr: Tensor, hr: Tensor, at: Size) -> tuple[Tensor, 
 
 @torch.no_grad()
 def measured(encode: Encode, lr: Tensor, hr: Tensor, groups: GroupSettings) -> Tensor:
-    """The metric that these groups part, of every photo, (B,); arguments as of `compared`."""
+    """The latent metric of every photo, (B,), by the kind and at the size of these groups."""
     return latent_metric(*compared(encode, lr, hr, groups.at), groups.by)
 
 

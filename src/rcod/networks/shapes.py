@@ -50,7 +50,7 @@ def hollow_tower(shape: dict[str, object] = VISION) -> ClipTower:
 
 
 def lay(network: nn.Module) -> None:
-    """Give every tensor that has no memory some, in place; what lies there is its value."""
+    """Allocate every tensor that is on `meta`, in place; values are left undefined."""
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.is_meta:

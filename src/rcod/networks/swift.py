@@ -129,8 +129,7 @@ class SwiftBackbone(nn.Module):
         y = _cleared(unet.down(x), width // 2)  # (1, half, h/2, (w + room)/2)
         other = torch.empty_like(y)
         for i in range(early, late):
-            if (i - early) % 4 == 0:
-                look = unet.look[(i - early) // 4 % 2]
+            if (look := unet.attention_before(i - early)) is not None:
                 for first, last in _bands(y.shape[2], _rows(y)):
                     other[:, :, first:last] = look(y[:, :, first:last], tokens)
                 y, other = _cleared(other, width // 2), y

@@ -92,7 +92,7 @@ function cellOf(label, name, versus) {
   if (difference) {
     const sure = difference[1] > 0 || difference[2] < 0;
     cell.append(number(difference[0], name, true));
-    cell.append(make("small", { textContent: `${number(difference[1], name, true)} … ${number(difference[2], name, true)}` }));
+    if (difference.length > 1) cell.append(make("small", { textContent: `${number(difference[1], name, true)} … ${number(difference[2], name, true)}` }));
     if (sure && measures[name].higher !== null) cell.className = better(difference[0], 0, name) ? "better" : "worse";
     return cell;
   }
@@ -240,7 +240,7 @@ function told(value) {
 }
 function show() {
   $("lead").textContent = `${set.name}: ${set.pictures.length} pictures, ${facts.systems.length} systems. rcod ${facts.rcod}, protocol ${facts.fingerprint}.`;
-  $("table-note").textContent = "Small figures are 95 % bootstrap intervals over the pictures; bold is best of those measured here. Choose a system under “against” for paired differences: coloured where the interval leaves out zero."
+  $("table-note").textContent = "Small figures are 95 % bootstrap intervals over the pictures; bold is best of those measured here. Choose a system under “against” for paired differences: coloured where the interval leaves out zero. Fewer than six pictures have no intervals."
     + (set.published.length ? " Published rows are as their papers print them, for the whole set." : "");
   $("missing").replaceChildren(...Object.entries(facts.missing).map(([name, why]) => make("li", { textContent: `${measures[name].label} is blank: ${why}` })));
   const all = measured(), pick = (wanted) => wanted.find((name) => all.includes(name)) ?? all[0];

@@ -1,4 +1,4 @@
-"""Where are the weights that judge and teach, and are they the ones that were meant?
+"""Where are the weights that judge and teach?
 
 Aids never ship and are never needed to enlarge a picture. Those of `tools/fetch_aids.py` lie in
 one folder, named by RCOD_AIDS; the field's own files are found there by their published names,

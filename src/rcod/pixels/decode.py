@@ -23,6 +23,7 @@ from PIL import Image, TiffImagePlugin
 from PIL.ImageFile import ImageFile
 from torch import Tensor
 
+from rcod.device import is_out_of_memory
 from rcod.errors import RcodError
 from rcod.pixels.depth import is_cut
 from rcod.pixels.extras import head_of_jxl, open_by_extra
@@ -54,7 +55,8 @@ def decode(source: Path | bytes, name: str, refuse: Refuse = lambda size: None) 
         name: what an error calls it.
         refuse: is told width and height before anything is decoded, and raises if it is too large.
     """
-    try:
+    before = None
+    with told_plainly(name):
         before = source.stat() if isinstance(source, Path) else None
         if (len(source) if isinstance(source, bytes) else source.stat().st_size) == 0:
             raise RcodError(f"{name}: must hold a picture, and the file is empty; copy it again")
@@ -68,22 +70,30 @@ def decode(source: Path | bytes, name: str, refuse: Refuse = lambda size: None) 
                 with _opened(source, name) as image:
                     refuse(image.size)
                     planes = decode_pil(image, name, lambda: _opened(source, name))
+    if isinstance(source, Path) and before is not None:
+        _check_unchanged(source, before.st_size, before.st_mtime_ns, name)
+    return planes
+
+
+@contextmanager
+def told_plainly(name: str) -> Iterator[None]:
+    """Turn whatever decoding a picture raises into one sentence that names it."""
+    try:
+        yield
     except RcodError:
         raise
     except Image.DecompressionBombError:
         raise _too_large(name, "many more") from None
-    except MemoryError:
-        raise RcodError(f"{name}: must fit into memory, and it doesn't; shrink it first") from None
-    except DAMAGE as error:
+    except (MemoryError, *DAMAGE) as error:
+        if is_out_of_memory(error):
+            words = f"{name}: must fit into memory, and it doesn't; shrink it first"
+            raise RcodError(words) from None
         if isinstance(error, OSError) and error.errno:
             raise RcodError(f"{name}: must be a readable file, got: {error.strerror}") from None
         why = " ".join(str(error).split()).partition(". ")[0]  # some add advice to programmers
         raise RcodError(
             f"{name}: must be a whole picture, and decoding it failed ({why}); copy it again"
         ) from None
-    if isinstance(source, Path) and before is not None:
-        _check_unchanged(source, before.st_size, before.st_mtime_ns, name)
-    return planes
 
 
 def decode_pil(

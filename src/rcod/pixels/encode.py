@@ -266,14 +266,13 @@ class Whole:
     def __init__(self, file: BinaryIO, encoder: str, frame: Frame, quality: int | None) -> None:
         self.file, self.encoder, self.frame = file, encoder, frame
         self.quality = QUALITY[encoder] if quality is None else quality
-        channels = frame.channels if encoder == "JPEG" else (frame.channels - 1) % 2 + 3
-        self.image = Image.new(MODES[channels], (frame.width, frame.height))
+        self.image = Image.new(MODES[frame.channels], (frame.width, frame.height))
         self.row = 0
 
     def put(self, rows: np.ndarray) -> None:
         """Take the next rows, (h, W, C) uint8."""
         part = Image.fromarray(rows[..., 0] if rows.shape[2] == 1 else np.ascontiguousarray(rows))
-        self.image.paste(part.convert(self.image.mode), (0, self.row))
+        self.image.paste(part, (0, self.row))
         self.row += len(rows)
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from rcod.errors import RcodError
-from rcod.pixels.decode import STRIP, decode, decode_pil
+from rcod.pixels.decode import STRIP, decode, decode_pil, told_plainly
 from rcod.pixels.encode import Frame, Writer, unkept, writer
 from rcod.pixels.floats import DAMAGE, Planes, Refuse
 from rcod.pixels.metadata import Tags, collect, is_adobe, untold
@@ -110,7 +110,9 @@ def read(
     if not isinstance(source, bytes):
         source = Path(source)
     name = name or (str(source) if isinstance(source, Path) else "picture")
-    return _photo(decode(source, name, refuse))
+    planes = decode(source, name, refuse)
+    with told_plainly(name):
+        return _photo(planes)
 
 
 def from_pil(image: Image.Image, name: str = "picture") -> Photo:
@@ -122,7 +124,9 @@ def from_pil(image: Image.Image, name: str = "picture") -> Photo:
         image: a picture of any mode with up to 16 bits per channel.
         name: what an error calls it.
     """
-    return _photo(decode_pil(image, name))
+    planes = decode_pil(image, name)
+    with told_plainly(name):
+        return _photo(planes)
 
 
 def to_pil(photo: Photo) -> Image.Image:
@@ -261,7 +265,8 @@ def _photo(planes: Planes) -> Photo:
         warnings.simplefilter("ignore")  # damaged tags
         tags, turn = collect(planes.image)
         adobe = adobe_profile() if planes.mode == "RGB" and is_adobe(planes.image) else None
-    icc = planes.image.info.get("icc_profile") or adobe
+    icc = planes.image.info.get("icc_profile")
+    icc = icc if icc and isinstance(icc, bytes) else adobe  # a TIFF may hold anything there
     try:
         shown = shown_by(planes, icc)
     except ProfileError as error:  # viewers leave such a profile out, too

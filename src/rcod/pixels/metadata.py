@@ -23,6 +23,7 @@ MARK_TAG = 0x000B  # EXIF's ProcessingSoftware
 TURN, CAMERA, GPS, MAKER = 0x0112, 0x8769, 0x8825, 0x927C
 INTEROP = 0xA005  # EXIF's directory within that of the camera
 COLOURS = 0xA001  # EXIF's colour space, 1 for sRGB
+NUMBERS = "color_primaries", "transfer_characteristics"  # of HEIF, by H.273
 SRGB = (0.4546, 0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)  # PNG's gAMA and cHRM of it
 SIZE_TAGS = (0xA002, 0xA003)  # EXIF's own width and height, wrong once a photo is enlarged
 MOST = 65_000  # bytes of EXIF or XMP that fit into one segment of a JPEG
@@ -156,6 +157,11 @@ def untold(image: Image.Image, tags: Tags) -> tuple[str, ...]:
     if image.format == "PNG" and not {"icc_profile", "srgb"} & image.info.keys():
         told = (image.info.get("gamma", SRGB[0]), *image.info.get("chromaticity", SRGB[1:]))
         if any(abs(one - usual) > 0.01 for one, usual in zip(told, SRGB, strict=False)):
+            notes.append("tells by numbers alone that it isn't in sRGB; it is taken as sRGB")
+    colours = image.info.get("nclx_profile")
+    if isinstance(colours, dict) and "icc_profile" not in image.info:
+        primaries, transfer = (colours.get(key) for key in NUMBERS)
+        if primaries not in (None, 1, 2) or transfer in (16, 18):  # PQ, HLG
             notes.append("tells by numbers alone that it isn't in sRGB; it is taken as sRGB")
     captions = image.info.get("photoshop")
     if isinstance(captions, dict) and captions.get(0x0404) and tags.xmp is None:

@@ -36,7 +36,10 @@ class Niqe:
         return cls(tensors["mean"], tensors["covariance"])
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Score images in [0, 1], (B, 3, H, W), at least 192 pixels a side -> (B,) float64."""
+        """Score images in [0, 1], (B, 3, H, W), at least 192 pixels a side -> (B,) float64.
+
+        NaN where fewer than two blocks of a picture vary.
+        """
         weights = torch.tensor((76.245, 149.685, 29.07), dtype=torch.float64)  # YIQ, for [0, 1]
         y = torch.einsum("bchw,c->bhw", eight_bit(x.double().cpu()), weights).round()[:, None]
         height, width = (side // self.BLOCK * self.BLOCK for side in y.shape[2:])
@@ -45,7 +48,10 @@ class Niqe:
     def _distance(self, y: Tensor) -> Tensor:
         """Distance of one picture (1, 1, H, W) from natural ones."""
         features = torch.cat([self._features(y, self.BLOCK), self._features(_halve(y), 48)], 1)
-        covariance = features[~features.isnan().any(1)].T.cov()  # (36, 36)
+        whole = features[~features.isnan().any(1)]
+        if len(whole) < 2:  # nothing of it is textured
+            return torch.tensor(torch.nan, dtype=torch.float64)
+        covariance = whole.T.cov()  # (36, 36)
         away = self.mean - features.nanmean(0)  # (36,)
         inverse = torch.linalg.pinv((self.covariance + covariance) / 2)
         return (away @ inverse @ away).sqrt()

@@ -257,7 +257,7 @@ def _sharpen(x: Tensor, settings: Round, rng: torch.Generator) -> Tensor:
 
 
 def _on(device: torch.device, rng: torch.Generator) -> torch.Generator:
-    """The dice of a device; elsewhere than their own, they are seeded by a throw of them."""
+    """The generator for a device: `rng` where it lies there, else one that is seeded from it."""
     if rng.device == device:
         return rng
     seed = int(torch.randint(2**62, (), generator=rng))

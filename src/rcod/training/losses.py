@@ -80,11 +80,11 @@ def latent(z_sr: Tensor, z_hr: Tensor) -> Tensor:
 
 
 def weave(sr: Tensor, hr: Tensor) -> Tensor:
-    """How far the places of a block differ from each other, where they don't in the truth, (B,).
+    """How strongly the error repeats itself every `BLOCK` pixels, (B,).
 
-    Of pixels that lie a multiple of `BLOCK` apart the average is taken over `TIMES` x `TIMES` of
-    them. A pattern that repeats itself with every block is left by that, and it makes a weave of
-    smooth places; texture of a photo, which is now above, now below nothing, is not.
+    The error at each place of a block is averaged over `TIMES` x `TIMES` blocks, and compared with
+    the mean of all places: a pattern that every block repeats remains, a weave that shows in smooth
+    places, while texture averages out.
     """
     places = F.pixel_unshuffle(sr - hr, BLOCK)  # (B, 3 * 64, H/8, W/8)
     means = F.avg_pool2d(places, TIMES).unflatten(1, (3, -1))  # (B, 3, 64, H/32, W/32)

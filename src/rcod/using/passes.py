@@ -291,7 +291,7 @@ def shrunk(lr: Tensor, scale: int) -> Tensor:
 
 @contextmanager
 def clock(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Add how long a stage took, on a GPU, too, which is only told what to do meanwhile."""
+    """Add a stage's seconds; a GPU, whose calls return before their work is done, is awaited."""
     start = time.perf_counter()
     yield
     await_gpus()
