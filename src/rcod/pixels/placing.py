@@ -9,6 +9,7 @@ bears that process's number, and the next one sweeps it away.
 import contextlib
 import os
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from rcod.errors import RcodError
 from rcod.pixels.decode import DAMAGE
 from rcod.pixels.metadata import is_marked
 
+DAY = 86_400.0  # seconds after which nobody works on an unfinished file
 WRITTEN = ("PNG", "JPEG", "TIFF", "WEBP", "AVIF")  # what results are stored as
 
 
@@ -54,17 +56,29 @@ def ensure_folder(folder: Path) -> None:
 
 def own_prefix() -> str:
     """How the unfinished files of this process start: machine and process."""
-    return f".rcod-{uuid.getnode():x}-{os.getpid()}-"
+    return f"{_machine()}{os.getpid()}-"
 
 
 def sweep(folder: Path) -> None:
-    """Remove unfinished files of processes of this machine that have ended, or been killed."""
-    machine = f".rcod-{uuid.getnode():x}-"
-    for part in folder.glob(f"{machine}*.part"):
+    """Remove unfinished files of processes that have ended, elsewhere those of yesterday."""
+    machine = _machine()
+    for part in folder.glob(".rcod-*.part"):
         with contextlib.suppress(OSError, ValueError):
-            process = int(part.name.removeprefix(machine).split("-")[0])
-            if process == os.getpid() or not _runs(process):
+            if part.name.startswith(machine):
+                process = int(part.name.removeprefix(machine).split("-")[0])
+                left = process == os.getpid() or not _runs(process)
+            else:
+                left = time.time() - part.stat().st_mtime > DAY
+            if left:
                 part.unlink()
+
+
+def _machine() -> str:
+    """This machine, and in a container that too: there processes have numbers of their own."""
+    numbered = 0
+    with contextlib.suppress(OSError):
+        numbered = Path("/proc/self/ns/pid").stat().st_ino
+    return f".rcod-{uuid.getnode():x}.{numbered:x}-"
 
 
 def _runs(process: int) -> bool:
