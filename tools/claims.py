@@ -70,7 +70,7 @@ HALF = LossSettings.model_validate({
 STUDIED = {"ldg": "What the latent metric sees", "mem": "What the metric estimator guesses"}
 PAGE = """# Do RCOD's claims hold on the tiny model?
 
-This page is what `python tools/claims.py tell docs/claims` prints, but for its last part.
+This page is what `python tools/claims.py tell docs/claims` prints.
 
 - Rows of one table were trained alike and for little from the same prior. These are differences
   after a small budget, not those of finished models. Where a row was trained with several seeds,
@@ -88,7 +88,6 @@ This page is what `python tools/claims.py tell docs/claims` prints, but for its 
 - The papers' metric, the cosine of the enlarged photo and the true one, is low for detailed photos,
   whatever happened to them. `by damage` and `turning` measure it at the small photo's size, where
   nothing but damage is left between the two (`reduced` below).
-- Rows that these tables lack are not trained yet.
 - A host is its recipe on this model: its timestep, losses and texts. The clean latent is the
   residual one but in the two rows that say otherwise, and the prior was taught with image tokens.
 - `lpips-hed` is a term of every row's loss, NIQE of none. A gain is supported where its interval of
