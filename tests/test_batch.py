@@ -556,7 +556,8 @@ def test_unfinished_files_of_processes_that_died_are_swept(tmp_path: Path):
     theirs.touch()
     sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [theirs.name]
-    os.utime(theirs, (time.time() - 90_000,) * 2)  # nobody works on that any more
+    old = time.time() - 90_000  # nobody works on that any more
+    os.utime(theirs, (old, old))
     sweep(tmp_path)
     assert not theirs.exists()
     (tmp_path / "deep").mkdir()
