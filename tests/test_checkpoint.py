@@ -15,7 +15,9 @@ from rcod.networks import checkpoint
 from rcod.networks.backbone import TinySettings
 from rcod.networks.checkpoint import find_weights, load, save
 from rcod.networks.systems import SYSTEMS, System, build
+from rcod.pixels.images import Photo
 from rcod.using.restore import Restorer
+from rcod.using.sitting import Place, Sitting
 
 SMALL = SYSTEMS["tiny"].model_copy(
     update={"model": TinySettings(latent=12, widths=(8, 16), blocks=(1, 1, 1), tokens=8, heads=2)}
@@ -35,14 +37,16 @@ def test_what_is_saved_comes_back(tmp_path: Path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
 
 
-def test_auto_is_refused_where_nothing_estimates_the_metric_of_the_groups(tmp_path: Path):
+def test_auto_is_neutral_where_nothing_estimates_the_metric_of_the_groups(tmp_path: Path):
     groups = GroupSettings(edges=(-0.9, -0.4), by="l1")
     system = SMALL.model_copy(update={"groups": groups})
     save(tmp_path / "a.safetensors", system, *build(system), torch.float32)
     restorer, photo = Restorer.load(str(tmp_path / "a.safetensors"), "cpu"), torch.rand(3, 16, 16)
-    assert restorer(photo, "neutral").level == "neutral"
-    with pytest.raises(RcodError, match="auto needs a metric estimator, and tiny has none; name"):
-        restorer(photo)
+    found, named = restorer(photo), restorer(photo, "neutral")
+    assert found.level == "neutral" and torch.equal(found.photo.pixels, named.photo.pixels)
+    with pytest.raises(RcodError, match="came without a metric estimator, so auto-local can't"):
+        restorer(photo, "auto-local")
+    assert Sitting(restorer, Photo(photo)).result(Place(realism=0.4)).realism == pytest.approx(0.4)
 
 
 def test_errors_say_what_to_do(tmp_path: Path):

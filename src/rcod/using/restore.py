@@ -259,9 +259,6 @@ class Restorer:
         groups, realism = self.system.groups, allowed(self.system, realism)
         if self.system.timestep is not None:
             return "fixed", None, self.system.timestep
-        if isinstance(realism, str) and realism.startswith("auto") and self.metric is None:
-            raise RcodError(f"auto needs a metric estimator, and {self.system.name} has none; "
-                            "name a level")  # fmt: skip
         name = "auto-local" if isinstance(realism, str) and realism == "auto-local" else None
         if name is not None:
             realism = self.local_realism(photo)
@@ -270,7 +267,7 @@ class Restorer:
             places = fit_map(realism, (height, width))
             return name or "map", places, grouping.timestep_of_realism(float(places.mean()), groups)
         if realism == "auto":
-            assert metric is not None
+            assert metric is not None, "auto needs the metric that look estimates"
             return None, None, int(grouping.timestep_of_metric(torch.tensor([metric]), groups))
         place = grouping.LEVELS[realism] if isinstance(realism, str) else float(realism)
         return None, None, grouping.timestep_of_realism(place, groups)
