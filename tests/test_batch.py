@@ -139,6 +139,9 @@ def test_a_photo_is_known_by_another_spelling_of_its_name(tmp_path: Path, restor
     options = replace(OPTIONS, format="jpg", overwrite=True)
     (error,) = run(lambda: restorer, [photo], tmp_path, options).errors
     assert "a photo to enlarge is never overwritten" in error and photo.read_bytes() == before
+    (another := tmp_path / "IMG.bmp").write_bytes(before)  # whose result would take that name
+    errors = run(lambda: restorer, [another, photo], tmp_path, options).errors
+    assert len(errors) == 2 and all("is never overwritten" in error for error in errors)
 
 
 def test_a_file_that_comes_while_the_work_goes_on_is_kept(tmp_path: Path, restorer: Restorer):

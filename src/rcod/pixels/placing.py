@@ -101,9 +101,9 @@ def check_free(path: Path, overwrite: bool = False) -> None:
 
 
 def is_same(path: Path, photo: Path) -> bool:
-    """Whether a name leads to a photo, as one in other letters does on many disks."""
+    """Whether a name leads to a photo, as its own in other letters does on many disks."""
     try:
-        return str(path).casefold() == str(photo).casefold() and path.samefile(photo)
+        return path == photo or path.samefile(photo)
     except OSError:
         return False
 

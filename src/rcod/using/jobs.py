@@ -109,6 +109,9 @@ def plan_jobs(photos: Sequence[Path], out: Path, options: Options) -> tuple[list
                 lost.append(found)
             else:
                 sources.setdefault(_resolved(found.path), found)
+    alike: dict[str, list[Path]] = {}  # photos by their places without case
+    for path in sources:
+        alike.setdefault(str(path).casefold(), []).append(path)
     jobs: list[Job] = []
     taken: dict[str, Path] = {}  # target's name without case -> the picture it belongs to
     for source, place in sources.values():
@@ -120,7 +123,7 @@ def plan_jobs(photos: Sequence[Path], out: Path, options: Options) -> tuple[list
         stem = "stdin" if source == STDIN else source.stem
         named = Path(options.name or f"{stem}{suffix_for(source, options.format, content)}")
         targets = tuple(out / place / f"{named.stem}{part}{named.suffix}" for part in options.parts)
-        reasons = (_refusal(t, source, sources, taken, options.overwrite) for t in targets)
+        reasons = (_refusal(t, source, alike, taken, options.overwrite) for t in targets)
         error = next(filter(None, reasons), None)
         if error is not None:
             lost.append(Lost(source, error))
@@ -268,11 +271,7 @@ def _resolved(path: Path) -> Path:
 
 
 def _refusal(
-    target: Path,
-    source: Path,
-    sources: dict[Path, Source],
-    taken: dict[str, Path],
-    overwrite: bool,
+    target: Path, source: Path, alike: dict[str, list[Path]], taken: dict[str, Path], overwrite: bool
 ) -> str | None:
     """Why a name cannot be used for this picture, if so."""
     other = taken.get(str(target).casefold())
@@ -281,7 +280,8 @@ def _refusal(
             f"{source}: every picture needs an output name of its own, and {other} becomes "
             f"{target} too; rename one or use two folders"
         )
-    if _resolved(target) in sources or is_same(target, source):
+    place = _resolved(target)
+    if any(is_same(place, photo) for photo in alike.get(str(place).casefold(), ())):
         return (
             f"{source}: a photo to enlarge is never overwritten, and the result would replace "
             f"{target}; choose another folder or format"
