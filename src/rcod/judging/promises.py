@@ -19,6 +19,7 @@ from rcod.diffusion.dial import Level
 from rcod.judging.datasets import SCALE, Pair, pixels, truth_of
 from rcod.judging.judge import Judge
 from rcod.judging.peers import bicubic
+from rcod.judging.scoring import shared_means
 from rcod.using.restore import Restorer, Result
 
 BICUBIC = "bicubic"
@@ -159,14 +160,7 @@ def average(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
     for score in scores:
         extra = {} if score.color_shift is None else {"color_shift": score.color_shift}
         grouped.setdefault(score.level, []).append(score.values | extra)
-    return {
-        level: {
-            measure: fmean(row[measure] for row in rows)
-            for measure in rows[0]
-            if all(measure in row for row in rows)
-        }
-        for level, rows in grouped.items()
-    }
+    return {level: shared_means(rows) for level, rows in grouped.items()}
 
 
 def _watch_dial(

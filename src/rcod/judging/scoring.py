@@ -71,9 +71,12 @@ def score_folder(
 
 def average(rows: Iterable[Mapping[str, float]]) -> Values:
     """The mean of every measure that all rows have, in the order of the table."""
+    means = shared_means(rows)
+    return {name: means[name] for name in MEASURES if name in means}
+
+
+def shared_means(rows: Iterable[Mapping[str, float]]) -> Values:
+    """The mean of every number that all rows have: of fewer rows it would be another set's."""
     every = list(rows)
-    return {
-        name: fmean(row[name] for row in every)
-        for name in MEASURES
-        if every and all(name in row for row in every)
-    }
+    names = [name for name in (every[0] if every else ()) if all(name in row for row in every)]
+    return {name: fmean(row[name] for row in every) for name in names}

@@ -267,10 +267,12 @@ async function exact(abort) {
 // What could not be made leaves what was shown before.
 async function goBack(error) {
   failed(error);
-  const kept = lastShown && results.get(keyOf(lastShown.realism, lastShown.scale));
+  const last = lastShown;
+  const kept = last && results.get(keyOf(last.place.realism, last.place.scale));
   if (!kept) return say("");
-  if (place.scale !== lastShown.scale) await rescale(lastShown);
-  place = lastShown;
+  const resized = place.scale !== last.place.scale;
+  stand(last);
+  if (resized) await showBefore(false);
   paint(kept);
   if (error.name === "AbortError") say("Cancelled");
 }
@@ -293,11 +295,11 @@ function keep(wanted, headers, bitmap, spent) {
   }
 }
 
-let lastShown = null; // the place of the exact picture on the screen
+let lastShown = null; // where the page stood with the exact picture on the screen
 
 function paint(result) {
   draw([[result.bitmap, 1]]);
-  lastShown = place;
+  lastShown = { place, chosen };
   body.dataset.state = "exact";
   body.dataset.shown = String(number(place.realism));
   measure("rcod exact");
@@ -465,25 +467,21 @@ for (const button of document.querySelectorAll("[data-level]")) {
 }
 $("map-button").addEventListener("click", () => { mapShown = !mapShown; paintInvention(); });
 $("scale").addEventListener("change", async (event) => {
-  const old = place;
+  const before = { place, chosen }, scale = Number(event.target.value);
+  stand({ place: { ...place, scale }, chosen: scale });
   try {
-    await rescale({ ...place, scale: Number(event.target.value) });
+    await showBefore(false);
     await turn(place.realism);
   } catch (error) {
     if (error instanceof Late) return;
-    place = old;
-    chosen = old.scale;
-    event.target.value = String(old.scale);
+    stand(before);
     failed(error);
   }
 });
 
-// The photo before, and all that is told of it, at another scale.
-async function rescale(next) {
-  place = next;
-  chosen = next.scale;
-  $("scale").value = String(next.scale);
-  await showBefore(false);
+function stand(next) {
+  ({ place, chosen } = next);
+  $("scale").value = String(place.scale);
 }
 
 const stem = () => photo.file.name.replace(/\.[^.]*$/, "") || "photo";

@@ -55,7 +55,6 @@ def decode(source: Path | bytes, name: str, refuse: Refuse = lambda size: None) 
         name: what an error calls it.
         refuse: is told width and height before anything is decoded, and raises if it is too large.
     """
-    before = None
     with told_plainly(name):
         before = source.stat() if isinstance(source, Path) else None
         if (len(source) if isinstance(source, bytes) else source.stat().st_size) == 0:
@@ -70,9 +69,9 @@ def decode(source: Path | bytes, name: str, refuse: Refuse = lambda size: None) 
                 with _opened(source, name) as image:
                     refuse(image.size)
                     planes = decode_pil(image, name, lambda: _opened(source, name))
-    if isinstance(source, Path) and before is not None:
-        _check_unchanged(source, before.st_size, before.st_mtime_ns, name)
-    return planes
+        if isinstance(source, Path) and before is not None:
+            _check_unchanged(source, before.st_size, before.st_mtime_ns, name)
+        return planes
 
 
 @contextmanager

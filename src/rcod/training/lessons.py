@@ -135,8 +135,8 @@ def make(
 ) -> Shown:
     """The forward pass once the timesteps are known."""
     metric, t = group
-    tokens, goal, worse = onestep.prompt(up), hr, torch.zeros(len(up), dtype=torch.bool)
-    worse = worse.to(up.device)
+    tokens, goal = onestep.prompt(up), hr
+    worse = torch.zeros(len(up), dtype=torch.bool, device=up.device)
     if isinstance(onestep.prompt, FixedPrompt):
         worse = dice.uniform() < recipe.negative_share
         goal = torch.where(worse.view(-1, 1, 1, 1), up, hr)
