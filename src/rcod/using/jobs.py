@@ -23,6 +23,7 @@ from rcod.using.orders import Options
 
 STDIN = Path("-")
 AHEAD = 8_000_000  # bytes of a file that is read while the one before is computed, at most
+Spellings = dict[str, list[Path]]  # photos by their places, without case
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def plan_jobs(photos: Sequence[Path], out: Path, options: Options) -> tuple[list
                 lost.append(found)
             else:
                 sources.setdefault(_resolved(found.path), found)
-    alike: dict[str, list[Path]] = {}  # photos by their places without case
+    alike: Spellings = {}
     for path in sources:
         alike.setdefault(str(path).casefold(), []).append(path)
     jobs: list[Job] = []
@@ -271,7 +272,7 @@ def _resolved(path: Path) -> Path:
 
 
 def _refusal(
-    target: Path, source: Path, alike: dict[str, list[Path]], taken: dict[str, Path], overwrite: bool
+    target: Path, source: Path, alike: Spellings, taken: dict[str, Path], overwrite: bool
 ) -> str | None:
     """Why a name cannot be used for this picture, if so."""
     other = taken.get(str(target).casefold())
