@@ -17,6 +17,7 @@ from threading import Timer
 
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from test_cli import ENVIRONMENT
 
@@ -217,8 +218,9 @@ def test_calls_into_one_folder_keep_each_others_entries(
 ):
     out = tmp_path / "out"
     out.mkdir()
-    (out / ".rcod-report.lock").touch()  # of a call that is writing just now
-    Timer(0.3, (out / ".rcod-report.lock").unlink).start()
+    other = FileLock(out / ".rcod-report.lock", thread_local=False)
+    other.acquire()  # a call is writing just now
+    Timer(0.3, other.release).start()
     early = Ledger(out)  # a call that began before, and ends after the other
     write(out / "early.png", Photo(torch.zeros(3, 4, 4)))
     run(lambda: restorer, [folder], out, OPTIONS)
@@ -238,31 +240,41 @@ def test_calls_into_one_folder_keep_each_others_entries(
 def test_a_killed_call_keeps_nobody_from_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("rcod.using.ledger.PATIENCE", 0.1)
-    (tmp_path / ".rcod-report.lock").touch()
+    monkeypatch.setattr("rcod.using.ledger.PATIENCE", -1)  # for ever
+    holds = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]): print(flush=True); input()"
+    command = [sys.executable, "-c", holds, str(tmp_path / ".rcod-report.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline()
+        other.kill()
     assert Ledger(tmp_path).save({}) is None
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
-def test_calls_that_outlive_a_killed_one_still_take_turns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    ledgers = [Ledger(tmp_path) for _ in range(3)]
-    (tmp_path / ".rcod-report.lock").touch()
+def test_a_call_that_hangs_keeps_nobody_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rcod.using.ledger.PATIENCE", 0.1)
+    with FileLock(tmp_path / ".rcod-report.lock"):
+        assert Ledger(tmp_path).save({}) is None
+        names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [".rcod-report.lock", "report.json"]  # what is the other's stays
+
+
+def test_calls_take_turns_at_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / ".rcod-report.lock").touch()  # of a killed call
     inside: list[int] = []
 
     def read_slowly(_: Path) -> dict[str, Entry]:
         inside.append(1)
         alone = len(inside) == 1
-        time.sleep(0.1)
+        time.sleep(0.01)
         inside.pop()
         assert alone, "two calls are in the report at once"
         return {}
 
-    monkeypatch.setattr("rcod.using.ledger.PATIENCE", 0.3)
+    ledgers = [Ledger(tmp_path) for _ in range(8)]
     monkeypatch.setattr("rcod.using.ledger._read", read_slowly)
-    with ThreadPoolExecutor(3) as pool:
-        assert list(pool.map(lambda one: one.save({}), ledgers)) == [None] * 3
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda one: one.save({}), ledgers * 5)) == [None] * 40
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
 def test_a_photo_from_standard_input_keeps_its_format(

@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
+from filelock import FileLock
+
 from rcod import __version__
 from rcod.errors import RcodError
 from rcod.pixels.placing import placed
@@ -24,7 +26,7 @@ from rcod.using.orders import Outcome
 
 NAME = "report.json"
 PAUSE = 20  # times what writing took, at least a second, between two times
-PATIENCE = 5.0  # seconds after which whoever keeps others from the report must have been killed
+PATIENCE = 60.0  # seconds to wait for another call that is in the report
 
 
 class Entry(TypedDict):
@@ -100,9 +102,9 @@ class Ledger:
         elif time.monotonic() < self._next:
             return None
         order = ("rcod", "summary", "failed", "pictures")
+        started = time.monotonic()
         try:
             with _alone(self.path), placed(self.path) as file:
-                started = time.monotonic()
                 self.content["pictures"] = _read(self.path) | self._own
                 found: dict[str, object] = dict(self.content)
                 whole = {key: found[key] for key in order if key in found}
@@ -156,33 +158,22 @@ def print_of(source: Path, settings: str) -> str:
 
 @contextmanager
 def _alone(report: Path) -> Iterator[None]:
-    """Keep other calls from a report, by a file beside it, while it is read and replaced."""
-    lock = report.with_name(".rcod-report.lock")
-    seen, since = None, 0.0
-    try:
-        while not _made(lock):
-            with suppress(FileNotFoundError):
-                if (made := lock.stat().st_mtime_ns) != seen:  # another call's, who has as long
-                    seen, since = made, time.monotonic()
-                elif time.monotonic() > since + PATIENCE:
-                    lock.unlink()
-            time.sleep(0.01)
-    except OSError as error:
-        why = f"must be writable, and writing failed ({error.strerror})"
-        raise RcodError(f"{report}: {why}; choose another folder") from None
+    """Keep other calls from a report while it is read and replaced.
+
+    The system's lock ends with the call that holds it, however that ends. Where there is none to
+    be had, and behind a call that hangs, we go on: at worst another call's entries are lost.
+    """
+    beside = report.with_name(".rcod-report.lock")
+    lock = FileLock(beside, timeout=PATIENCE)
+    with suppress(OSError):
+        lock.acquire(poll_interval=0.01)
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
-
-
-def _made(lock: Path) -> bool:
-    """Make a file, and say whether there was none."""
-    try:
-        lock.touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True
+        if lock.is_locked:
+            with suppress(OSError):  # Windows removes no open file
+                beside.unlink()  # while it is ours, so that whoever waits for it sees it go
+            lock.release()
 
 
 def _read(path: Path) -> dict[str, Entry]:
