@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from rcod.networks.steady import GRID, probes, settle
+from rcod.networks.steady import GRID, FixedNorm, probes, settle
 
 
 def network() -> nn.Sequential:
@@ -40,3 +40,14 @@ def test_settling_leaves_a_network_as_it_was_and_shares_its_weights():
     settled = settle(net, lambda one: one(probes(x, 16)))
     assert torch.equal(net(x), before)
     assert settled[0].weight is net[0].weight
+
+
+def test_a_settled_norm_rounds_once():
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(4, 32)
+    nn.init.normal_(norm.weight)
+    x = (3 + torch.randn(1, 32, 9, 7)).bfloat16()
+    groups = x.float().reshape(4, -1)
+    fixed = FixedNorm(norm, groups.mean(1), groups.var(1, correction=0))
+    exact = norm(x.float())
+    assert ((fixed(x) - exact).abs() <= 2**-8 * exact.abs() + 1e-6).all()

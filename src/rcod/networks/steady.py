@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rcod.networks.lora import Network, twin
 
@@ -33,9 +34,8 @@ class FixedNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) -> (B, C, ...)."""
-        shape = (1, -1, *(1 for _ in x.shape[2:]))
-        scale, shift = (one.view(shape).to(x.dtype) for one in (self.scale, self.shift))
-        return torch.addcmul(shift, x, scale)
+        zero, one = torch.zeros_like(self.shift), torch.ones_like(self.scale)
+        return F.batch_norm(x, zero, one, self.scale, self.shift, eps=0.0)  # one rounding
 
 
 class JointNorm(nn.Module):
