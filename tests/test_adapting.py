@@ -174,12 +174,12 @@ def test_the_released_critic_learns_in_the_middle_alone(critic: str, photos: Pat
     # its middle looks at 2 x 2 places, since a single one has nothing to attend to
     setting = recipe("osediff", critic=critic, window="80", steps="3")
     task = task_of(setting, photos)
-    unet = task.class_.student.onestep.backbone.unets[0]
+    unet = task.roles.student.onestep.backbone.unets[0]
     names = {id(tensor): name for name, tensor in unet.named_parameters()}
-    before = {names[id(x)]: x.detach().clone() for x in task.class_.student.critic}
+    before = {names[id(x)]: x.detach().clone() for x in task.roles.student.critic}
     for n in range(2):  # the first step opens what begins at zero
         train.step(task, setting, n, TEAM)
-    after = {names[id(x)]: x.detach() for x in task.class_.student.critic}
+    after = {names[id(x)]: x.detach() for x in task.roles.student.critic}
     assert not [name for name in before if torch.equal(before[name], after[name])]
     middle = {name for name in before if name.startswith("mid_block.")}
     assert middle
@@ -189,7 +189,7 @@ def test_the_released_critic_learns_in_the_middle_alone(critic: str, photos: Pat
 @pytest.mark.parametrize("encoder", ["adapted", "frozen"])
 def test_groups_are_measured_with_the_encoder_asked_for(encoder: str, photos: Path, blind: None):
     setting = recipe("rcod_o", group_encoder=encoder)
-    student = task_of(setting, photos).class_.student
+    student = task_of(setting, photos).roles.student
     rng = torch.Generator().manual_seed(0)
     hr, up = (torch.rand(2, 3, 64, 64, generator=rng) for _ in range(2))
 
@@ -235,19 +235,19 @@ def test_a_goal_that_is_damaged_is_nothing_to_the_adversary(photos: Path):
             seen.append(x)
             return x.mean((1, 2, 3))[:, None]
 
-    class_ = lessons.Class(student, None, Judge())
+    roles = lessons.Roles(student, None, Judge())
     hr, lr = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 16, 16)
     dice = Dice(0, (0, 1), CPU)
     shown = lessons.restore(student, Lot((0, 1), hr, lr, (0, 1), ()), setting, setting.groups, dice)
     assert shown.worse.all() and not torch.equal(shown.hr, hr)
-    _, terms = lessons.pay(class_, shown, None, setting, dice, False)
+    _, terms = lessons.pay(roles, shown, None, setting, dice, False)
     assert float(terms["adversary"]) == 0
-    own = lessons.judge_loss(class_, shown)
+    own = lessons.judge_loss(roles, shown)
     assert torch.equal(seen[-2], hr)  # photos are photos
     torch.testing.assert_close(own, torch.nn.functional.softplus(-hr.mean((1, 2, 3))).mean())
     half = shown._replace(worse=torch.tensor([True, False]))
     paid = torch.nn.functional.softplus(shown.sr[1].mean())
-    torch.testing.assert_close(lessons.judge_loss(class_, half), own + paid)
+    torch.testing.assert_close(lessons.judge_loss(roles, half), own + paid)
 
 
 @pytest.mark.parametrize("name", ["osediff", "mem"])
@@ -286,7 +286,9 @@ def test_distillation_without_a_critic_asks_two_questions(photos: Path):
     unet = student.onestep.backbone.unets[0]
     unet.register_forward_pre_hook(lambda _, given: heard.append(given[2]))
     z = torch.randn(2, 4, 8, 8, generator=rng, requires_grad=True)
-    shown = lessons.Shown(z, z, torch.zeros(2).bool(), z, z, torch.ones(2), torch.tensor([1, 1]))
+    shown = lessons.StudentOutput(
+        z, z, torch.zeros(2).bool(), z, z, torch.ones(2), torch.tensor([1, 1])
+    )
     told = lessons.Heard(towards, away)
     paid = lessons.distilled(student, shown, told, setting, Dice(0, (0, 1), CPU))
     assert len(heard) == 2
@@ -307,7 +309,7 @@ def test_damage_on_the_device_is_the_workers_own(photos: Path, blind: None):
 
 def test_weights_that_make_no_numbers_make_a_bad_step(photos: Path, blind: None):
     task = task_of(recipe("rcod_o", das="off", distill="off"), photos)
-    for handle, tensor in task.class_.student.handles.items():
+    for handle, tensor in task.roles.student.handles.items():
         if handle.startswith("vae."):
             tensor.data.fill_(torch.nan)
     assert np.isnan(train.step(task, task.recipe, 0, TEAM)["norm"])
@@ -558,7 +560,7 @@ def show_what_it_can_make(task: AdapterTask, folder: Path) -> None:
     lot = collate([task.samples[0]])
     with torch.no_grad():
         dice = Dice(setting.seed, lot.numbers, CPU)
-        made = lessons.restore(task.class_.student, lot, setting, setting.groups, dice).sr[0]
+        made = lessons.restore(task.roles.student, lot, setting, setting.groups, dice).sr[0]
     pixels = made.mul(255).round().byte()
     for one in (pixels, pixels.flip(-1)):  # the sample may be the photo's mirror
         Image.fromarray(one.permute(1, 2, 0).numpy()).save(photo)

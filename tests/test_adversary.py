@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rcod.training.adversary import Discriminator, oppose
+from rcod.training.adversary import PatchDiscriminator, relativistic_losses
 
 
-def judge() -> Discriminator:
+def judge() -> PatchDiscriminator:
     torch.manual_seed(0)
-    return Discriminator()
+    return PatchDiscriminator()
 
 
 def pictures(n: int) -> tuple[Tensor, Tensor]:
@@ -32,7 +32,7 @@ def test_a_patch_is_judged_on_its_own():
 def test_the_student_term_reaches_the_student_alone_and_the_own_loss_the_discriminator():
     sharp, soft = pictures(2)
     network, results = judge(), soft.clone().requires_grad_()
-    term, own = oppose(network, results, sharp, torch.Generator().manual_seed(0))
+    term, own = relativistic_losses(network, results, sharp, torch.Generator().manual_seed(0))
     assert term.shape == (2,)
     term.sum().backward()
     assert results.grad is not None and float(results.grad.abs().max()) > 0
@@ -49,7 +49,7 @@ def test_it_learns_to_tell_blur():
     losses: list[float] = []
     for _ in range(60):
         sharp, soft = pictures(4)
-        _, own = oppose(network, soft, sharp, rng)
+        _, own = relativistic_losses(network, soft, sharp, rng)
         optimizer.zero_grad()
         own.backward()
         optimizer.step()
@@ -60,8 +60,10 @@ def test_it_learns_to_tell_blur():
 def test_only_which_of_the_two_looks_more_like_a_photo_counts():
     sharp, soft = pictures(2)
     network, rng = judge(), torch.Generator().manual_seed(0)
-    before = oppose(network, soft, sharp, rng.manual_seed(0))
+    before = relativistic_losses(network, soft, sharp, rng.manual_seed(0))
     with torch.no_grad():
         network.layers[-1].bias.add_(3)  # pyright: ignore[reportCallIssue]
-    for mine, other in zip(before, oppose(network, soft, sharp, rng.manual_seed(0)), strict=True):
+    for mine, other in zip(
+        before, relativistic_losses(network, soft, sharp, rng.manual_seed(0)), strict=True
+    ):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)

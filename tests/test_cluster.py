@@ -20,7 +20,7 @@ from rcod.errors import RcodError
 from rcod.networks.assembly import Parts
 from rcod.networks.checkpoint import find_weights
 from rcod.pixels.images import Photo, write
-from rcod.using.caravan import DONE, PLAN, Store, Task, plan
+from rcod.using.caravan import DONE, PLAN, PhotoTask, Store, plan
 from rcod.using.cluster import Hand, run_on_ray
 from rcod.using.orders import Options
 
@@ -195,7 +195,7 @@ def test_no_result_takes_the_place_of_a_photo(tmp_path):
 def test_a_worker_replaces_no_file_of_the_user(tmp_path):
     draw(tmp_path / "photos", 1)
     source, out = next((tmp_path / "photos").rglob("*.png")), tmp_path / "out"
-    task = Task(source=f"file://{source}", place="photo000", print="")
+    task = PhotoTask(source=f"file://{source}", place="photo000", print="")
     options = Options(realism=0.0, scale=1.0)
 
     def take(where: Path, options: Options = options) -> str | None:

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from rcod.errors import RcodError
-from rcod.judging.datasets import open_dataset, pixels, spread, stem
+from rcod.judging.datasets import open_dataset, pixels, stem, thin_out
 
 
 def picture(path: Path, side: int) -> Path:
@@ -27,7 +27,7 @@ def test_folder_with_pairs_opens(tmp_path: Path, low: str, high: str):
     found = open_dataset(f"mine={layout(tmp_path, low, high)}", tmp_path)
     assert found.name == "mine"
     assert [pair.name for pair in found.pairs] == ["a_0", "a_1", "a_2"]
-    assert [pair.name for pair in spread(found, 2).pairs] == ["a_0", "a_1"]
+    assert [pair.name for pair in thin_out(found, 2).pairs] == ["a_0", "a_1"]
 
 
 def test_known_set_opens_in_its_published_folder_when_complete(tmp_path: Path):

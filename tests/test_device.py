@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rcod.device import PAYS, is_out_of_memory, kept, pick_device, pick_dtype, seeded
+from rcod.device import PAYS, cache_folder, is_out_of_memory, pick_device, pick_dtype, seeded
 from rcod.errors import RcodError
 
 CPU = torch.device("cpu")
@@ -76,9 +76,9 @@ def test_whoever_has_no_home_has_a_cache(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(Path, "home", nowhere)
     for name in ("XDG_CACHE_HOME", "RCOD_CACHE"):
         monkeypatch.delenv(name, raising=False)
-    assert kept().is_absolute()
+    assert cache_folder().is_absolute()
     monkeypatch.setenv("RCOD_CACHE", str(tmp_path))
-    assert kept() == tmp_path
+    assert cache_folder() == tmp_path
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from rcod.errors import RcodError
 from rcod.judging import fullsize
 from rcod.networks.backbone import TinySettings
 from rcod.networks.checkpoint import save
-from rcod.networks.engines import harness, precision
+from rcod.networks.engines import precision, use_engine
 from rcod.networks.exporting import _example, export, open_graph
 from rcod.networks.framing import frame
 from rcod.networks.graphs import Enlarge, sharp
@@ -185,9 +185,9 @@ def test_the_compiler_takes_one_region_or_says_why_not(name):
         onestep = fullsize.invent(SYSTEMS[name], torch.float32)
     if name == "s3diff":
         with pytest.raises(RcodError, match="whose adapters follow the photo"):
-            harness(onestep, "compile")
+            use_engine(onestep, "compile")
         return
-    harness(onestep, "compile")
+    use_engine(onestep, "compile")
     (unet,) = onestep.backbone.unets
     assert unet._compiled_call_impl is not None
     assert onestep.backbone.vae._compiled_call_impl is None
@@ -213,9 +213,9 @@ def test_traced_enlarging_has_the_weights_of_taps():
 
 
 def load_plain(weights: Path):
-    from rcod.networks.checkpoint import ready
+    from rcod.networks.checkpoint import load_onto
 
-    return ready(str(weights), torch.device("cpu"), torch.float32)
+    return load_onto(str(weights), torch.device("cpu"), torch.float32)
 
 
 def test_wrong_engines_are_named():

@@ -14,7 +14,7 @@ from rcod.errors import RcodError
 from rcod.judging import evaluate as evaluating
 from rcod.judging import judge
 from rcod.judging.contenders import parse
-from rcod.judging.datasets import Dataset, Pair, open_dataset, spread
+from rcod.judging.datasets import Dataset, Pair, open_dataset, thin_out
 from rcod.judging.evaluate import Found, run
 from rcod.judging.journal import Made, append, read_lines
 from rcod.judging.judge import Judge
@@ -143,7 +143,7 @@ def test_absent_results_and_double_names_are_named(dataset: Dataset, tmp_path: P
         run([dataset], [parse(f"dir:theirs={folder}")], tmp_path / "out", Judge())
     (folder / "a_1_SR.png").write_bytes((folder / "a_1.png").read_bytes())
     with pytest.raises(RcodError, match=r"two files of one picture, a_1\.png and a_1_SR\.png"):
-        run([spread(dataset, 2)], [parse(f"dir:theirs={folder}")], tmp_path / "out", Judge())
+        run([thin_out(dataset, 2)], [parse(f"dir:theirs={folder}")], tmp_path / "out", Judge())
     with pytest.raises(RcodError, match="names must differ, got bicubic twice"):
         run([dataset], [parse("bicubic"), parse("bicubic")], tmp_path / "out", Judge())
 

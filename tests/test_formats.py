@@ -26,7 +26,7 @@ from rcod.pixels import decode as decoding
 from rcod.pixels import images
 from rcod.pixels.decode import decode
 from rcod.pixels.depth import is_cut
-from rcod.pixels.encode import Frame, writer
+from rcod.pixels.encode import PictureHeader, writer
 from rcod.pixels.images import Photo, from_pil, read, suffix_of, write
 from rcod.pixels.metadata import STRUCTURE, Tags, collect, mark
 from rcod.pixels.placing import is_ours
@@ -217,7 +217,7 @@ def test_of_a_raw_file_the_preview_is_not_taken_for_the_photo(kinds: tuple[int, 
 def deep_file(encoder: str, values: np.ndarray) -> bytes:
     """A file of 16 bits a channel, (H, W, C)."""
     height, width, channels = values.shape
-    frame = Frame(height, width, channels, 16, srgb_profile(), Tags())
+    frame = PictureHeader(height, width, channels, 16, srgb_profile(), Tags())
     into = writer(file := io.BytesIO(), encoder, frame, None)
     into.put(values)
     into.close()
@@ -556,7 +556,7 @@ def test_colours_outside_of_srgb_survive(tmp_path: Path):
     values = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(1))
     values[:, :4] = torch.tensor([0.0, 1.0, 0.0]).view(3, 1, 1)  # the greenest green
     file = io.BytesIO()
-    frame = Frame(16, 16, 3, 16, wide_profile(), Tags())
+    frame = PictureHeader(16, 16, 3, 16, wide_profile(), Tags())
     into = writer(file, "PNG", frame, None)
     stored = (values * 65535).round().permute(1, 2, 0).int().numpy().astype(np.uint16)
     into.put(stored)

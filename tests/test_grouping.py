@@ -11,7 +11,7 @@ from rcod.diffusion.dial import realism_of_metric
 from rcod.diffusion.grouping import (
     GroupSettings,
     LatentMetric,
-    Size,
+    MetricSize,
     distill_range,
     equal_groups,
     latent_metric,
@@ -136,7 +136,7 @@ def test_reduced_photos_differ_by_damage_alone():
     lr = resize(hr, (32, 32)).clamp(0, 1)
     damaged = (lr + 0.05 * torch.randn(lr.shape, generator=seeded(2))).clamp(0, 1)
 
-    def measured(lr: torch.Tensor, at: Size) -> torch.Tensor:
+    def measured(lr: torch.Tensor, at: MetricSize) -> torch.Tensor:
         with torch.no_grad():
             return latent_metric(*compared(encode, lr, hr, at))
 

@@ -11,7 +11,7 @@ from rcod.networks.guide import Guide, block_of
 from rcod.networks.lora import Factors, attach_factors, twin
 from rcod.networks.storage import hasten, widen
 from rcod.networks.systems import SYSTEMS, covers
-from rcod.using.hosted import allowed, keep_colors, latent_side
+from rcod.using.hosted import keep_colors, latent_side, resolve_dial
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (48, 40), (75, 70), (64, 400)])
@@ -98,12 +98,12 @@ def test_brisk_layers_alone_round_what_comes_and_goes():
 
 def test_what_a_system_does_not_know_is_refused():
     with pytest.raises(RcodError, match="one setting and no dial"):
-        allowed(SYSTEMS["osediff"], 0.5)
+        resolve_dial(SYSTEMS["osediff"], 0.5)
     with pytest.raises(RcodError, match="auto-local can't choose"):
-        allowed(SYSTEMS["rcod_o"], "auto-local")
-    assert allowed(SYSTEMS["rcod_o"], "auto") == "neutral"
-    assert allowed(SYSTEMS["rcod_s"], "auto") == "auto"
-    assert allowed(SYSTEMS["osediff"], "auto") == "auto"
+        resolve_dial(SYSTEMS["rcod_o"], "auto-local")
+    assert resolve_dial(SYSTEMS["rcod_o"], "auto") == "neutral"
+    assert resolve_dial(SYSTEMS["rcod_s"], "auto") == "auto"
+    assert resolve_dial(SYSTEMS["osediff"], "auto") == "auto"
 
 
 def test_targets_are_read_as_peft_reads_them():

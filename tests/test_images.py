@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rcod.errors import RcodError
 from rcod.pixels import placing
-from rcod.pixels.encode import Frame, joined, writer
+from rcod.pixels.encode import PictureHeader, adler32_combine, writer
 from rcod.pixels.images import Photo, check_writable, find, from_pil, read, sink, to_pil, write
 from rcod.pixels.metadata import Tags
 from rcod.pixels.profiles import srgb_profile
@@ -84,7 +84,7 @@ def huge_png() -> bytes:
 def encoded(pixels: np.ndarray, cuts: list[int]) -> bytes:
     """A PNG whose rows come in pieces."""
     height, width, channels = pixels.shape
-    frame = Frame(height, width, channels, 8 * pixels.itemsize, srgb_profile(), Tags())
+    frame = PictureHeader(height, width, channels, 8 * pixels.itemsize, srgb_profile(), Tags())
     file = io.BytesIO()
     picture = writer(file, "PNG", frame, None)
     for rows in np.split(pixels, cuts):
@@ -112,7 +112,7 @@ def test_sums_of_two_runs_make_the_sum_of_both():
     data = np.random.default_rng(0).integers(0, 256, 100_000, np.uint8).tobytes()
     for cut in (0, 1, 70_000, 100_000):
         first, second = zlib.adler32(data[:cut]), zlib.adler32(data[cut:])
-        assert joined(first, second, len(data) - cut) == zlib.adler32(data)
+        assert adler32_combine(first, second, len(data) - cut) == zlib.adler32(data)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.webp", "a.jpg"])

@@ -15,7 +15,7 @@ from rcod.diffusion.grouping import GroupSettings
 from rcod.errors import RcodError
 from rcod.networks.framing import BORDER
 from rcod.networks.onestep import enlarge
-from rcod.pixels.color import Tally, match_adain, match_spread
+from rcod.pixels.color import Tally, match_adain, match_stats
 from rcod.pixels.images import Photo
 from rcod.pixels.resample import fitted, resize, resize_part, spread_colours
 from rcod.pixels.tiling import merged, spans
@@ -124,7 +124,7 @@ def test_spread_of_pieces_is_that_of_the_whole():
         tally.add(x[0, :, :13])
         tally.add(x[0, :, 13:])
     own, wanted = (tally.spread() for tally in tallies)
-    torch.testing.assert_close(match_spread(sr, own, wanted), match_adain(sr, up))
+    torch.testing.assert_close(match_stats(sr, own, wanted), match_adain(sr, up))
 
 
 def test_whole_statistics_of_a_tiled_photo_take_no_second_pass(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rcod.errors import RcodError
-from rcod.training.projected import dino_heads
+from rcod.training.projected import load_dino
 
 pytest.importorskip("transformers", reason="not checked here: pip install 'rcod[sd]'")
 CPU = torch.device("cpu")
@@ -19,7 +19,7 @@ def test_heads_learn_and_what_sees_does_not(tmp_path: Path):
     config = ViTConfig(**sizes, num_hidden_layers=4, patch_size=56, image_size=224)  # pyright: ignore
     torch.manual_seed(0)
     ViTModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "dino")
-    heads = dino_heads(tmp_path / "dino", CPU)
+    heads = load_dino(tmp_path / "dino", CPU)
     picture = torch.rand(2, 3, 64, 64, requires_grad=True)
     logits = heads(picture)
     assert logits.shape == (2, 4 * 16)  # four layers of 4 x 4 places
@@ -32,4 +32,4 @@ def test_heads_learn_and_what_sees_does_not(tmp_path: Path):
 def test_missing_weights_are_named(tmp_path: Path):
     (tmp_path / "dino").mkdir()
     with pytest.raises(RcodError, match=r"sees with DINO, which is neither in .*set judge=patch"):
-        dino_heads(tmp_path / "dino", CPU)
+        load_dino(tmp_path / "dino", CPU)

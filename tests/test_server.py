@@ -33,7 +33,7 @@ from rcod.pixels.images import Photo, write
 from rcod.pixels.metadata import GPS, MARK_TAG, TURN
 from rcod.using.orders import Options
 from rcod.using.restore import LEAST_TILE, Restorer, Result
-from rcod.using.sitting import Place, Sitting, take
+from rcod.using.sitting import Setting, Sitting, take
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "otter.jpg"
@@ -201,7 +201,7 @@ def test_levels_end_with_their_tile_when_the_client_has_gone(
         return done[-1]
 
     sitting = Sitting(restorer, take(small()), keep=0)
-    ticket = Ticket(lambda ticket: zip_levels(sitting, Place(), Options(format="png"), ticket))
+    ticket = Ticket(lambda ticket: zip_levels(sitting, Setting(), Options(format="png"), ticket))
     monkeypatch.setattr(restorer, "finish", left)
     ticket.run()
     assert isinstance(ticket.result.exception(), Stopped) and done == []

@@ -14,11 +14,11 @@ from rcod.diffusion.grouping import GroupSettings
 from rcod.errors import RcodError
 from rcod.pixels.images import Photo, from_pil
 from rcod.using import sitting as sitting_module
-from rcod.using.between import NEAR, NODES, most_detailed, shares_of, told
+from rcod.using.between import NEAR, NODES, interpolate, most_detailed, shares_of
 from rcod.using.restore import Realism, Restorer, Result
 from rcod.using.sitting import (
     LEAST,
-    Place,
+    Setting,
     Sitting,
     check_format,
     draw_invention,
@@ -47,7 +47,7 @@ def test_every_place_equals_the_restorers_own(restorer: Restorer, photo: Photo):
         ("auto", 4), ("realism", 4), (0.37, 4), ("fidelity", 2), (0.37, 4), ("auto", 4),
     ]  # fmt: skip
     for realism, scale in asked:
-        mine, own = sitting.result(Place(realism, scale)), restorer(photo, realism, scale)
+        mine, own = sitting.result(Setting(realism, scale)), restorer(photo, realism, scale)
         assert torch.equal(mine.photo.pixels, own.photo.pixels)
         assert (mine.level, mine.realism, mine.timestep, mine.metric, mine.auto) == (
             own.level, own.realism, own.timestep, own.metric, own.auto,
@@ -57,17 +57,17 @@ def test_every_place_equals_the_restorers_own(restorer: Restorer, photo: Photo):
 def test_places_between_the_nodes_are_told_to_two_grey_levels(restorer: Restorer):
     photo = from_pil(Image.open(EXAMPLE).crop((10, 10, 90, 80)))
     sitting = Sitting(restorer, photo)
-    assert not sitting.view(Place(0.3)).told  # no node is kept yet
+    assert not sitting.view(Setting(0.3)).interpolated  # no node is kept yet
     for node in NODES:
-        assert not sitting.view(Place(node)).told
+        assert not sitting.view(Setting(node)).interpolated
     for place in (0.06, 0.4, 0.87):
-        view, own = sitting.view(Place(place)), restorer(photo, place)
-        assert view.told and not sitting.has(Place(place))
+        view, own = sitting.view(Setting(place)), restorer(photo, place)
+        assert view.interpolated and not sitting.has(Setting(place))
         apart = (view.result.photo.pixels - own.photo.pixels).abs()
         assert float(apart.max()) < NEAR and float(apart.mean()) < 0.05 * NEAR
         assert (view.result.level, view.result.timestep) == (own.level, own.timestep)
-        assert torch.equal(sitting.result(Place(place)).photo.pixels, own.photo.pixels)
-    assert not sitting.view(Place(0.3, 2.0)).told
+        assert torch.equal(sitting.result(Setting(place)).photo.pixels, own.photo.pixels)
+    assert not sitting.view(Setting(0.3, 2.0)).interpolated
 
 
 def test_detail_counts_whichever_way_it_runs():
@@ -88,8 +88,8 @@ def test_what_is_not_smooth_is_not_told(restorer: Restorer, photo: Photo, monkey
     monkeypatch.setattr(sitting_module, "is_smooth", lambda *given: False)
     sitting = Sitting(restorer, photo)
     for node in NODES:
-        sitting.result(Place(node))
-    assert not sitting.view(Place(0.3)).told
+        sitting.result(Setting(node))
+    assert not sitting.view(Setting(0.3)).interpolated
 
 
 def test_shares_add_up_and_a_node_is_itself():
@@ -98,7 +98,7 @@ def test_shares_add_up_and_a_node_is_itself():
         assert sum(shares_of(place, groups)) == pytest.approx(1)
     assert shares_of(0.15, groups) == pytest.approx([0, 1, 0, 0, 0])
     ramps = [torch.full((3, 1, 1), 0.1 + 0.8 * node**4) for node in NODES]  # a quartic is exact
-    assert float(told(ramps, shares_of(0.6, groups))[0]) == pytest.approx(0.1 + 0.8 * 0.6**4)
+    assert float(interpolate(ramps, shares_of(0.6, groups))[0]) == pytest.approx(0.1 + 0.8 * 0.6**4)
 
 
 def test_a_photo_is_looked_at_once_and_a_place_computed_once(
@@ -111,11 +111,11 @@ def test_a_photo_is_looked_at_once_and_a_place_computed_once(
             restorer, name, lambda *a, own=own, name=name: calls.append(name) or own(*a)
         )
     sitting = Sitting(restorer, photo)
-    chosen = sitting.result(Place("auto"))
-    assert not sitting.has(Place(0.3))
+    chosen = sitting.result(Setting("auto"))
+    assert not sitting.has(Setting(0.3))
     for realism in (chosen.realism, "auto", 0.3, 0.3):
-        sitting.result(Place(realism))
-    assert calls == ["look", "finish", "finish"] and sitting.has(Place(0.3))
+        sitting.result(Setting(realism))
+    assert calls == ["look", "finish", "finish"] and sitting.has(Setting(0.3))
 
 
 def test_memory_is_bounded(restorer: Restorer, photo: Photo):
@@ -124,16 +124,18 @@ def test_memory_is_bounded(restorer: Restorer, photo: Photo):
     empty = sitting.size
     assert empty == LEAST + photo.pixels.nbytes
     for step in range(5):
-        sitting.result(Place(step / 10))
-    assert [sitting.has(Place(step / 10)) for step in range(5)] == [False] * 3 + [True] * 2
+        sitting.result(Setting(step / 10))
+    assert [sitting.has(Setting(step / 10)) for step in range(5)] == [False] * 3 + [True] * 2
     assert sitting.size < empty + 6 * one
     tight = Sitting(restorer, photo, keep=0)
-    assert tight.result(Place(0.2)).photo.pixels.shape == (3, 128, 160) and tight.has(Place(0.2))
+    assert tight.result(Setting(0.2)).photo.pixels.shape == (3, 128, 160) and tight.has(
+        Setting(0.2)
+    )
 
 
 def test_fidelity_invents_nothing_and_invention_rises(restorer: Restorer, photo: Photo):
     sitting = Sitting(restorer, photo)
-    levels = [sitting.invention(Place(level)) for level in ("fidelity", "neutral", "realism")]
+    levels = [sitting.invention(Setting(level)) for level in ("fidelity", "neutral", "realism")]
     assert levels[0].share == levels[0].mean == 0 and not levels[0].where.any()
     assert 0 < levels[1].share < levels[2].share < 1
     assert 0 < levels[1].mean < levels[2].mean
@@ -228,8 +230,8 @@ def test_levels_tell_of_every_tile_and_may_be_given_up_there(restorer: Restorer,
     with pytest.raises(InterruptedError):
         sitting.sheet("a", watch=stop)
     with pytest.raises(InterruptedError):
-        sitting.invention(Place(1.0), stop)
-    assert not sitting.has(Place("fidelity"))
+        sitting.invention(Setting(1.0), stop)
+    assert not sitting.has(Setting("fidelity"))
 
 
 def test_what_a_file_says_besides_takes_memory(restorer: Restorer, photo: Photo):
@@ -244,8 +246,8 @@ def test_see_through_and_wide_pictures_take_more_memory(restorer: Restorer, phot
     sitting = Sitting(restorer, rich, keep=2 * one)
     assert sitting.size == LEAST + 7 * 32 * 40 * 4
     for step in range(3):
-        sitting.result(Place(step / 10))
-    assert [sitting.has(Place(step / 10)) for step in range(3)] == [False, True, True]
+        sitting.result(Setting(step / 10))
+    assert [sitting.has(Setting(step / 10)) for step in range(3)] == [False, True, True]
     assert sitting.size > 2 * one
 
 
@@ -259,4 +261,4 @@ def test_see_through_and_wide_pictures_take_more_memory(restorer: Restorer, phot
 )
 def test_places_are_checked(values: tuple, words: str):
     with pytest.raises(RcodError, match=words):
-        Place(*values)
+        Setting(*values)

@@ -14,7 +14,7 @@ from rcod.doors.guard import Limits, Refusal
 from rcod.doors.sittings import Sittings
 from rcod.pixels.images import read
 from rcod.using.restore import Restorer
-from rcod.using.sitting import Place, Sitting
+from rcod.using.sitting import Setting, Sitting
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "heron.jpg"
 
@@ -44,7 +44,7 @@ def test_the_photo_asked_for_stays_however_much_it_grew(restorer: Restorer):
     sittings = Sittings(held=3 * Sitting(restorer, photo).size)
     name = sittings.add(grown := Sitting(restorer, photo))
     other = sittings.add(Sitting(restorer, photo))
-    grown.result(Place("fidelity"))
+    grown.result(Setting("fidelity"))
     assert sittings.find(name) is grown
     with pytest.raises(Refusal, match="put away"):
         sittings.find(other)

@@ -33,7 +33,7 @@ from rcod.training.objectives import cost, prior_loss
 from rcod.training.photos import photos_in
 from rcod.training.recipe import TINY, Recipe
 from rcod.training.rundir import RunDir
-from rcod.training.task import Part, Place, Sources
+from rcod.training.task import LearnerLoss, Sources, TaskState
 from rcod.training.team import Team
 
 SMALL = {
@@ -158,15 +158,15 @@ class Sum:
         self.images, self.seen, self.bad = 1, 0, bad
         self.notes: list[str] = []
 
-    def parts(self, n: int) -> Iterator[Part]:
+    def parts(self, n: int) -> Iterator[LearnerLoss]:
         self.seen += 1
         loss = self.weight.square().sum() * (torch.nan if self.seen in self.bad else 1)
-        yield Part("student", loss, {"loss": loss})
+        yield LearnerLoss("student", loss, {"loss": loss})
 
-    def position(self) -> Place:
+    def position(self) -> TaskState:
         return {"seen": self.seen}
 
-    def seek(self, place: Place) -> None:
+    def seek(self, place: TaskState) -> None:
         self.seen = int(str(place["seen"]))
 
     def write(self, path: Path, recipe: str) -> None:
@@ -199,9 +199,9 @@ def test_a_bad_step_of_one_learner_moves_no_other():
     task.learners["adversary"] = Learner([other], recipe("tiny-metric").optim, 4)
     parts = task.parts
 
-    def both(n: int) -> Iterator[Part]:
+    def both(n: int) -> Iterator[LearnerLoss]:
         yield from parts(n)
-        yield Part("adversary", other.sum() * (torch.nan if n == 0 else 1), {})
+        yield LearnerLoss("adversary", other.sum() * (torch.nan if n == 0 else 1), {})
 
     task.parts = both
     values = train.step(task, recipe("tiny-metric"), 0, TEAM)
@@ -227,7 +227,7 @@ def test_many_bad_steps_in_a_row_lead_back_to_the_last_state_and_a_lower_rate(tm
 class Poisoned(Sum):
     """Its weights cease to be numbers on the third batch."""
 
-    def parts(self, n: int) -> Iterator[Part]:
+    def parts(self, n: int) -> Iterator[LearnerLoss]:
         if self.seen == 2:
             self.weight.data.fill_(torch.nan)
         yield from super().parts(n)
@@ -298,7 +298,7 @@ def test_a_full_disk_leaves_the_old_state_whole(tmp_path: Path):
 def test_a_full_disk_at_the_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     running = loop(Sum(2), tmp_path, steps="2")
 
-    def full(state: Place) -> None:
+    def full(state: TaskState) -> None:
         if state["step"]:
             raise RcodError("state.pt: writing failed (No space left on device)")
 

@@ -24,11 +24,11 @@ from rcod.device import seeded
 from rcod.diffusion.grouping import (
     GroupSettings,
     LatentMetric,
-    Size,
+    MetricSize,
     equal_groups,
 )
 from rcod.errors import RcodError
-from rcod.judging.datasets import open_dataset, spread
+from rcod.judging.datasets import open_dataset, thin_out
 from rcod.judging.intervals import draw_weights, interval
 from rcod.judging.judge import Judge
 from rcod.judging.promises import Report, study_dial
@@ -111,7 +111,7 @@ class Row:
     told: str
     host: str = "vsd"  # or "gan": what stands beside pixels and perception
     metric: LatentMetric = "cosine"
-    at: Size = "enlarged"  # where it is measured
+    at: MetricSize = "enlarged"  # where it is measured
     count: int = 3  # of groups
     fixed: int | None = None  # the only timestep, in place of groups
     sees: bool = True  # image tokens
@@ -241,7 +241,7 @@ def judge_rows(options: argparse.Namespace) -> None:
         if not is_newer(target, find_weights("tiny")):
             lines = STUDIES[study](Restorer.load("tiny"), dataset.pairs, judge).lines
             write(target, "\n".join(lines))
-    pairs = spread(dataset, options.limit).pairs
+    pairs = thin_out(dataset, options.limit).pairs
     for model in sorted(options.rows.glob("*/*/*/model.safetensors")):
         folder = model.parent
         target = kept / folder.relative_to(options.rows).with_suffix(".json")

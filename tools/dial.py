@@ -23,7 +23,7 @@ from PIL import Image
 from rcod.pixels.images import read
 from rcod.using.between import NODES
 from rcod.using.restore import Restorer
-from rcod.using.sitting import Place, Sitting
+from rcod.using.sitting import Setting, Sitting
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -80,10 +80,10 @@ def compare(example: Path) -> dict[str, float | str | bool]:
     sitting = Sitting(Restorer.load("tiny"), photo)
 
     def pixels(place: float) -> torch.Tensor:
-        return 255 * sitting.result(Place(place)).photo.pixels
+        return 255 * sitting.result(Setting(place)).photo.pixels
 
     nodes = {node: pixels(node) for node in NODES}
-    told = {turn: sitting.view(Place(turn)) for turn in TURNS}
+    told = {turn: sitting.view(Setting(turn)) for turn in TURNS}
     errors: dict[str, list[torch.Tensor]] = {"blend": [], "told": []}
     for turn in TURNS:
         own = pixels(turn)
@@ -92,7 +92,7 @@ def compare(example: Path) -> dict[str, float | str | bool]:
         errors["blend"].append((blend - own).abs())
         errors["told"].append((255 * told[turn].result.photo.pixels - own).abs())
     found: dict[str, float | str | bool] = {
-        "example": example.stem, "told": all(view.told for view in told.values())
+        "example": example.stem, "told": all(view.interpolated for view in told.values())
     }  # fmt: skip
     for name, ones in errors.items():
         found |= {

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rcod.errors import RcodError
-from rcod.judging.datasets import Pair, open_dataset, spread, truth_of
+from rcod.judging.datasets import Pair, open_dataset, thin_out, truth_of
 from rcod.judging.judge import Judge
 from rcod.judging.promises import BICUBIC, Report, Score, study_dial
 from rcod.pixels.images import Photo, read, write
@@ -98,7 +98,7 @@ def main() -> None:
         if out:
             write(out / f"{picture}-{level}.png", Photo(sr.cpu()))
 
-    pairs = spread(open_dataset(f"bench={options.bench}", Path()), options.limit).pairs
+    pairs = thin_out(open_dataset(f"bench={options.bench}", Path()), options.limit).pairs
     restorer = Restorer.load(options.model)
     found = study_dial(restorer, pairs, judge, seen=seen)
     print(file=sys.stderr)

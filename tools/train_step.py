@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rcod.device import release
+from rcod.device import trim_memory
 from rcod.training.adaptation import Adaptation
 from rcod.training.adapting import learners_of
 from rcod.training.budget import invent, settle, steps, weigh
 from rcod.training.catalog import recipe_named
-from rcod.training.lessons import Class
+from rcod.training.lessons import Roles
 from rcod.training.meter import on_processor
 from rcod.training.team import Team
 
@@ -32,10 +32,10 @@ def memory(key: str) -> float:
     return int(line.split()[1]) * 1024 / 1e6
 
 
-def fill(class_: Class) -> None:
+def fill(roles: Roles) -> None:
     """Small random weights; one stretch of noise, repeated."""
     noise = 0.02 * torch.randn(2**20, generator=torch.Generator().manual_seed(0))
-    for parameter in class_.student.onestep.parameters():
+    for parameter in roles.student.onestep.parameters():
         flat = parameter.data.view(-1)
         for start in range(0, len(flat), len(noise)):
             part = flat[start : start + len(noise)]
@@ -49,9 +49,9 @@ def main() -> None:
     recipe = recipe_named(name, {"batch": "1"} | given)
     assert isinstance(recipe, Adaptation), "a published system's recipe"
     need = weigh(recipe)
-    class_ = settle(invent(recipe), recipe)
-    fill(class_)
-    learners = learners_of(recipe, class_)
+    roles = settle(invent(recipe), recipe)
+    fill(roles)
+    learners = learners_of(recipe, roles)
     rest = {"mb": memory("VmRSS"), "estimate": on_processor(need.megabytes["at rest"])}
     found: dict[str, dict[str, float]] = {"at rest": rest}
     torch.manual_seed(0)
@@ -59,8 +59,8 @@ def main() -> None:
     def learn(who: str, loss: Tensor) -> None:
         learners[who].add(loss)
 
-    for part, backward in steps(class_, recipe, learn):
-        release()  # what the part before has freed is not this one's
+    for part, backward in steps(roles, recipe, learn):
+        trim_memory()  # what the part before has freed is not this one's
         CLEAR.write_text("5")  # forget the most so far
         started = time.perf_counter()
         backward()

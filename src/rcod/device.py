@@ -97,7 +97,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def bfloat16_pays() -> bool:
     """Whether this processor convolves clearly faster in bfloat16; measured once, then kept."""
-    return _bfloat16_pays(kept())
+    return _bfloat16_pays(cache_folder())
 
 
 def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -119,7 +119,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return any(sign in str(error) for sign in SHORTAGE)
 
 
-def release() -> None:
+def trim_memory() -> None:
     """Give freed memory back to the system: glibc keeps what it could use again, in pieces."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -136,7 +136,7 @@ def _is_there(device: torch.device) -> bool:
     return True
 
 
-def kept() -> Path:
+def cache_folder() -> Path:
     """Where is kept what would take time to find again: RCOD_CACHE, or the user's own folder."""
     if named := os.environ.get("RCOD_CACHE"):
         return Path(named)
@@ -156,15 +156,15 @@ def _bfloat16_pays(folder: Path) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # never measured, or torn
     exact, half = _convolving()
-    told = {"pays": half * PAYS < exact, "float32": exact, "bfloat16": half}
+    answer = {"pays": half * PAYS < exact, "float32": exact, "bfloat16": half}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps(told), encoding="utf-8")
+        part.write_text(json.dumps(answer), encoding="utf-8")
         part.replace(path)
     except OSError:
         pass  # a folder that can't be written costs the measurement again
-    return told["pays"] is True
+    return answer["pays"] is True
 
 
 @torch.no_grad()
@@ -197,6 +197,6 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    told = {line for line in lines if line.startswith(("model name", "flags", "CPU part"))}
-    text = f"{torch.__version__} {platform.machine()} {platform.processor()} {sorted(told)}"
+    facts = {line for line in lines if line.startswith(("model name", "flags", "CPU part"))}
+    text = f"{torch.__version__} {platform.machine()} {platform.processor()} {sorted(facts)}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]

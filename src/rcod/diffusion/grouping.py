@@ -23,7 +23,7 @@ LEVELS = {"fidelity": 0.0, "neutral": 0.5, "realism": 1.0}
 
 Distill = Literal["paper", "released", "off"]
 LatentMetric = Literal["cosine", "l1", "mse"]
-Size = Literal["enlarged", "reduced"]
+MetricSize = Literal["enlarged", "reduced"]
 
 
 class GroupSettings(BaseModel, frozen=True, extra="forbid"):
@@ -32,7 +32,7 @@ class GroupSettings(BaseModel, frozen=True, extra="forbid"):
     edges: tuple[float, ...] = (0.5, 0.7)  # metric where the next group starts, rising
     timesteps: tuple[int, ...] = (749, 499, 249)  # one per group, worst damage first
     by: LatentMetric = "cosine"  # whose values the edges are
-    at: Size = "enlarged"  # what is measured: the enlarged photo, or the true picture reduced
+    at: MetricSize = "enlarged"  # what is measured: the enlarged photo, or the true picture reduced
 
     @model_validator(mode="after")
     def one_timestep_per_group(self) -> Self:

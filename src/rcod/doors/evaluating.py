@@ -82,13 +82,13 @@ def evaluate(
 
         from rcod.device import pick_dtype
         from rcod.judging.contenders import parse
-        from rcod.judging.datasets import open_dataset, spread
+        from rcod.judging.datasets import open_dataset, thin_out
         from rcod.judging.evaluate import run
         from rcod.judging.judge import Judge
         from rcod.judging.report import write_report
 
         contenders = [parse(text, base, vision) for text in system or ["tiny", "bicubic"]]
-        datasets = [spread(open_dataset(text, data), limit) for text in sets]
+        datasets = [thin_out(open_dataset(text, data), limit) for text in sets]
         fast = pick_dtype("auto", torch.device("cpu"))  # of lpips-hed; the protocol names it
         judge = Judge.load(aids, fast, _names(metrics))
         found = run(datasets, contenders, out, judge, device, dtype, _aside)
@@ -134,12 +134,12 @@ def study(
     """Measure the dial (dial), ways between its ends (blend), latent metrics (ldg, mem)."""
     with plain_errors():
         check_file("--json", out)
-        from rcod.judging.datasets import open_dataset, spread
+        from rcod.judging.datasets import open_dataset, thin_out
         from rcod.judging.judge import Judge
         from rcod.judging.studies import STUDIES
         from rcod.using.restore import Restorer
 
-        dataset = spread(open_dataset(set_, data), limit)
+        dataset = thin_out(open_dataset(set_, data), limit)
         judge = Judge.load(aids, wanted=_names(metrics))
         found = STUDIES[name](Restorer.load(model, device, dtype), dataset.pairs, judge)
         for line in found.lines:

@@ -89,11 +89,11 @@ def export(
         import torch
 
         from rcod.networks.assembly import Parts
-        from rcod.networks.checkpoint import ready
+        from rcod.networks.checkpoint import load_onto
         from rcod.networks.exporting import export as write
 
         parts = Parts(base=base, vision=vision, vae=vae)
-        system, onestep, _ = ready(model, torch.device("cpu"), torch.float32, parts)
+        system, onestep, _ = load_onto(model, torch.device("cpu"), torch.float32, parts)
         found = write(system, onestep, to, out)
         worst = max(found["difference"].values())
         say(f"{out}: {', '.join(found['graphs'])} for {to}; at most {worst:.3f}/255 from PyTorch")
@@ -122,10 +122,10 @@ def _folder(
     photos: Path, networks: tuple[str, str, str, str], repeats: int, out: Path | None
 ) -> None:
     """A folder on one core and on all."""
-    from rcod.judging.folder import measure_folder, told
+    from rcod.judging.folder import measure_folder, table
 
     found = measure_folder(photos, networks, repeats)
-    for line in told(found):
+    for line in table(found):
         say(line)
     keep_json(out, found)
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rcod.using.orders import Options
     from rcod.using.restore import Restorer
 
-LEVELS = {"all": 4, "auto-local": 3}  # passes of every tile; of anything else one
+PASSES = {"all": 4, "auto-local": 3}  # passes of every tile; of anything else one
 
 
 def plan(
@@ -65,19 +65,20 @@ def plan(
             height, max_side, memory=memory_of(memory),
         )  # fmt: skip
         restorer = Restorer.load(model, device, dtype, Parts(base=base, vision=vision, vae=vae))
-        told: list[Forecast] = []
+        forecasts: list[Forecast] = []
         failed = 0
         for source in (found for given in photos for found in gather(given, None)):
             try:
                 if isinstance(source, Lost):
                     raise RcodError(source.error)
-                told.append(_foretell(restorer, source.path, options))
+                forecasts.append(_foretell(restorer, source.path, options))
             except RcodError as error:
                 complain(str(error))
                 failed += 1
-        if len(told) > 1:
-            peak, seconds = max(f.peak for f in told), sum(f.seconds or 0 for f in told)
-            say(f"{len(told)} photos, about {peak / 1e9:.2f} GB at most, about {_lasting(seconds)}")
+        if len(forecasts) > 1:
+            peak, seconds = max(f.peak for f in forecasts), sum(f.seconds or 0 for f in forecasts)
+            lasting = _lasting(seconds)
+            say(f"{len(forecasts)} photos, about {peak / 1e9:.2f} GB at most, about {lasting}")
         if failed:
             raise typer.Exit(1)
 
@@ -93,7 +94,7 @@ def _foretell(restorer: "Restorer", path: Path, options: "Options") -> "Forecast
     photo = read(path if content is None else content, name_of(path))
     height, width = photo.pixels.shape[-2:]
     suffix = suffix_for(path, options.format, content)
-    levels, target = LEVELS.get(str(options.realism), 1), Path(f"result{suffix}")
+    levels, target = PASSES.get(str(options.realism), 1), Path(f"result{suffix}")
     try:
         size = options.size(photo)
         check_writable(target, *size, photo.alpha)

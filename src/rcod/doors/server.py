@@ -19,14 +19,14 @@ from starlette.types import Lifespan
 
 from rcod import __version__
 from rcod.doors.engine import Ticket
-from rcod.doors.service import MEDIA, Service, facts, kept, read_dial, speak_plainly, timings
+from rcod.doors.service import MEDIA, Service, facts, read_dial, speak_plainly, strip_tags, timings
 from rcod.networks.systems import SYSTEMS
 from rcod.pixels.images import Photo
 from rcod.pixels.metadata import Strip
 from rcod.using.orders import Options
 from rcod.using.passes import reduced
 from rcod.using.restore import ColorFix, Result
-from rcod.using.sitting import Place, Sitting, check_format, encode, encode_png
+from rcod.using.sitting import Setting, Sitting, check_format, encode, encode_png
 
 Format = Literal["png", "jpg", "webp", "tif", "avif"]
 LONGEST = 1_000_000  # pixels of a side that may be asked for
@@ -165,7 +165,7 @@ def _add_upscale(app: FastAPI, service: Service) -> None:
         realism: RealismField = "auto",
         color: ColorField = "auto",
     ) -> Response:
-        place = Place(read_dial(realism), color=color)
+        place = Setting(read_dial(realism), color=color)
         content = await received(request, image)
 
         def work(ticket: Ticket[tuple[Result, bytes]]) -> tuple[Result, bytes]:
@@ -182,7 +182,7 @@ def _add_upscale(app: FastAPI, service: Service) -> None:
 
 def taken(service: Service, content: bytes, options: Options) -> tuple[Photo, tuple[int, int]]:
     """A photo as it is restored, and height and width of its result, which can be made here."""
-    photo = kept(service.take(content), options)
+    photo = strip_tags(service.take(content), options)
     size = options.size(photo)
     service.check_size(photo, size)
     check_format(photo, size, options.format)
@@ -205,12 +205,12 @@ def _add_levels(app: FastAPI, service: Service) -> None:
         def work(ticket: Ticket[bytes]) -> bytes:
             photo, size = taken(service, content, options)
             sitting = Sitting(service.restorer, photo, keep=0)  # no level is asked for twice
-            return zip_levels(sitting, Place(scale=size, color=color), options, ticket)
+            return zip_levels(sitting, Setting(scale=size, color=color), options, ticket)
 
         return Response(await service.wait(request, work), media_type=MEDIA["zip"])
 
 
-def zip_levels(sitting: Sitting, place: Place, options: Options, ticket: Ticket[bytes]) -> bytes:
+def zip_levels(sitting: Sitting, place: Setting, options: Options, ticket: Ticket[bytes]) -> bytes:
     """Every level's file, the contact sheet, and what there is to say about them."""
     said: dict[str, dict[str, str]] = {}
     with zipfile.ZipFile(packed := io.BytesIO(), "w") as file:

@@ -113,16 +113,16 @@ def facts(result: Result) -> dict[str, str]:
     if result.metric is not None:
         found["x-rcod-metric"] = f"{result.metric:.4f}"
     if result.photo.notes:
-        found["x-rcod-note"] = told(result.photo)
+        found["x-rcod-note"] = notes_text(result.photo)
     return found
 
 
-def told(photo: Photo) -> str:
+def notes_text(photo: Photo) -> str:
     """What of a photo was left out, in sentences."""
     return " ".join(f"The photo {note}." for note in photo.notes)
 
 
-def kept(photo: Photo, options: Options) -> Photo:
+def strip_tags(photo: Photo, options: Options) -> Photo:
     """A photo without the tags to leave out, and with notes of those its file can't hold."""
     photo = options.stripped(photo)
     return replace(photo, notes=notes_of(photo, f".{options.format}"))

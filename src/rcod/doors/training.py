@@ -112,8 +112,8 @@ def check(
             unfit.add(finding.photo)
             say(f"{finding.fault}: {finding.photo}: {finding.words}")
         fit = [str(source) for source in sources if str(source) not in unfit]
-        told = ", ".join(f"{number} {fault}" for fault, number in counts.items())
-        say(f"{len(sources)} photos, {len(fit)} fit{', ' + told if told else ''}")
+        counted = ", ".join(f"{number} {fault}" for fault, number in counts.items())
+        say(f"{len(sources)} photos, {len(fit)} fit{', ' + counted if counted else ''}")
         keep(out, "".join(f"{name}\n" for name in fit))
         if unfit:
             raise typer.Exit(1)

@@ -28,7 +28,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from rcod.doors.engine import Engine, Ticket
 from rcod.doors.guard import COOKIE, LOOPBACK, Guard, Limits, tokens_in
 from rcod.doors.server import Format, ImageField, create_app, received
-from rcod.doors.service import MEDIA, Service, facts, kept, read_dial, timings, told
+from rcod.doors.service import MEDIA, Service, facts, notes_text, read_dial, strip_tags, timings
 from rcod.doors.sittings import IDLE, Sittings
 from rcod.errors import RcodError
 from rcod.pixels.extras import EXTRAS
@@ -38,7 +38,7 @@ from rcod.pixels.metadata import Strip
 from rcod.using.orders import Options
 from rcod.using.restore import Restorer, target_size
 from rcod.using.sitting import (
-    Place,
+    Setting,
     Sitting,
     View,
     check_format,
@@ -51,7 +51,7 @@ HEADERS = 20.0  # seconds in which a request's headers must have arrived
 READABLE = ("JPEG", "PNG", "WebP", "TIFF", "AVIF", "GIF", "BMP", "JPEG 2000")
 PAGE = Path(str(files("rcod") / "page"))
 
-Dial = Annotated[str, Query(max_length=40)]
+DialQuery = Annotated[str, Query(max_length=40)]
 Scale = Annotated[float, Query(ge=1, le=8)]
 
 
@@ -102,14 +102,20 @@ def _photos(service: Service, sittings: Sittings) -> APIRouter:
         name = sittings.add(Sitting(service.restorer, photo))
         height, width = photo.pixels.shape[-2:]
         clear = photo.alpha is not None
-        return {"id": name, "width": width, "height": height, "alpha": clear, "note": told(photo)}
+        return {
+            "id": name,
+            "width": width,
+            "height": height,
+            "alpha": clear,
+            "note": notes_text(photo),
+        }
 
     @router.get("/{name}/result")
     async def result(
-        request: Request, name: str, realism: Dial = "auto", scale: Scale = 4.0,
+        request: Request, name: str, realism: DialQuery = "auto", scale: Scale = 4.0,
         format: Format | None = None, strip: Strip = "nothing",
     ) -> Response:  # fmt: skip
-        sitting, place = _found(service, sittings, name, scale), Place(read_dial(realism), scale)
+        sitting, place = _found(service, sittings, name, scale), Setting(read_dial(realism), scale)
         shown = format or shown_as(sitting.photo)
         check_format(sitting.photo, scale, shown)
 
@@ -118,7 +124,7 @@ def _photos(service: Service, sittings: Sittings) -> APIRouter:
                 found = sitting.view(place, ticket.step)
             else:  # a file is always the network's own
                 result = sitting.result(place, ticket.step)
-                photo = kept(result.photo, Options(format=format, strip=strip))
+                photo = strip_tags(result.photo, Options(format=format, strip=strip))
                 found = View(replace(result, photo=photo), False)
             return found, encode(found.result.photo, shown)
 
@@ -130,7 +136,7 @@ def _photos(service: Service, sittings: Sittings) -> APIRouter:
                 del sittings.tickets[name]  # and with it the picture
         headers = {
             **facts(found.result),
-            "x-rcod-told": str(found.told).lower(),
+            "x-rcod-told": str(found.interpolated).lower(),
             "server-timing": timings(found.result, ticket.waited),
         }
         return Response(content, media_type=MEDIA[shown], headers=headers)
@@ -162,9 +168,9 @@ def _add_views(router: APIRouter, service: Service, sittings: Sittings) -> None:
 
     @router.get("/{name}/invention")
     async def invention(
-        request: Request, name: str, realism: Dial = "auto", scale: Scale = 4.0
+        request: Request, name: str, realism: DialQuery = "auto", scale: Scale = 4.0
     ) -> Response:
-        sitting, place = _found(service, sittings, name, scale), Place(read_dial(realism), scale)
+        sitting, place = _found(service, sittings, name, scale), Setting(read_dial(realism), scale)
 
         def work(ticket: Ticket[tuple[float, float, bytes]]) -> tuple[float, float, bytes]:
             found = sitting.invention(place, ticket.step)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rcod.diffusion.schedule import alphas, predict_clean
 from rcod.judging.fullsize import (
-    Cost,
+    SystemCost,
     count,
     fill,
     gmacs_of,
@@ -44,7 +44,7 @@ RANK = 4
 TIMESTEP = 999
 
 
-def measure_ancestor(side: int = 128, dtype: str = "bfloat16", repeats: int = 1) -> Cost:
+def measure_ancestor(side: int = 128, dtype: str = "bfloat16", repeats: int = 1) -> SystemCost:
     """Measure OSEDiff's own order of work in a fresh process.
 
     Args:
@@ -56,7 +56,7 @@ def measure_ancestor(side: int = 128, dtype: str = "bfloat16", repeats: int = 1)
 
 
 @torch.inference_mode()
-def measure(side: int, dtype: str, repeats: int) -> Cost:
+def measure(side: int, dtype: str, repeats: int) -> SystemCost:
     """Measure it in this process."""
     precision = torch.bfloat16 if dtype == "bfloat16" else torch.float32
     unet, vae = _adapted(UNET, "unet", precision), _adapted(VAE, "vae", precision)
@@ -69,7 +69,7 @@ def measure(side: int, dtype: str, repeats: int) -> Cost:
             lr, cast("UNet2DConditionModel", unet), cast("AutoencoderKL", vae), tower, calls[-1]
         )
         calls[-1]["total"] = sum(calls[-1].values())
-    return Cost(
+    return SystemCost(
         system=NAME, dtype=dtype, size_in=side, size_out=4 * side,
         threads=torch.get_num_threads(),
         seconds={stage: median(one[stage] for one in calls) for stage in calls[0]},

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rcod.judging.contenders import Kind
-    from rcod.judging.machine import Spread
+    from rcod.judging.machine import Repeats
     from rcod.judging.workload import Work
     from rcod.using.restore import Restorer
 
@@ -33,7 +33,7 @@ COLD_SIDE = 64  # pixels a side of the picture that a cold start enlarges
 class Stage(TypedDict):
     """One stage of a call."""
 
-    seconds: "Spread"
+    seconds: "Repeats"
     gmacs: float  # 10^9 multiply-adds of its networks
     gbytes: float  # 10^9 bytes it must read or write
     share: float  # of the machine's achievable rate: the least time it could take, to its time
@@ -51,10 +51,10 @@ class Benchmark(TypedDict):
     load: float  # weights from disk
     first: float  # the first call, which also warms caches
     engine: str
-    matrix: "Spread"  # the machine's rate in products of matrices, 10^9 operations a second
-    copy: "Spread"  # 10^9 bytes a second, read and written
+    matrix: "Repeats"  # the machine's rate in products of matrices, 10^9 operations a second
+    copy: "Repeats"  # 10^9 bytes a second, read and written
     stages: dict[str, Stage]  # encode, tokens, metric, predict, decode, color
-    total: "Spread"
+    total: "Repeats"
     share: float  # of the matrix rate, over the whole picture
     dial: float  # another place of the dial after the first result, encoded as the page shows it
     peak_mb: float  # largest resident memory of the process, model and framework included
@@ -73,7 +73,7 @@ class Peer(TypedDict):
 
     name: str
     device: str  # the processor, wherever the model runs
-    seconds: "Spread"
+    seconds: "Repeats"
     peak_mb: float
     times: float  # how many times as long as the model
 
@@ -128,7 +128,7 @@ def measure(model: str, size: int, repeats: int, device: str, dtype: str, engine
     import torch  # here, so that `cold` and the command line start without it
 
     from rcod.device import pick_device
-    from rcod.judging.machine import beside_products, copy_rate, spread, timed
+    from rcod.judging.machine import beside_products, copy_rate, summarize, timed
     from rcod.judging.peers import bicubic, peak_mb
     from rcod.networks.engines import precision
     from rcod.using.restore import Restorer
@@ -147,10 +147,10 @@ def measure(model: str, size: int, repeats: int, device: str, dtype: str, engine
     copy = copy_rate(where)
     works = _works(model, size, sums)
     table = {
-        stage: _stage(spread([one[stage] for one in stages]), works.get(stage), multiply, copy)
+        stage: _stage(summarize([one[stage] for one in stages]), works.get(stage), multiply, copy)
         for stage in stages[0]
     }
-    total = spread(calls)
+    total = summarize(calls)
     gmacs = sum(stage["gmacs"] for stage in table.values())
     return Benchmark(
         model=model, size_in=size, size_out=4 * size, device=str(where),
@@ -164,19 +164,19 @@ def measure(model: str, size: int, repeats: int, device: str, dtype: str, engine
 
 def measure_peer(
     name: str, kind: "Kind", path: str, size: int, repeats: int
-) -> "tuple[Spread, float]":
+) -> "tuple[Repeats, float]":
     """Time another network in this process, and its peak memory; see `against`."""
     import torch
 
     from rcod.judging.contenders import Contender
-    from rcod.judging.machine import spread, timed
+    from rcod.judging.machine import summarize, timed
     from rcod.judging.peers import maker, peak_mb
 
     image = picture(size)
     with torch.inference_mode():
         make = maker(Contender(name, kind, path))
         make(image)
-        return spread(timed(lambda: make(image), repeats)), peak_mb()
+        return summarize(timed(lambda: make(image), repeats)), peak_mb()
 
 
 def picture(size: int) -> "Tensor":
@@ -197,7 +197,7 @@ def _works(model: str, size: int, precision: "torch.dtype") -> "dict[str, Work]"
     return workload(model, size, precision) if system.base is None else {}
 
 
-def _stage(seconds: "Spread", work: "Work | None", multiply: "Spread", copy: "Spread") -> Stage:
+def _stage(seconds: "Repeats", work: "Work | None", multiply: "Repeats", copy: "Repeats") -> Stage:
     """A stage's times beside its work."""
     from rcod.judging.workload import Work, least_seconds
 
@@ -211,18 +211,18 @@ def _turn(restorer: "Restorer", image: "Tensor", repeats: int) -> float:
     from rcod.pixels.images import Photo, read
     from rcod.pixels.resample import resize
     from rcod.using.between import NODES
-    from rcod.using.sitting import Place, Sitting, encode
+    from rcod.using.sitting import Setting, Sitting, encode
 
     otter = read(Path(__file__).parents[1] / "page" / "otter.jpg")  # noise is no photo to turn
     side = image.shape[-2], image.shape[-1]
     sitting = Sitting(restorer, Photo(resize(otter.pixels, side).clamp(0, 1)))
     for node in NODES:
-        sitting.result(Place(node))
-    sitting.view(Place(0.1))  # where the page asks whether places tell of others
+        sitting.result(Setting(node))
+    sitting.view(Setting(0.1))  # where the page asks whether places tell of others
     turns: list[float] = []
     for number in range(repeats):
         started = time.perf_counter()
-        encode(sitting.view(Place((number + 0.3) / repeats)).result.photo, "jpg")
+        encode(sitting.view(Setting((number + 0.3) / repeats)).result.photo, "jpg")
         turns.append(time.perf_counter() - started)
     return median(turns)
 

@@ -32,7 +32,7 @@ KNOWN = {  # name -> number of pictures, folders it is published in
     "drealsr": (93, ("drealsr", "DRealSR", "DrealSRVal_crop128")),
     "div2k-val": (3000, ("div2k-val", "DIV2K_V2_val", "DIV2K-Val")),
 }
-TOLD = 12  # troubles that one error spells out
+SPELLED = 12  # troubles that one error spells out
 MODES = {"L": "grey", "1": "black and white", "LA": "grey with an alpha channel", "P": "a palette",
          "RGBA": "an alpha channel", "CMYK": "inks (CMYK)", "I;16": "16-bit grey",
          "I": "grey of 16 bits or more", "F": "floating point"}  # fmt: skip
@@ -94,7 +94,7 @@ def _open_folder(name: str, folder: Path) -> Dataset:
     return Dataset(name, pairs)
 
 
-def spread(dataset: Dataset, limit: int | None) -> Dataset:
+def thin_out(dataset: Dataset, limit: int | None) -> Dataset:
     """The same set, or `limit` pictures evenly spread over it."""
     count = min(limit or len(dataset.pairs), len(dataset.pairs))
     chosen = tuple(dataset.pairs[i * len(dataset.pairs) // count] for i in range(count))
@@ -127,7 +127,7 @@ def match(folder: Path, hr_dir: Path) -> list[tuple[Path, Path]]:
     if troubles:
         raise RcodError(
             f"{folder} ({len(mine)} pictures) and {hr_dir} ({len(truths)}) must hold pictures of "
-            f"the same names: {_told(troubles)}; give matching folders"
+            f"the same names: {_spell_out(troubles)}; give matching folders"
         )
     return [(path, truths[key]) for key, path in mine.items()]
 
@@ -154,7 +154,7 @@ def check(pairs: Sequence[tuple[Path, Path]], factor: int = 1) -> None:
     if troubles:
         raise RcodError(
             f"pictures must be 8-bit RGB of fitting sizes to be compared, and "
-            f"{len(troubles)} can't be: {_told(troubles)}; convert or replace them"
+            f"{len(troubles)} can't be: {_spell_out(troubles)}; convert or replace them"
         )
 
 
@@ -204,7 +204,7 @@ def by_picture(paths: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def _told(troubles: Sequence[str]) -> str:
+def _spell_out(troubles: Sequence[str]) -> str:
     """Spell out the first troubles and count the others."""
-    more = f", and {len(troubles) - TOLD} more" if len(troubles) > TOLD else ""
-    return "; ".join(troubles[:TOLD]) + more
+    more = f", and {len(troubles) - SPELLED} more" if len(troubles) > SPELLED else ""
+    return "; ".join(troubles[:SPELLED]) + more

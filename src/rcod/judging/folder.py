@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from rcod.errors import RcodError
-from rcod.judging.machine import Spread, spread
+from rcod.judging.machine import Repeats, summarize
 from rcod.pixels.images import SUFFIXES
 
 
@@ -24,9 +24,9 @@ class Folder(TypedDict):
 
     photos: int
     cores: int
-    one: Spread  # seconds of one process with one thread
-    all: Spread  # seconds of a process for every core
-    share: Spread  # of the cores' number of times the rate of one, turn by turn
+    one: Repeats  # seconds of one process with one thread
+    all: Repeats  # seconds of a process for every core
+    share: Repeats  # of the cores' number of times the rate of one, turn by turn
 
 
 def measure_folder(photos: Path, networks: tuple[str, str, str, str], repeats: int = 1) -> Folder:
@@ -48,11 +48,11 @@ def measure_folder(photos: Path, networks: tuple[str, str, str, str], repeats: i
     for _ in range(repeats):
         one.append(_seconds(photos, {"OMP_NUM_THREADS": "1"}, more))
         every.append(_seconds(photos, {}, [*more, "--workers", str(cores)]))
-    share = spread([a / (cores * b) for a, b in zip(one, every, strict=True)])
-    return Folder(photos=count, cores=cores, one=spread(one), all=spread(every), share=share)
+    share = summarize([a / (cores * b) for a, b in zip(one, every, strict=True)])
+    return Folder(photos=count, cores=cores, one=summarize(one), all=summarize(every), share=share)
 
 
-def told(found: Folder) -> list[str]:
+def table(found: Folder) -> list[str]:
     """What was measured, in lines."""
     lines = [f"{found['photos']} photos: seconds from start to end, and photos a second"]
     ways = (("one process, one thread", found["one"]),

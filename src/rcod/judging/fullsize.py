@@ -42,7 +42,7 @@ STAGES = ("metric", "encode", "tokens", "predict", "decode", "color", "total")
 RANKS = {"unet": 32, "vae": 16}  # S3Diff's
 
 
-class Cost(TypedDict):
+class SystemCost(TypedDict):
     """One system at full size; seconds and 10^9 multiply-adds of each stage."""
 
     system: str
@@ -63,7 +63,7 @@ def measure_all(
     dtype: str = "bfloat16",
     repeats: int = 1,
     say: Callable[[str], None] = lambda line: None,
-) -> list[Cost]:
+) -> list[SystemCost]:
     """Measure systems one after another, each in a fresh process.
 
     Args:
@@ -78,15 +78,15 @@ def measure_all(
         raise RcodError(f"--systems must be among {','.join(known)}, got {wrong[0]}")
     if dtype not in ("bfloat16", "float32"):
         raise RcodError(f"--dtype must be bfloat16 or float32 for --systems, got {dtype}")
-    costs: list[Cost] = []
+    costs: list[SystemCost] = []
     for name in names:
-        cost: Cost = json.loads(fresh(__name__, "measure", [name, side, dtype, repeats]))
+        cost: SystemCost = json.loads(fresh(__name__, "measure", [name, side, dtype, repeats]))
         say(f"{name}: {json.dumps(cost['seconds'])}, {cost['peak_mb']:.0f} MB at most")
         costs.append(cost)
     return costs
 
 
-def table(costs: Sequence[Cost]) -> list[str]:
+def table(costs: Sequence[SystemCost]) -> list[str]:
     """Systems side by side: seconds and 10^9 multiply-adds of each stage."""
     lines = ["".ljust(10) + "".join(f"{cost['system']:>18}" for cost in costs)]
     lines.append("".ljust(10) + "".join(f"{'s':>9}{'GMAC':>9}" for _ in costs))
@@ -107,14 +107,14 @@ def _cell(value: float | None, digits: int) -> str:
 
 
 @torch.inference_mode()
-def measure(name: str, side: int, dtype: str, repeats: int) -> Cost:
+def measure(name: str, side: int, dtype: str, repeats: int) -> SystemCost:
     """Measure one system in this process."""
     system, counts = SYSTEMS[name], count(SYSTEMS[name], side)
     text = hear(system) if system.condition == "text" else None
     onestep = invent(system, torch.bfloat16 if dtype == "bfloat16" else torch.float32)
     photo = Photo(torch.rand(3, side, side, generator=torch.Generator().manual_seed(0)))
     calls = [call(system, onestep, photo) for _ in range(repeats)]
-    return Cost(
+    return SystemCost(
         system=name, dtype=dtype, size_in=side, size_out=side * system.scale,
         threads=torch.get_num_threads(),
         seconds={stage: median(one[stage] for one in calls) for stage in calls[0]},

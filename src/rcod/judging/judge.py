@@ -66,9 +66,9 @@ RULES = {
 }  # fmt: skip
 PACKAGES = ("numpy", "pillow", "pyiqa", "torch")
 
-Pair = Callable[[Tensor, Tensor], Tensor]  # (B, 3, H, W) twice -> (B,)
-Single = Callable[[Tensor], Tensor]  # (B, 3, H, W) -> (B,)
-Part = TypeVar("Part")
+PairMeasure = Callable[[Tensor, Tensor], Tensor]  # (B, 3, H, W) twice -> (B,)
+SoloMeasure = Callable[[Tensor], Tensor]  # (B, 3, H, W) -> (B,)
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class Judge:
 
     lpips_hed: LpipsHed | None = None
     niqe: Niqe | None = None
-    pairs: dict[str, Pair] = field(default_factory=dict)  # further measures
-    singles: dict[str, Single] = field(default_factory=dict)
+    pairs: dict[str, PairMeasure] = field(default_factory=dict)  # further measures
+    singles: dict[str, SoloMeasure] = field(default_factory=dict)
     inception: Inception | None = None
     missing: dict[str, str] = field(default_factory=dict)  # measure -> why it can't run
     weights: dict[str, str] = field(default_factory=dict)  # file -> SHA-256
@@ -101,7 +101,7 @@ class Judge:
         check_wanted(wanted)
         missing: dict[str, str] = {}
 
-        def attempt(name: str, load: Callable[[], Part]) -> Part | None:
+        def attempt(name: str, load: Callable[[], Loaded]) -> Loaded | None:
             if wanted is not None and name not in wanted:
                 return None
             try:
@@ -110,7 +110,7 @@ class Judge:
                 missing[name] = str(error)
                 return None
 
-        pairs: dict[str, Pair | None] = {
+        pairs: dict[str, PairMeasure | None] = {
             "lpips": attempt("lpips", lambda: Lpips.load("alex", where)),
             "lpips-vgg": attempt("lpips-vgg", lambda: Lpips.load("vgg", where)),
             "dists": attempt("dists", lambda: Dists.load(where)),
@@ -234,7 +234,7 @@ def blanks(
     return found
 
 
-def load_pyiqa(name: str) -> Single:
+def load_pyiqa(name: str) -> SoloMeasure:
     """One of IQA-PyTorch's own measures, through its extra (non-commercial licence)."""
     try:
         import pyiqa  # pyright: ignore[reportMissingImports]

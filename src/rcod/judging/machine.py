@@ -29,7 +29,7 @@ CHILD = (
 )
 
 
-class Spread(TypedDict):
+class Repeats(TypedDict):
     """Repeated measurements."""
 
     median: float
@@ -37,9 +37,9 @@ class Spread(TypedDict):
     high: float
 
 
-def spread(values: Sequence[float]) -> Spread:
+def summarize(values: Sequence[float]) -> Repeats:
     """Median, least and greatest."""
-    return Spread(median=median(values), low=min(values), high=max(values))
+    return Repeats(median=median(values), low=min(values), high=max(values))
 
 
 def timed(call: Callable[[], object], repeats: int) -> list[float]:
@@ -54,7 +54,7 @@ def timed(call: Callable[[], object], repeats: int) -> list[float]:
 
 def beside_products(
     call: Callable[[], object], repeats: int, dtype: torch.dtype, device: torch.device
-) -> tuple[list[float], Spread]:
+) -> tuple[list[float], Repeats]:
     """Seconds of every repeat, and what the machine's matrices gave meanwhile.
 
     Its rate moves while we look, so that calls and products take turns.
@@ -73,10 +73,10 @@ def beside_products(
     for _ in range(repeats):
         calls += timed(call, 1)
         products += timed(product, PRODUCTS)
-    return calls, spread([2 * SIDE**3 / second / 1e9 for second in products])
+    return calls, summarize([2 * SIDE**3 / second / 1e9 for second in products])
 
 
-def copy_rate(device: torch.device, repeats: int = 7) -> Spread:
+def copy_rate(device: torch.device, repeats: int = 7) -> Repeats:
     """10^9 bytes a second, read and written, from one block of memory to another."""
     source = torch.zeros(BLOCK // 4, device=device)
     target = torch.zeros_like(source)
@@ -85,7 +85,7 @@ def copy_rate(device: torch.device, repeats: int = 7) -> Spread:
         return float(target.copy_(source)[0])
 
     copy()
-    return spread([2 * BLOCK / second / 1e9 for second in timed(copy, repeats)])
+    return summarize([2 * BLOCK / second / 1e9 for second in timed(copy, repeats)])
 
 
 def fresh(module: str, name: str, given: Sequence[object]) -> str:

@@ -28,7 +28,7 @@ from rcod.pixels.images import Photo, write
 from rcod.using.restore import Dial, Restorer
 
 
-class Work(TypedDict):
+class MadeResult(TypedDict):
     """One result that was made."""
 
     label: str
@@ -102,7 +102,7 @@ def _spandrel(path: Path) -> Maker:
 
 def perform(
     contender: Contender, jobs: Sequence[tuple[str, str, dict[str, str]]], device: str, dtype: str
-) -> Iterator[Work]:
+) -> Iterator[MadeResult]:
     """Make results, one picture after another; to be run in a process of its own.
 
     Args:
@@ -125,8 +125,10 @@ def perform(
             seconds = time.perf_counter() - started
             _check_scale(contender, lr, sr)
             _keep(Path(targets[contender.name]), sr)
-            yield Work(label=contender.name, picture=picture, seconds=seconds, peak_mb=peak_mb(),
-                       timestep=None, estimate=None)  # fmt: skip
+            yield MadeResult(
+                label=contender.name, picture=picture, seconds=seconds, peak_mb=peak_mb(),
+                timestep=None, estimate=None,
+            )  # fmt: skip
 
 
 def _check_scale(contender: Contender, lr: Tensor, sr: Tensor) -> None:
@@ -143,7 +145,7 @@ def _levels_of(
     restorer: Restorer,
     contender: Contender,
     jobs: Sequence[tuple[str, str, dict[str, str]]],
-) -> Iterator[Work]:
+) -> Iterator[MadeResult]:
     """A model of ours: every photo is looked at once for all levels."""
     for picture, source, targets in jobs:
         asked = {label: dial for label, dial in contender.dials.items() if label in targets}
@@ -151,7 +153,7 @@ def _levels_of(
         results = restorer.levels(pixels(Path(source)), dials, float(SCALE))
         for label, result in zip(asked, results, strict=True):
             _keep(Path(targets[label]), result.photo.pixels)
-            yield Work(
+            yield MadeResult(
                 label=label,
                 picture=picture,
                 seconds=sum(result.seconds.values()),

@@ -26,7 +26,7 @@ BICUBIC = "bicubic"
 DIAL = ("fidelity", "neutral", "realism")  # from keeping to inventing
 LEVELS: tuple[Level, ...] = ("fidelity", "neutral", "realism", "auto")
 
-Seen = Callable[[str, str, Tensor], None]  # picture, level, sr (3, H, W) in [0, 1]
+OnResult = Callable[[str, str, Tensor], None]  # picture, level, sr (3, H, W) in [0, 1]
 
 
 class Score(BaseModel, frozen=True):
@@ -52,7 +52,7 @@ class Sweep(BaseModel, frozen=True):
         return max(self.steps) / self.way if self.way else 1.0
 
 
-class Dial(BaseModel, frozen=True):
+class DialReport(BaseModel, frozen=True):
     """What the dial did, counted over the pictures."""
 
     pictures: int
@@ -72,7 +72,7 @@ class Report(BaseModel, frozen=True):
     means: dict[str, dict[str, float]]  # level -> measure -> mean over the pictures
     lpips_ratio: dict[str, float]  # level -> mean lpips-hed over bicubic's
     psnr_gap: float  # fidelity's mean PSNR minus bicubic's, dB
-    dial: Dial
+    dial: DialReport
     sweeps: dict[str, Sweep]  # picture -> its sweep
 
 
@@ -81,7 +81,7 @@ def study_dial(
     pairs: Sequence[Pair],
     judge: Judge,
     sweeps: int = 3,
-    seen: Seen = lambda *_: None,
+    seen: OnResult = lambda *_: None,
 ) -> Report:
     """Run bicubic and every level over a benchmark.
 
@@ -165,14 +165,14 @@ def average(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
 
 def _watch_dial(
     scores: Sequence[Score], travels: Sequence[float], sweeps: Mapping[str, Sweep]
-) -> Dial:
+) -> DialReport:
     """Count on how many pictures the dial keeps its promises."""
     table: dict[str, dict[str, dict[str, float]]] = {}
     for score in scores:
         table.setdefault(score.picture, {})[score.level] = score.values
     psnr = [[levels[level]["psnr"] for level in DIAL] for levels in table.values()]
     detail = [[levels[level]["detail"] for level in DIAL] for levels in table.values()]
-    return Dial(
+    return DialReport(
         pictures=len(table),
         psnr_falls=sum(_rises(values[::-1]) for values in psnr),
         psnr_falls_in_mean=_rises([fmean(column) for column in zip(*psnr, strict=True)][::-1]),

@@ -128,7 +128,7 @@ def _fill(
         raise RcodError(f"{path} doesn't fit its own settings: {error}") from None
 
 
-def ready(
+def load_onto(
     name: str, device: torch.device, dtype: torch.dtype, parts: Parts | None = None
 ) -> tuple[System, OneStep, Estimator | None]:
     """Read a system by its name or file, on a device, frozen, its large networks in `dtype`."""
@@ -178,8 +178,8 @@ def read_tensors(path: Path) -> tuple[System, dict[str, Tensor]]:
     except FileNotFoundError:
         raise RcodError(f"no weights at {path}; name a bundled model or a file") from None
     except ValidationError as error:
-        told = explain(error, "its header")
-        raise RcodError(f"{path} must be safetensors written by rcod, got: {told}") from None
+        why = explain(error, "its header")
+        raise RcodError(f"{path} must be safetensors written by rcod, got: {why}") from None
     except SafetensorError as error:
         raise RcodError(f"{path} must be safetensors written by rcod, got: {error}") from None
 
@@ -191,9 +191,9 @@ def write_tensors(
     header = {KEY: system.model_dump_json()} | ({RECIPE: recipe} if recipe else {})
     content = serialize(dict(tensors), header)
     size = int.from_bytes(content[:8], "little")
-    told = json.loads(content[8 : 8 + size])
-    told["__metadata__"] = header  # in our order; safetensors' own changes from call to call
-    text = json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode()
+    head = json.loads(content[8 : 8 + size])
+    head["__metadata__"] = header  # in our order; safetensors' own changes from call to call
+    text = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     with placed(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rcod import __version__
-from rcod.device import kept, pick_dtype
+from rcod.device import cache_folder, pick_dtype
 from rcod.errors import RcodError
 from rcod.networks.backbone import TinyBackbone
 from rcod.networks.exporting import ENDS, Runner, needed, open_graph, write_graph
@@ -85,7 +85,7 @@ def _chained(x: Tensor, blocks: tuple[Block, ...]) -> Tensor:
     return x
 
 
-def harness(onestep: OneStep, engine: str) -> None:
+def use_engine(onestep: OneStep, engine: str) -> None:
     """Let an engine compute a step's backbone from now on.
 
     Args:
@@ -164,7 +164,7 @@ def _traced(onestep: OneStep, kind: str) -> Path:
     for name, tensor in sorted(onestep.backbone.state_dict().items()):
         found.update(f"{name} {tuple(tensor.shape)}".encode())
         found.update(tensor.contiguous().numpy().data)
-    folder = kept() / f"{kind}-{found.hexdigest()[:16]}"
+    folder = cache_folder() / f"{kind}-{found.hexdigest()[:16]}"
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -111,14 +111,14 @@ def export(system: System, onestep: OneStep, kind: str, folder: Path) -> Exporte
             f"what was exported must give PyTorch's picture within 1/255, and differs by "
             f"{worst:.2f}/255; don't use {folder}, and tell us which versions of {kind} and torch"
         )
-    told = Exported(
+    exported = Exported(
         rcod=__version__, system=system.name, kind=kind, timesteps=steps, multiple=multiple,
         graphs={graph.name: list(graph.inputs) for graph in graphs}, difference=found,
     )  # fmt: skip
-    (folder / "rcod.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    (folder / "rcod.json").write_text(json.dumps(exported, indent=1) + "\n", encoding="utf-8")
     example = _example(kind, system, onestep.estimator is not None)
     (folder / "example.py").write_text(example, encoding="utf-8")
-    return told
+    return exported
 
 
 def needed(kind: str) -> None:

@@ -25,8 +25,8 @@ from rcod.networks.prompts import SIDE, FixedPrompt, VisualPrompt
 from rcod.networks.stable import StableBackbone
 from rcod.networks.swift import SwiftBackbone, mirrored, returned
 from rcod.networks.systems import System
-from rcod.pixels.color import LEVELS, match_adain
-from rcod.pixels.resample import bicubic
+from rcod.pixels.color import OCTAVES, match_adain
+from rcod.pixels.resample import cubic_weight
 
 HEIGHT, WIDTH = 32, 24  # latents that a graph is traced with; unlike, so that none stands for both
 
@@ -73,7 +73,7 @@ def sharp(length: int, like: Tensor) -> Tensor:
     """As `taps` for four times a side, (4 length, length): theirs can't be traced with it open."""
     place = torch.arange(length, device=like.device, dtype=like.dtype) + 0.5
     centre = (torch.arange(4 * length, device=like.device, dtype=like.dtype) + 0.5) / 4
-    weight = bicubic((place - centre[:, None]).abs())
+    weight = cubic_weight((place - centre[:, None]).abs())
     return weight / weight.sum(1, keepdim=True)
 
 
@@ -107,7 +107,7 @@ class Color(nn.Module):
         if self.way == "adain":
             return match_adain(sr, up)
         low = up - sr
-        for level in range(LEVELS):  # as `color.cascade`, in steps that graphs have
+        for level in range(OCTAVES):  # as `color.cascade`, in steps that graphs have
             for _ in range(2):
                 low = _smooth(low, 2**level).transpose(2, 3)
         return (sr + low).clamp(0, 1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rcod.diffusion.grouping import GroupSettings, Size, latent_metric
+from rcod.diffusion.grouping import GroupSettings, MetricSize, latent_metric
 from rcod.diffusion.schedule import CleanLatent, alphas, restore_clean
 from rcod.networks.backbone import Backbone, TinyBackbone
 from rcod.networks.estimators import DegradationEstimator
@@ -110,7 +110,7 @@ class OneStep(nn.Module, Generic[Body]):
         return tuned.eval()
 
 
-def compared(encode: Encode, lr: Tensor, hr: Tensor, at: Size) -> tuple[Tensor, Tensor]:
+def compared(encode: Encode, lr: Tensor, hr: Tensor, at: MetricSize) -> tuple[Tensor, Tensor]:
     """The latents that a latent metric compares.
 
     Enlarged, as the paper has it, a detailed photo looks damaged whatever happened to it, since no

@@ -20,7 +20,7 @@ from rcod.pixels.stretches import along
 
 ColorFix = Literal["auto", "wavelet", "adain", "none"]  # auto is the system's own
 
-LEVELS = 5  # of the wavelet; the blur reaches 2**5 - 1 pixels far
+OCTAVES = 5  # of the wavelet; the blur reaches 2**5 - 1 pixels far
 FLOOR = 1e-5  # added to the variance, so that a flat channel has a spread
 
 
@@ -74,7 +74,7 @@ def match_adain(sr: Tensor, up: Tensor) -> Tensor:
     return ((sr - mean) / spread * spread_up + mean_up).clamp_(0, 1)
 
 
-class Spread(NamedTuple):
+class ChannelStats(NamedTuple):
     """Mean and standard deviation of every channel of a whole picture, (C,) float32 each."""
 
     mean: Tensor
@@ -95,15 +95,15 @@ class Tally:
         self.total = self.total + values.sum((1, 2), dtype=torch.float64)
         self.squares = self.squares + values.square().sum((1, 2), dtype=torch.float64)
 
-    def spread(self) -> Spread:
+    def spread(self) -> ChannelStats:
         """Of all pieces so far."""
         mean = self.total / self.pixels
         variance = (self.squares - self.pixels * mean.square()).clamp(min=0)
         variance = variance / max(self.pixels - 1, 1)
-        return Spread(mean.float(), (variance + FLOOR).sqrt().float())
+        return ChannelStats(mean.float(), (variance + FLOOR).sqrt().float())
 
 
-def match_spread(sr: Tensor, own: Spread, wanted: Spread) -> Tensor:
+def match_stats(sr: Tensor, own: ChannelStats, wanted: ChannelStats) -> Tensor:
     """What `match_adain` does, for a part (B, 3, h, w) of a picture of known spread."""
     mean, std, mean_up, std_up = (x.to(sr.device).view(1, -1, 1, 1) for x in (*own, *wanted))
     return ((sr - mean) / std * std_up + mean_up).clamp_(0, 1)
@@ -120,13 +120,13 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 def _blur(x: Tensor) -> Tensor:
     """The low half after all levels, along both axes."""
     for axis in (3, 2):
-        x = along(x, axis, cascade, 2**LEVELS - 1)
+        x = along(x, axis, cascade, 2**OCTAVES - 1)
     return x
 
 
 def cascade(x: Tensor) -> Tensor:
     """[1, 2, 1] / 4 along the last side, (..., L), with reach 1, 2, 4, 8, 16 one after another."""
-    for level in range(LEVELS):
+    for level in range(OCTAVES):
         reach = 2**level
         size = x.shape[-1]
         ends = torch.arange(-reach, size + reach, device=x.device).clamp(0, size - 1)

@@ -55,7 +55,7 @@ def decode(source: Path | bytes, name: str, refuse: Refuse = lambda size: None) 
         name: what an error calls it.
         refuse: is told width and height before anything is decoded, and raises if it is too large.
     """
-    with told_plainly(name):
+    with one_sentence_errors(name):
         before = source.stat() if isinstance(source, Path) else None
         if (len(source) if isinstance(source, bytes) else source.stat().st_size) == 0:
             raise RcodError(f"{name}: must hold a picture, and the file is empty; copy it again")
@@ -75,7 +75,7 @@ def decode(source: Path | bytes, name: str, refuse: Refuse = lambda size: None) 
 
 
 @contextmanager
-def told_plainly(name: str) -> Iterator[None]:
+def one_sentence_errors(name: str) -> Iterator[None]:
     """Turn whatever decoding a picture raises into one sentence that names it."""
     try:
         yield

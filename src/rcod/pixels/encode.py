@@ -28,8 +28,8 @@ from rcod.pixels.metadata import (
     STRUCTURE,
     Tags,
     exif_of,
-    loaded,
     mark,
+    parse_exif,
 )
 
 LEVEL = 4  # of deflate: on photos a third of the time of 6, and a hundredth larger
@@ -41,7 +41,7 @@ STARTS = 273  # TIFF's tag of where strips start
 
 
 @dataclass(frozen=True)
-class Frame:
+class PictureHeader:
     """What is known of a picture before its first row."""
 
     height: int
@@ -64,7 +64,7 @@ class Writer(Protocol):
         ...
 
 
-def writer(file: BinaryIO, encoder: str, frame: Frame, quality: int | None) -> Writer:
+def writer(file: BinaryIO, encoder: str, frame: PictureHeader, quality: int | None) -> Writer:
     """Begin a picture in an open file."""
     if encoder == "PNG":
         return Png(file, frame)
@@ -73,7 +73,7 @@ def writer(file: BinaryIO, encoder: str, frame: Frame, quality: int | None) -> W
     return Whole(file, encoder, frame, quality)
 
 
-def unkept(encoder: str, tags: Tags) -> tuple[str, ...]:
+def unwritable_tags(encoder: str, tags: Tags) -> tuple[str, ...]:
     """What of a photo's tags a format can't hold, as notes."""
     limited = encoder == "JPEG"
     _, lost = exif_of(tags, MOST if limited else None)
@@ -89,7 +89,7 @@ class Png:
     stream: the bytes are the same for any number of threads.
     """
 
-    def __init__(self, file: BinaryIO, frame: Frame) -> None:
+    def __init__(self, file: BinaryIO, frame: PictureHeader) -> None:
         self.file, self.frame = file, frame
         self.pool = ThreadPoolExecutor(torch.get_num_threads())
         self.sum = zlib.adler32(b"")
@@ -140,7 +140,7 @@ class Png:
         packed = self.pool.map(self._deflate, blocks, above[:-1])
         for block, (data, found) in zip(blocks, packed, strict=True):
             self._chunk(b"IDAT", data)
-            self.sum = joined(self.sum, found, block.size + len(block))  # a filter's byte a row
+            self.sum = adler32_combine(self.sum, found, block.size + len(block))
         self.above = above[-1].copy()
 
     def _deflate(self, lines: np.ndarray, above: np.ndarray) -> tuple[bytes, int]:
@@ -169,7 +169,7 @@ class Png:
         self.file.write(struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))))
 
 
-def joined(first: int, second: int, size: int) -> int:
+def adler32_combine(first: int, second: int, size: int) -> int:
     """Adler-32 of two runs of bytes, one behind the other, from both sums and the second's size."""
     low, high = first & 0xFFFF, first >> 16
     ahead = (second >> 16) + size * (low - 1) + high
@@ -179,7 +179,7 @@ def joined(first: int, second: int, size: int) -> int:
 class Tiff:
     """A TIFF of deflated strips, every pixel less the one before."""
 
-    def __init__(self, file: BinaryIO, frame: Frame) -> None:
+    def __init__(self, file: BinaryIO, frame: PictureHeader) -> None:
         self.file, self.frame = file, frame
         self.starts: list[int] = []
         self.sizes: list[int] = []
@@ -221,7 +221,7 @@ class Tiff:
     def _directory(self, size: int) -> bytes:
         """Every tag of a file of so many bytes: the photo's, then how the pixels lie."""
         frame = self.frame
-        block = loaded(exif_of(frame.tags, size=size)[0])
+        block = parse_exif(exif_of(frame.tags, size=size)[0])
         tags = TiffImagePlugin.ImageFileDirectory_v2()
         for tag, value in block.items():
             if tag not in STRUCTURE - DENSITY and tag not in (CAMERA, GPS):
@@ -263,7 +263,9 @@ class Tiff:
 class Whole:
     """A picture that only Pillow can write, and only when it has all of it."""
 
-    def __init__(self, file: BinaryIO, encoder: str, frame: Frame, quality: int | None) -> None:
+    def __init__(
+        self, file: BinaryIO, encoder: str, frame: PictureHeader, quality: int | None
+    ) -> None:
         self.file, self.encoder, self.frame = file, encoder, frame
         self.quality = QUALITY[encoder] if quality is None else quality
         self.image = Image.new(MODES[frame.channels], (frame.width, frame.height))

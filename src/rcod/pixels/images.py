@@ -22,10 +22,10 @@ from PIL import Image
 from torch import Tensor
 
 from rcod.errors import RcodError
-from rcod.pixels.decode import STRIP, decode, decode_pil, told_plainly
-from rcod.pixels.encode import Frame, Writer, unkept, writer
+from rcod.pixels.decode import STRIP, decode, decode_pil, one_sentence_errors
+from rcod.pixels.encode import PictureHeader, Writer, unwritable_tags, writer
 from rcod.pixels.floats import DAMAGE, Planes, Refuse
-from rcod.pixels.metadata import Tags, collect, is_adobe, untold
+from rcod.pixels.metadata import Tags, collect, ignored_tags, is_adobe
 from rcod.pixels.placing import placed
 from rcod.pixels.profiles import (
     ProfileError,
@@ -111,7 +111,7 @@ def read(
         source = Path(source)
     name = name or (str(source) if isinstance(source, Path) else "picture")
     planes = decode(source, name, refuse)
-    with told_plainly(name):
+    with one_sentence_errors(name):
         return _photo(planes)
 
 
@@ -125,7 +125,7 @@ def from_pil(image: Image.Image, name: str = "picture") -> Photo:
         name: what an error calls it.
     """
     planes = decode_pil(image, name)
-    with told_plainly(name):
+    with one_sentence_errors(name):
         return _photo(planes)
 
 
@@ -166,7 +166,7 @@ def check_writable(path: Path, height: int, width: int, alpha: Tensor | None = N
 
 def notes_of(photo: Photo, suffix: str) -> tuple[str, ...]:
     """What of a photo was lost in reading it, and what the format a suffix names can't hold."""
-    return *photo.notes, *unkept(ENCODERS[suffix.lower()], photo.tags)
+    return *photo.notes, *unwritable_tags(ENCODERS[suffix.lower()], photo.tags)
 
 
 def write(path: str | Path, photo: Photo, quality: int | None = None) -> None:
@@ -211,7 +211,7 @@ def sink(
     if icc is not None and (icc[16:20] == b"GRAY") != grey:
         icc = None  # it is for colours where the result is grey, or the other way around
     channels = (1 if grey else 3) + (not solid)
-    frame = Frame(*size, channels, bits, icc or srgb_profile(grey), photo.tags)
+    frame = PictureHeader(*size, channels, bits, icc or srgb_profile(grey), photo.tags)
     into = Sink(writer(file, encoder, frame, quality), frame, grey, curves_of(icc))
     yield into
     into.writer.close()
@@ -222,7 +222,7 @@ class Sink:
     """A file that takes pieces of a result from left to right and from top to bottom."""
 
     writer: Writer
-    frame: Frame
+    frame: PictureHeader
     grey: bool
     own: Shaper | None
     line: np.ndarray | None = None  # (h, W, C) pieces side by side, not complete yet
@@ -273,7 +273,7 @@ def _photo(planes: Planes) -> Photo:
         shown = shown_by(planes, None)
         shown = shown._replace(note=f"has a colour profile that {error}; it is taken as sRGB")
     pixels, beyond, icc, note = shown
-    notes = (*planes.notes, *((note,) if note else ()), *untold(planes.image, tags))
+    notes = (*planes.notes, *((note,) if note else ()), *ignored_tags(planes.image, tags))
     pixels = _turned(pixels, turn).expand(3, -1, -1).contiguous()
     beyond = None if beyond is None else _turned(beyond, turn).contiguous()
     alpha = None if planes.alpha is None else _turned(planes.alpha, turn).contiguous()

@@ -71,8 +71,8 @@ def collect(image: Image.Image) -> tuple[Tags, int]:
         turn = value if isinstance(value, int) and 1 <= value <= 8 else 1
         if image.format == "JXL" and not getattr(image, "jpeg", None):
             turn = 1  # its decoder has made the codestream's turn, and EXIF's doesn't count
-        told = image.format == "TIFF" or dpi is not None  # elsewhere than in EXIF, or by `Tags`
-        found = kept(image.getexif(), STRUCTURE if told else STRUCTURE - DENSITY)
+        dpi_elsewhere = image.format == "TIFF" or dpi is not None  # or by `Tags`
+        found = copy_exif(image.getexif(), STRUCTURE if dpi_elsewhere else STRUCTURE - DENSITY)
         camera = found.get_ifd(CAMERA) if CAMERA in found else {}
         for tag in SIZE_TAGS:
             camera.pop(tag, None)
@@ -93,7 +93,7 @@ class Text(str):
         return super().encode("latin-1", "replace")
 
 
-def kept(exif: Image.Exif, without: Collection[int] = ()) -> Image.Exif:
+def copy_exif(exif: Image.Exif, without: Collection[int] = ()) -> Image.Exif:
     """A copy of EXIF but for some of its tags, which is written with the text it was read with."""
     below = [tag for tag in (CAMERA, GPS) if tag in exif and tag not in without]
     below += [INTEROP] * (CAMERA in below)
@@ -103,11 +103,11 @@ def kept(exif: Image.Exif, without: Collection[int] = ()) -> Image.Exif:
     return copied
 
 
-def loaded(block: bytes | None, without: Collection[int] = ()) -> Image.Exif:
+def parse_exif(block: bytes | None, without: Collection[int] = ()) -> Image.Exif:
     """EXIF of a block but for some of its tags, which is written with the text it was read with."""
     exif = Image.Exif()
     exif.load(block or b"")
-    return kept(exif, without)
+    return copy_exif(exif, without)
 
 
 def mark(size: int) -> str:
@@ -124,7 +124,7 @@ def exif_of(tags: Tags, most: int | None = None, size: int = 0) -> tuple[bytes, 
         size: bytes of the file, 0 while they aren't known; the block is as long in any case.
     """
     try:
-        exif = loaded(tags.exif)
+        exif = parse_exif(tags.exif)
         if tags.dpi is not None:
             exif[282], exif[283], exif[296] = *tags.dpi, 2  # inches
         exif[MARK_TAG] = mark(size)
@@ -151,12 +151,12 @@ def is_adobe(image: Image.Image) -> bool:
     return False
 
 
-def untold(image: Image.Image, tags: Tags) -> tuple[str, ...]:
+def ignored_tags(image: Image.Image, tags: Tags) -> tuple[str, ...]:
     """What a picture says in ways that nothing here follows, as notes."""
     notes: list[str] = []
     if image.format == "PNG" and not {"icc_profile", "srgb"} & image.info.keys():
-        told = (image.info.get("gamma", SRGB[0]), *image.info.get("chromaticity", SRGB[1:]))
-        if any(abs(one - usual) > 0.01 for one, usual in zip(told, SRGB, strict=False)):
+        numbers = (image.info.get("gamma", SRGB[0]), *image.info.get("chromaticity", SRGB[1:]))
+        if any(abs(one - usual) > 0.01 for one, usual in zip(numbers, SRGB, strict=False)):
             notes.append("tells by numbers alone that it isn't in sRGB; it is taken as sRGB")
     colours = image.info.get("nclx_profile")
     if isinstance(colours, dict) and "icc_profile" not in image.info:
@@ -185,8 +185,9 @@ def _density(image: Image.Image) -> tuple[float, float] | None:
     """Dots per inch, where the file tells sensible ones."""
     try:
         exif = image.getexif()
-        told = (exif[282], exif[283]) if exif.get(296, 2) == 2 and {282, 283} <= exif.keys() else ()
-        x, y = (float(value) for value in image.info.get("dpi") or told)
+        in_inches = exif.get(296, 2) == 2 and {282, 283} <= exif.keys()
+        exif_dpi = (exif[282], exif[283]) if in_inches else ()
+        x, y = (float(value) for value in image.info.get("dpi") or exif_dpi)
     except DAMAGE:
         return None
     return (x, y) if 1 <= x <= 30_000 and 1 <= y <= 30_000 else None
@@ -197,7 +198,7 @@ def _without_place(exif: bytes | None) -> bytes | None:
     if exif is None:
         return None
     try:
-        block = loaded(exif, (GPS, IPTC, PHOTOSHOP, *EARTH))
+        block = parse_exif(exif, (GPS, IPTC, PHOTOSHOP, *EARTH))
         return block.tobytes() if len(block) else None
     except DAMAGE:  # what can't be cleaned doesn't travel
         return None

@@ -87,7 +87,7 @@ class Shaper:
         return cls(*_tables(curves), matrix.float())
 
 
-class Shown(NamedTuple):
+class InSrgb(NamedTuple):
     """What a picture shows."""
 
     pixels: Tensor  # (1 or 3, H, W) in sRGB
@@ -96,23 +96,23 @@ class Shown(NamedTuple):
     note: str = ""  # what was left out
 
 
-def shown_by(planes: Planes, icc: bytes | None) -> Shown:
+def shown_by(planes: Planes, icc: bytes | None) -> InSrgb:
     """A picture in sRGB, by its profile; a `ProfileError` where that can't be used."""
     if planes.mode in ("CMYK", "LAB"):
         same = planes.image.convert("RGB") if icc is None else _convert(planes.image, icc)
-        return Shown(unit(same), None, None, f"is {planes.mode}; the result is in sRGB")
+        return InSrgb(unit(same), None, None, f"is {planes.mode}; the result is in sRGB")
     if icc is None:
-        return Shown(planes.values, None, None)
+        return InSrgb(planes.values, None, None)
     found = _shaper(icc, planes.mode)
     if found is None:  # tables
         eight = planes.values.mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
         stored = Image.fromarray(eight[..., 0] if eight.shape[2] == 1 else eight)
         depth = ", and that with 8 bits" if planes.bits == 16 else ""
         note = f"has a profile that only reads{depth}; the result is in sRGB"
-        return Shown(unit(_convert(stored, icc)), None, None, note)
+        return InSrgb(unit(_convert(stored, icc)), None, None, note)
     if found.is_srgb():
-        return Shown(planes.values, None, icc)
-    return Shown(*_to_srgb(planes.values, found), icc)
+        return InSrgb(planes.values, None, icc)
+    return InSrgb(*_to_srgb(planes.values, found), icc)
 
 
 def _to_srgb(values: Tensor, own: Shaper) -> tuple[Tensor, Tensor | None]:
@@ -206,8 +206,8 @@ def adobe_profile() -> bytes:
 def _written(icc: bytes, space: bytes, name: str, kept: dict[bytes, bytes]) -> bytes:
     """A profile of some curves and primaries under the white of another one."""
     tags, text = _tags(icc), name.encode("utf-16-be")
-    told = struct.pack(">4s3I4s2I", b"mluc", 0, 1, 12, b"enUS", len(text), 28) + text
-    kept = {b"desc": told} | kept | {key: tags[key] for key in (b"cprt", b"wtpt", b"chad")}
+    name_tag = struct.pack(">4s3I4s2I", b"mluc", 0, 1, 12, b"enUS", len(text), 28) + text
+    kept = {b"desc": name_tag} | kept | {key: tags[key] for key in (b"cprt", b"wtpt", b"chad")}
     entries, data, start = struct.pack(">I", len(kept)), b"", 132 + 12 * len(kept)
     for key, value in kept.items():
         entries += struct.pack(">4s2I", key, start + len(data), len(value))

@@ -148,13 +148,13 @@ def taps(
     steps = torch.arange(math.ceil(2 * wide) + 1, dtype=torch.float64)
     place = first[:, None] + steps  # (n, K)
     far = ((place + 0.5 - centre[:, None]) / stretch).abs()
-    weight = bicubic(far) if cubic else (1 - far).clamp(min=0)
+    weight = cubic_weight(far) if cubic else (1 - far).clamp(min=0)
     weight = weight * (place < whole)
     weight = weight / weight.sum(1, keepdim=True)
     return place.clamp(max=whole - 1).long(), weight.float()
 
 
-def bicubic(far: Tensor) -> Tensor:
+def cubic_weight(far: Tensor) -> Tensor:
     """The weight (a = -1/2) of pixels that are so far away, in pixels."""
     near = (1.5 * far - 2.5) * far * far + 1
     outer = ((-0.5 * far + 2.5) * far - 4) * far + 2

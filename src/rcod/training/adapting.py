@@ -27,17 +27,17 @@ from rcod.pixels.likeness import Lpips
 from rcod.pixels.perceptual import LpipsHed
 from rcod.training import lessons
 from rcod.training.adaptation import Adaptation
-from rcod.training.adversary import Discriminator
+from rcod.training.adversary import PatchDiscriminator
 from rcod.training.captions import read_captions
 from rcod.training.course import Precision
 from rcod.training.learner import Learner
-from rcod.training.lessons import Class, Heard, Perceive
+from rcod.training.lessons import Heard, Perceive, Roles
 from rcod.training.photos import Source, fingerprint, photos_in
 from rcod.training.presets import settings_named
-from rcod.training.projected import dino_heads
+from rcod.training.projected import load_dino
 from rcod.training.stream import Dice, Lot, Numbers, Samples, collate, damage_all, lots
 from rcod.training.student import open_student
-from rcod.training.task import Part, Place, Sources
+from rcod.training.task import LearnerLoss, Sources, TaskState
 from rcod.training.team import Team
 from rcod.using.restore import Restorer
 
@@ -50,30 +50,30 @@ class AdapterTask:
     """A published system's student, its data and its losses, for the loop."""
 
     def __init__(
-        self, recipe: Adaptation, class_: Class, samples: Samples, hear: Hear | None, team: Team
+        self, recipe: Adaptation, roles: Roles, samples: Samples, hear: Hear | None, team: Team
     ) -> None:
-        self.recipe, self.class_, self.samples, self.hear = recipe, class_, samples, hear
+        self.recipe, self.roles, self.samples, self.hear = recipe, roles, samples, hear
         self.team, self.photos = team, fingerprint(samples.photos)
         self.groups = recipe.groups if recipe.group_by == "edges" else None  # not yet measured
-        self.learners = learners_of(recipe, class_)
+        self.learners = learners_of(recipe, roles)
         self.images = recipe.batch
         self.done = 0  # samples that all processes have seen
         self.notes: list[str] = [self._split()] if team.splits else []
         self._lost: set[str] = set()  # photos that could not be used
         self._lots: Iterator[Lot] | None = None
 
-    def parts(self, n: int) -> Iterator[Part]:
+    def parts(self, n: int) -> Iterator[LearnerLoss]:
         """The losses of the next batch."""
         if self.groups is None:
             with cast_to(self.recipe.precision, self.team.device):  # as the steps measure it
                 self.groups = self.measure()
         lot = self._next()
-        recipe, class_, student = self.recipe, self.class_, self.class_.student
+        recipe, roles, student = self.recipe, self.roles, self.roles.student
         dice = Dice(recipe.seed, lot.numbers, self.team.device)
         if recipe.goal == "metric":
             with cast_to(recipe.precision, self.team.device):
                 loss, values = lessons.metric_loss(student, lot, recipe)
-            yield Part("student", loss, {"loss": loss} | values)
+            yield LearnerLoss("student", loss, {"loss": loss} | values)
             return
         pixel = n < recipe.pixel_steps
         if pixel:  # the semantic adapter is silent
@@ -81,46 +81,46 @@ class AdapterTask:
         with cast_to(recipe.precision, self.team.device):
             heard = None if self.hear is None or pixel else self.hear(lot)
             shown = lessons.restore(student, lot, recipe, self.groups, dice)
-            loss, values = lessons.pay(class_, shown, heard, recipe, dice, pixel)
+            loss, values = lessons.pay(roles, shown, heard, recipe, dice, pixel)
         values |= {"loss": loss.detach()} | self._shares(shown)
-        yield Part("pixel" if pixel else "student", loss, values)
+        yield LearnerLoss("pixel" if pixel else "student", loss, values)
         del loss
         if recipe.distill == "vsd" and heard is not None:
             with cast_to(recipe.precision, self.team.device):
                 own = lessons.critic_loss(student, shown, heard, dice)
-            yield Part("critic", own, {"critic": own})
-        if class_.judge is not None and not pixel:
+            yield LearnerLoss("critic", own, {"critic": own})
+        if roles.judge is not None and not pixel:
             with cast_to(recipe.precision, self.team.device):
-                own = lessons.judge_loss(class_, shown)
-            yield Part("adversary", own, {"discriminator": own})
+                own = lessons.judge_loss(roles, shown)
+            yield LearnerLoss("adversary", own, {"discriminator": own})
 
     def measure(self) -> GroupSettings:
         """The groups by the metric of the first samples."""
         found: list[Tensor] = []
         for number in range(MEASURED):
             lot = self._here(collate([self.samples[number]]))
-            onestep = lessons.tuned(self.class_.student, lot)
-            up = lessons.up_of(lot, self.class_.student.system.framing)
-            found.append(lessons.measure(self.class_.student, onestep, up, lot.hr, self.recipe))
+            onestep = lessons.tuned(self.roles.student, lot)
+            up = lessons.up_of(lot, self.roles.student.system.framing)
+            found.append(lessons.measure(self.roles.student, onestep, up, lot.hr, self.recipe))
         return lessons.groups_of(torch.cat(found), self.recipe)
 
-    def position(self) -> Place:
+    def position(self) -> TaskState:
         """How many samples were seen, of which photos, where it all began, and the groups."""
         return {
             "done": self.done,
             "photos": self.photos,
-            "origin": self.class_.student.origin,
+            "origin": self.roles.student.origin,
             "groups": None if self.groups is None else self.groups.model_dump(),
         }
 
-    def seek(self, place: Place) -> None:
+    def seek(self, place: TaskState) -> None:
         """Go on from there; the photos must be the same, and the file it began with."""
         if place["photos"] != self.photos:
             raise RcodError(
                 "--photos must be the photos that the run was begun with, unchanged, in the same "
                 "order; begin a new run with --start to go on with others"
             )
-        origin = self.class_.student.origin
+        origin = self.roles.student.origin
         if place.get("origin", origin) != origin:
             raise RcodError(
                 "--start must be the file that the run was begun with, or left out if there was "
@@ -132,12 +132,12 @@ class AdapterTask:
 
     def write(self, path: Path, recipe: str) -> None:
         """Write a file like a converted one."""
-        student = self.class_.student
+        student = self.roles.student
         write_tensors(path, self._row(), student.tensors(), recipe)
 
     def restorer(self) -> Restorer | None:
         """The student itself; its networks are not copied."""
-        student = self.class_.student
+        student = self.roles.student
         if self.recipe.goal == "metric":
             return None
         system = self._row()
@@ -146,14 +146,14 @@ class AdapterTask:
         )
 
     def _row(self) -> System:
-        system = self.class_.student.system
+        system = self.roles.student.system
         if self.recipe.goal == "metric":  # whose dial stays as it is
             return system
         return system.model_copy(update={"groups": self.groups or self.recipe.groups})
 
     def _split(self) -> str:
         """Leave each process a part of what is frozen; says how much."""
-        student = self.class_.student
+        student = self.roles.student
         body, tower = student.onestep.backbone, getattr(student.onestep.prompt, "tower", None)
         networks = [body.unets, body.vae, *([] if tower is None else [tower])]
         whole = (*student.handles.values(), *student.critic)
@@ -182,9 +182,9 @@ class AdapterTask:
         with lessons.uncast(device):  # the same damage for measuring groups as for learning
             return damage_all(lot, settings_named(recipe.degradation), recipe.seed)
 
-    def _shares(self, shown: lessons.Shown) -> dict[str, Tensor]:
+    def _shares(self, shown: lessons.StudentOutput) -> dict[str, Tensor]:
         """Which part of the batch fell into which group, and by what metric."""
-        if self.class_.student.system.timestep is not None or self.groups is None:
+        if self.roles.student.system.timestep is not None or self.groups is None:
             return {}
         shares = {f"share/{t}": (shown.t == t).float() for t in self.groups.timesteps}
         return shares | {"metric": shown.metric}
@@ -205,16 +205,16 @@ def prepare(recipe: Adaptation, sources: Sources, folder: Path, team: Team) -> A
     photos = photos_in(sources.photos, sources.cache or folder / "cache")
     settings = settings_named(recipe.degradation) if recipe.damage == "workers" else None
     perceive = perception(recipe, sources.aids, team.device)
-    judge = adversary(recipe, sources.aids, team.device)
+    judge = load_discriminator(recipe, sources.aids, team.device)
     hear = teacher_texts(recipe, sources, photos, team.device)
     student = open_student(recipe, sources, team.device)
     samples = Samples(photos, recipe.window, settings, recipe.seed)
-    return AdapterTask(recipe, Class(student, perceive, judge), samples, hear, team)
+    return AdapterTask(recipe, Roles(student, perceive, judge), samples, hear, team)
 
 
-def learners_of(recipe: Adaptation, class_: Class) -> dict[str, Learner]:
+def learners_of(recipe: Adaptation, roles: Roles) -> dict[str, Learner]:
     """Who learns in a run, and how fast."""
-    student, optim = class_.student, recipe.optim
+    student, optim = roles.student, recipe.optim
     half = recipe.precision == "float16"
     starts = ("unet.", "vae.", "prompt.project.", "guide.")
     if recipe.goal == "metric":
@@ -228,9 +228,9 @@ def learners_of(recipe: Adaptation, class_: Class) -> dict[str, Learner]:
     if recipe.distill == "vsd" and recipe.goal == "restore":
         own = optim.model_copy(update={"lr": recipe.critic_lr, "muon": 0.0})
         found["critic"] = Learner(student.critic, own, recipe.steps, half)
-    if class_.judge is not None:
+    if roles.judge is not None:
         own = optim.model_copy(update={"lr": recipe.adversary_lr, "muon": 0.0})
-        found["adversary"] = Learner(class_.judge, own, recipe.steps, half)
+        found["adversary"] = Learner(roles.judge, own, recipe.steps, half)
     return found
 
 
@@ -248,16 +248,18 @@ def perception(recipe: Adaptation, aids: Path | None, device: torch.device) -> P
         ) from None
 
 
-def adversary(recipe: Adaptation, aids: Path | None, device: torch.device) -> nn.Module | None:
+def load_discriminator(
+    recipe: Adaptation, aids: Path | None, device: torch.device
+) -> nn.Module | None:
     """The adversary, where it is asked for."""
     if not recipe.adversary or recipe.goal == "metric":
         return None
     with torch.random.fork_rng([]):
         torch.manual_seed(recipe.seed)
         if recipe.judge == "patch":
-            return Discriminator().to(device)
+            return PatchDiscriminator().to(device)
         folder = aid("dino", aids)
-        return dino_heads(folder if folder.is_dir() else None, device)
+        return load_dino(folder if folder.is_dir() else None, device)
 
 
 def teacher_texts(

@@ -21,7 +21,7 @@ TREMBLE = 0.01  # of pixels, which should not move a logit
 SMOOTH = 100.0  # weight of its squared move
 
 
-class Discriminator(nn.Module):
+class PatchDiscriminator(nn.Module):
     """A logit for every patch of about 30 pixels, positive for sharp photos."""
 
     def __init__(self) -> None:
@@ -45,13 +45,13 @@ class Discriminator(nn.Module):
         return self.layers(seen.contiguous(memory_format=torch.channels_last))[:, 0].float()
 
 
-def student_loss(logits: Tensor) -> Tensor:
+def fool_loss(logits: Tensor) -> Tensor:
     """What a result pays for being told from a sharp photo, (B,)."""
     return F.softplus(-logits).flatten(1).mean(dim=1)
 
 
-def oppose(
-    judge: Discriminator, results: Tensor, photos: Tensor, rng: torch.Generator
+def relativistic_losses(
+    judge: PatchDiscriminator, results: Tensor, photos: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """The student's term, (K,), and the discriminator's own loss, a scalar.
 

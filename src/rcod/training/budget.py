@@ -32,10 +32,10 @@ from rcod.pixels.perceptual import LpipsHed
 from rcod.training import lessons, tiny
 from rcod.training.adaptation import Adaptation
 from rcod.training.adapting import cast_to, learners_of
-from rcod.training.adversary import Discriminator
+from rcod.training.adversary import PatchDiscriminator
 from rcod.training.data import Batch
 from rcod.training.learner import Learner
-from rcod.training.lessons import Class, Heard
+from rcod.training.lessons import Heard, Roles
 from rcod.training.meter import MB, Meter, Need, on_processor
 from rcod.training.objectives import Networks, cost
 from rcod.training.photos import photos_in
@@ -74,19 +74,19 @@ def weigh(recipe: Adaptation) -> Need:
     megabytes: dict[str, float] = {}
     hollow_one = invent(recipe)
     with FakeTensorMode(allow_non_fake_inputs=True), Meter() as meter:
-        class_ = settle(hollow_one, recipe)
-        for network in (class_.student.onestep, class_.perceive, class_.judge):
+        roles = settle(hollow_one, recipe)
+        for network in (roles.student.onestep, roles.perceive, roles.judge):
             if isinstance(network, nn.Module):
                 meter.see_all(network)
-        for parameter in class_.student.critic:
+        for parameter in roles.student.critic:
             meter.see(parameter)
-        learners = learners_of(recipe, class_)
+        learners = learners_of(recipe, roles)
         with meter.stage("at rest", megabytes):
             pass
-        for name, backward in steps(class_, recipe, lambda who, loss: learners[who].add(loss)):
+        for name, backward in steps(roles, recipe, lambda who, loss: learners[who].add(loss)):
             with meter.stage(name, megabytes):
                 backward()
-    learning, frozen = count(class_)
+    learning, frozen = count(roles)
     moments = moments_of(learners.values())
     return Need(learning, frozen, {name: size + moments for name, size in megabytes.items()})
 
@@ -142,16 +142,16 @@ def _tiny_step(recipe: Recipe, nets: Networks, batch: int) -> dict[str, Tensor]:
 
 
 def steps(
-    class_: Class, recipe: Adaptation, learn: Callable[[str, Tensor], None]
+    roles: Roles, recipe: Adaptation, learn: Callable[[str, Tensor], None]
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """The parts of a step, each to be run when its turn has come.
 
     Args:
-        class_: who takes part, on any device.
+        roles: who takes part, on any device.
         recipe: what they pay; timesteps are the middle group's.
         learn: takes a learner's name and its loss.
     """
-    batch, side, device = recipe.batch, recipe.window, class_.student.onestep.alphas.device
+    batch, side, device = recipe.batch, recipe.window, roles.student.onestep.alphas.device
     lot = Lot(
         tuple(range(batch)), torch.rand(batch, 3, side, side, device=device),
         torch.rand(batch, 3, side // 4, side // 4, device=device), (0,) * batch, (),
@@ -160,21 +160,21 @@ def steps(
     if recipe.distill != "off":
         texts = torch.rand(batch, WORDS, WIDTH, device=device)
         heard = Heard(texts, texts[:1] if recipe.text != "none" else None)
-    kept: list[lessons.Shown] = []
+    kept: list[lessons.StudentOutput] = []
 
     def student() -> Tensor:
         if recipe.goal == "metric":
-            return lessons.metric_loss(class_.student, lot, recipe)[0]
-        shown = show(class_, lot, recipe, dice)
+            return lessons.metric_loss(roles.student, lot, recipe)[0]
+        shown = show(roles, lot, recipe, dice)
         kept.append(shown._replace(sr=shown.sr.detach(), z_sr=shown.z_sr.detach()))
-        return lessons.pay(class_, shown, heard, recipe, dice, pixel=False)[0]
+        return lessons.pay(roles, shown, heard, recipe, dice, pixel=False)[0]
 
     def critic() -> Tensor:
         assert heard is not None
-        return lessons.critic_loss(class_.student, kept[0], heard, dice)
+        return lessons.critic_loss(roles.student, kept[0], heard, dice)
 
     def adversary() -> Tensor:
-        return lessons.judge_loss(class_, kept[0])
+        return lessons.judge_loss(roles, kept[0])
 
     def part(name: str, loss: Callable[[], Tensor]) -> tuple[str, Callable[[], None]]:
         def run() -> None:
@@ -187,13 +187,13 @@ def steps(
     yield part("student", student)
     if recipe.distill == "vsd" and recipe.goal == "restore":
         yield part("critic", critic)
-    if class_.judge is not None:
+    if roles.judge is not None:
         yield part("adversary", adversary)
 
 
-def show(class_: Class, lot: Lot, recipe: Adaptation, dice: Dice) -> lessons.Shown:
+def show(roles: Roles, lot: Lot, recipe: Adaptation, dice: Dice) -> lessons.StudentOutput:
     """The student's forward pass at the middle group's timestep."""
-    student = class_.student
+    student = roles.student
     onestep, up = lessons.tuned(student, lot), lessons.up_of(lot, student.system.framing)
     metric = lessons.measure(student, onestep, up, lot.hr, recipe)
     middle = student.system.timestep or student.system.groups.timesteps[1]
@@ -244,7 +244,7 @@ def invent(recipe: Adaptation) -> Hollow:
     return Hollow(system, onestep.eval(), tensors)
 
 
-def settle(hollow_one: Hollow, recipe: Adaptation) -> Class:
+def settle(hollow_one: Hollow, recipe: Adaptation) -> Roles:
     """Everybody who takes part, with memory of whatever kind is at hand."""
     lay(hollow_one.onestep)
     hollow_one.onestep.alphas.copy_(alphas())
@@ -252,21 +252,21 @@ def settle(hollow_one: Hollow, recipe: Adaptation) -> Class:
     tensors = {name: torch.zeros(tensor.shape) for name, tensor in hollow_one.tensors.items()}
     student = enrol(hollow_one.system, hollow_one.onestep, tensors, recipe)
     far = LpipsHed() if recipe.lpips and recipe.goal == "restore" else None
-    judge = Discriminator() if recipe.adversary and recipe.goal == "restore" else None
-    return Class(student, far, judge)
+    judge = PatchDiscriminator() if recipe.adversary and recipe.goal == "restore" else None
+    return Roles(student, far, judge)
 
 
-def count(class_: Class) -> tuple[dict[str, int], dict[str, int]]:
+def count(roles: Roles) -> tuple[dict[str, int], dict[str, int]]:
     """Parameters that learn and that don't, by part."""
-    onestep, critic = class_.student.onestep, class_.student.critic
+    onestep, critic = roles.student.onestep, roles.student.critic
     networks: dict[str, nn.Module | None] = {
         "UNet": onestep.backbone.unets,
         "autoencoder": onestep.backbone.vae,
         "modulation": onestep.backbone.guides,
         "prompt": onestep.prompt,
         "estimator": onestep.estimator,
-        "LPIPS": class_.perceive if isinstance(class_.perceive, nn.Module) else None,
-        "adversary": class_.judge,
+        "LPIPS": roles.perceive if isinstance(roles.perceive, nn.Module) else None,
+        "adversary": roles.judge,
     }
     parts = {name: list(network.parameters()) for name, network in networks.items() if network}
     apart = {id(parameter) for parameter in critic}

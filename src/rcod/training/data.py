@@ -28,7 +28,7 @@ from rcod.errors import RcodError
 from rcod.pixels.placing import placed
 from rcod.training.degradation import DegradeSettings, degrade
 from rcod.training.photos import Source, area, identity, read_rgb, softness
-from rcod.training.presets import SETTINGS, kept, settings_named
+from rcod.training.presets import SETTINGS, resolve_preset, settings_named
 
 SCALE = 4  # LR to HR
 SPAWN = multiprocessing.get_context("spawn")  # a copy of this process might wait for its threads
@@ -52,7 +52,9 @@ class DataSettings(BaseModel, frozen=True, extra="forbid"):
     mix: Annotated[dict[str, Annotated[float, Field(ge=0)]], BeforeValidator(shares)] = {
         "camera": 0.65, "s3diff": 0.2, "osediff": 0.15,
     }  # fmt: skip  # degradations
-    own: Annotated[str | DegradeSettings | None, BeforeValidator(kept)] = None  # `own` of the mix
+    own: Annotated[str | DegradeSettings | None, BeforeValidator(resolve_preset)] = (
+        None  # `own` of the mix
+    )
     seed: int = Field(default=0, ge=0, lt=2**40)
 
     @model_validator(mode="after")

@@ -20,7 +20,8 @@ from rcod.training.team import Team
 
 MOMENTUM = 0.95
 ROUNDS = ((3.4445, -4.7750, 2.0315),) * 5  # quintic iterations that pull singular values towards 1
-LOUDEST, PATIENT = 2.0**16, 2000  # float16: factor of the loss at first; steps until it is doubled
+FIRST_SCALE = 2.0**16  # factor of the loss, for float16
+SCALE_DOUBLES_AFTER = 2000  # steps without an overflow
 
 
 class Learner:
@@ -51,7 +52,7 @@ class Learner:
             weight_decay=settings.weight_decay,
         )
         self.slow = 1.0  # factor of every rate, less than 1 after a retreat
-        self.loud, self.good = (LOUDEST if half else 0.0), 0  # float16 alone scales its losses
+        self.loud, self.good = (FIRST_SCALE if half else 0.0), 0  # float16 alone scales its losses
         self._heard = torch.zeros(())  # the sum of losses since the last step
 
     def add(self, loss: Tensor, share: float = 1.0) -> None:
@@ -88,7 +89,7 @@ class Learner:
             mean.lerp_(parameter.detach(), 1 - decay)
             parameter.grad = None
         self.good += 1
-        if self.loud and self.good % PATIENT == 0:
+        if self.loud and self.good % SCALE_DOUBLES_AFTER == 0:
             self.loud *= 2
 
     def refuse(self, norm: float) -> bool:

@@ -30,14 +30,14 @@ from rcod.networks.prompts import FixedPrompt
 from rcod.networks.stable import StableBackbone
 from rcod.training import vsd
 from rcod.training.adaptation import Adaptation
-from rcod.training.adversary import student_loss
+from rcod.training.adversary import fool_loss
 from rcod.training.stream import Dice, Lot
 from rcod.training.student import Student
 
 Perceive = Callable[[Tensor, Tensor], Tensor]  # sr, hr in [0, 1] -> distance (B,)
 
 
-class Class(NamedTuple):
+class Roles(NamedTuple):
     """Who takes part in the lessons."""
 
     student: Student
@@ -52,7 +52,7 @@ class Heard(NamedTuple):
     away: Tensor | None  # (1, N, D); nothing: it isn't led away from anything
 
 
-class Shown(NamedTuple):
+class StudentOutput(NamedTuple):
     """What the student made of a batch."""
 
     hr: Tensor  # (B, 3, H, W) what it should have made
@@ -112,7 +112,7 @@ def groups_of(metrics: Tensor, recipe: Adaptation) -> GroupSettings:
 
 def restore(
     student: Student, lot: Lot, recipe: Adaptation, groups: GroupSettings, dice: Dice
-) -> Shown:
+) -> StudentOutput:
     """The student's forward pass, from damaged photos to pictures."""
     onestep = tuned(student, lot)
     up, hr = up_of(lot, student.system.framing), lot.hr
@@ -132,7 +132,7 @@ def make(
     group: tuple[Tensor, Tensor],
     recipe: Adaptation,
     dice: Dice,
-) -> Shown:
+) -> StudentOutput:
     """The forward pass once the timesteps are known."""
     metric, t = group
     tokens, goal = onestep.prompt(up), hr
@@ -146,11 +146,16 @@ def make(
         z_up = onestep.backbone.encode(up)  # (B, 4, h, w)
         z_sr = onestep.clean(z_up, t, tokens)  # (B, 4, h, w)
         sr = onestep.backbone.decode(z_sr).clamp(0, 1)  # (B, 3, H, W)
-    return Shown(goal, hr, worse, sr, z_sr, metric, t)
+    return StudentOutput(goal, hr, worse, sr, z_sr, metric, t)
 
 
 def pay(
-    class_: Class, shown: Shown, heard: Heard | None, recipe: Adaptation, dice: Dice, pixel: bool
+    roles: Roles,
+    shown: StudentOutput,
+    heard: Heard | None,
+    recipe: Adaptation,
+    dice: Dice,
+    pixel: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The student's loss and its terms; `pixel` is PiSA-SR's first stage, MSE alone."""
     mse = (2 * (shown.sr - shown.hr)).square().flatten(1).mean(dim=1)  # of pictures in [-1, 1]
@@ -158,21 +163,21 @@ def pay(
     loss = (recipe.mse or 1.0) * mse.mean() if pixel else recipe.mse * mse.mean()
     if pixel:
         return loss, terms
-    if class_.perceive is not None and recipe.lpips:
-        terms["lpips"] = class_.perceive(shown.sr, shown.hr)
+    if roles.perceive is not None and recipe.lpips:
+        terms["lpips"] = roles.perceive(shown.sr, shown.hr)
         loss = loss + recipe.lpips * terms["lpips"].mean()
-    if class_.judge is not None:
-        terms["adversary"] = fairly(student_loss(class_.judge(shown.sr)), shown)
+    if roles.judge is not None:
+        terms["adversary"] = fairly(fool_loss(roles.judge(shown.sr)), shown)
         loss = loss + recipe.adversary * terms["adversary"]
     if heard is not None and recipe.distill != "off":
         # `vsd.distill` is half the published sum of squares
-        terms["distill"] = 2 * distilled(class_.student, shown, heard, recipe, dice)
+        terms["distill"] = 2 * distilled(roles.student, shown, heard, recipe, dice)
         loss = loss + recipe.distill_weight * terms["distill"].mean()
     return loss, terms
 
 
 def distilled(
-    student: Student, shown: Shown, heard: Heard, recipe: Adaptation, dice: Dice
+    student: Student, shown: StudentOutput, heard: Heard, recipe: Adaptation, dice: Dice
 ) -> Tensor:
     """VSD (the critic's noise against the teacher's) or CSD (the teacher's own), (B,)."""
     onestep, z_sr = student.onestep, shown.z_sr
@@ -188,7 +193,7 @@ def distilled(
     return vsd.distill(z_sr, heard.towards, t_r, nets, noise, onestep.alphas)
 
 
-def critic_loss(student: Student, shown: Shown, heard: Heard, dice: Dice) -> Tensor:
+def critic_loss(student: Student, shown: StudentOutput, heard: Heard, dice: Dice) -> Tensor:
     """The critic's own: to denoise what the student makes, a scalar."""
     z_sr = shown.z_sr.detach()
     t, noise = dice.between(0, STEPS * torch.ones_like(shown.t)), dice.normal(z_sr)
@@ -197,14 +202,14 @@ def critic_loss(student: Student, shown: Shown, heard: Heard, dice: Dice) -> Ten
     )
 
 
-def judge_loss(class_: Class, shown: Shown) -> Tensor:
+def judge_loss(roles: Roles, shown: StudentOutput) -> Tensor:
     """The adversary's own: to tell results from photos, a scalar; 1.39 when it guesses."""
-    assert class_.judge is not None
-    photos, results = class_.judge(shown.truth), class_.judge(shown.sr.detach())
-    return student_loss(photos).mean() + fairly(student_loss(-results), shown)
+    assert roles.judge is not None
+    photos, results = roles.judge(shown.truth), roles.judge(shown.sr.detach())
+    return fool_loss(photos).mean() + fairly(fool_loss(-results), shown)
 
 
-def fairly(terms: Tensor, shown: Shown) -> Tensor:
+def fairly(terms: Tensor, shown: StudentOutput) -> Tensor:
     """The mean of terms (B,) over what was to become a photo, a scalar."""
     return terms[~shown.worse].sum() / (~shown.worse).sum().clamp(min=1)
 

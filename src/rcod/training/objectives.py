@@ -24,7 +24,7 @@ from rcod.networks.estimators import MetricEstimator
 from rcod.networks.onestep import OneStep, enlarge, measured
 from rcod.pixels.perceptual import LpipsHed
 from rcod.training import adversary, losses, vsd
-from rcod.training.adversary import Discriminator
+from rcod.training.adversary import PatchDiscriminator
 from rcod.training.data import Batch
 from rcod.training.recipe import Recipe
 
@@ -36,11 +36,11 @@ class Networks(NamedTuple):
     metric: MetricEstimator
     start: OneStep  # what the run began with, frozen; its UNet is VSD's prior
     critic: TinyUNet  # the prior with adapters that learn the student's results
-    adversary: Discriminator
+    adversary: PatchDiscriminator
     trunk: LpipsHed | None
 
 
-class Cost(NamedTuple):
+class BatchCost(NamedTuple):
     """What each learner pays for a batch, and numbers for the log."""
 
     losses: dict[str, Tensor]  # learner -> scalar
@@ -58,13 +58,13 @@ class Drawn(NamedTuple):
     sr: Tensor  # (B, 3, H, W)
 
 
-def cost(nets: Networks, batch: Batch, recipe: Recipe, n: int, rng: torch.Generator) -> Cost:
+def cost(nets: Networks, batch: Batch, recipe: Recipe, n: int, rng: torch.Generator) -> BatchCost:
     """The losses of a batch at step `n` of a recipe."""
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16"):
         if recipe.goal == "prior":
-            return Cost({"student": prior_loss(nets, batch, recipe, rng)}, {})
+            return BatchCost({"student": prior_loss(nets, batch, recipe, rng)}, {})
         if recipe.goal == "metric":
-            return Cost({"student": metric_loss(nets, batch, recipe)}, {})
+            return BatchCost({"student": metric_loss(nets, batch, recipe)}, {})
         return restore_cost(nets, batch, recipe, n, rng)
 
 
@@ -98,7 +98,7 @@ def metric_loss(nets: Networks, batch: Batch, recipe: Recipe) -> Tensor:
 
 def restore_cost(
     nets: Networks, batch: Batch, recipe: Recipe, n: int, rng: torch.Generator
-) -> Cost:
+) -> BatchCost:
     """RCOD's losses; each term starts at its own step of the recipe."""
     settings, encode = recipe.losses, nets.onestep.backbone.encode
     with torch.no_grad():
@@ -133,7 +133,7 @@ def restore_cost(
     if n >= recipe.distill_from and max(settings.distill) > 0:
         terms |= distill(nets, drawn, (recipe, rng), paid)
     terms["metric"] = metric
-    return Cost(paid, {k: float(v.detach().mean()) for k, v in terms.items()})
+    return BatchCost(paid, {k: float(v.detach().mean()) for k, v in terms.items()})
 
 
 def choose_timestep(metric: Tensor, recipe: Recipe, rng: torch.Generator) -> Tensor:
@@ -179,7 +179,7 @@ def oppose(
     weights = losses.weight_of(settings.adversary, drawn.realism)
     some, factor = losses.draw_share(weights, settings.opposed, rng)
     target = models(batch, drawn, some, rng)
-    term, own = adversary.oppose(nets.adversary, drawn.sr[some], target, rng)
+    term, own = adversary.relativistic_losses(nets.adversary, drawn.sr[some], target, rng)
     paid["student"] = paid["student"] + factor * term.mean()
     paid["adversary"] = own
     return {"adversary": term, "discriminator": own}

@@ -92,18 +92,18 @@ def settings_named(given: str | DegradeSettings) -> DegradeSettings:
     except ValidationError as error:
         raise RcodError(f"{path}: {explain(error, 'all of it')}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        told = " ".join(str(error).split())
-        raise RcodError(f"{path} must be YAML, and is none: {told}") from None
+        why = " ".join(str(error).split())
+        raise RcodError(f"{path} must be YAML, and is none: {why}") from None
     if found.factor != 4:
         raise RcodError(f"{path}: factor must be 4, as every system enlarges, got {found.factor}")
     return found
 
 
-def kept(given: object) -> object:
+def resolve_preset(given: object) -> object:
     """A known name stays a name; a file becomes what it holds, so that a recipe is whole."""
     if isinstance(given, str) and given not in SETTINGS:
         return settings_named(given)
     return given
 
 
-Degradation = Annotated[str | DegradeSettings, BeforeValidator(kept)]
+Degradation = Annotated[str | DegradeSettings, BeforeValidator(resolve_preset)]

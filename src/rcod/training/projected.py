@@ -27,7 +27,7 @@ HUB = "facebook/dino-vitb16"
 See = Callable[[Tensor], Sequence[Tensor]]
 
 
-class Heads(nn.Module):
+class DinoDiscriminator(nn.Module):
     """Logits of every place of several layers, positive for photos.
 
     What sees is no part of this module: it does not learn.
@@ -54,7 +54,7 @@ class Heads(nn.Module):
         return torch.cat(logits, dim=1).float()
 
 
-def dino_heads(folder: Path | None, device: torch.device) -> Heads:
+def load_dino(folder: Path | None, device: torch.device) -> DinoDiscriminator:
     """Heads on DINO's third, sixth, ninth and twelfth layer (of twelve).
 
     Args:
@@ -91,4 +91,4 @@ def dino_heads(folder: Path | None, device: torch.device) -> Heads:
             states[layer][:, 1:].transpose(1, 2).unflatten(2, (side, side)) for layer in layers
         ]  # (B, D, side, side), without the first token, which stands for the whole
 
-    return Heads(see, [wide] * len(layers)).to(device)
+    return DinoDiscriminator(see, [wide] * len(layers)).to(device)

@@ -30,7 +30,7 @@ from rcod.pickles import DAMAGE, unpickled
 from rcod.pixels.placing import ensure_folder, placed, sweep
 from rcod.training.course import Course, differences
 from rcod.training.events import Events
-from rcod.training.task import Place
+from rcod.training.task import TaskState
 
 
 class RunDir:
@@ -125,7 +125,7 @@ class RunDir:
         self._tell(lambda events: events.picture(step, "watched", content.getvalue(), sheet.size))
         return path
 
-    def save_state(self, state: Place) -> None:
+    def save_state(self, state: TaskState) -> None:
         """Write the training state; the old one stays whole until the new one is."""
         if not self.leads:
             return
@@ -134,12 +134,12 @@ class RunDir:
         with placed(self.state) as file:
             file.write(content.getbuffer())
 
-    def load_state(self) -> Place | None:
+    def load_state(self) -> TaskState | None:
         """The saved training state, or None in a fresh run. Loaded without running code."""
         if not self.state.exists():
             return None
         try:
-            return cast(Place, unpickled(self.state))
+            return cast(TaskState, unpickled(self.state))
         except (*DAMAGE, UnpicklingError):
             raise RcodError(
                 f"{self.state} must be a whole training state, and can't be read; begin another "

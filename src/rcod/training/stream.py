@@ -149,7 +149,7 @@ class Numbers:
             start += self.size * self.batch
 
 
-class Told(Dataset[Sample | str]):
+class SamplesOrErrors(Dataset[Sample | str]):
     """Samples, or the sentence that says why one can't be had: errors of workers lose theirs."""
 
     def __init__(self, samples: Samples) -> None:
@@ -166,10 +166,10 @@ def lots(samples: Samples, numbers: Numbers, workers: int) -> Iterator[Lot]:
     """Endless batches, made by so many workers ahead of their use."""
     outlive_none()
     loader = DataLoader(
-        Told(samples),
+        SamplesOrErrors(samples),
         batch_sampler=numbers,
         num_workers=workers,
-        collate_fn=_collate_told,
+        collate_fn=_collate_or_error,
         prefetch_factor=4 if workers else None,
         persistent_workers=False,
         worker_init_fn=deafen,
@@ -180,7 +180,7 @@ def lots(samples: Samples, numbers: Numbers, workers: int) -> Iterator[Lot]:
         yield lot
 
 
-def _collate_told(samples: list[Sample | str]) -> Lot | str:
+def _collate_or_error(samples: list[Sample | str]) -> Lot | str:
     """A batch, or the first sentence about one that can't be."""
     wrong = [one for one in samples if isinstance(one, str)]
     return wrong[0] if wrong else collate([one for one in samples if isinstance(one, Sample)])

@@ -16,7 +16,7 @@ from rcod.networks.systems import System
 from rcod.training.learner import Learner
 from rcod.using.restore import Restorer
 
-Place = dict[str, object]  # nested dicts, lists, numbers and tensors
+TaskState = dict[str, object]  # nested dicts, lists, numbers and tensors
 
 
 class Sources(NamedTuple):
@@ -54,7 +54,7 @@ def check_ranks(fresh: Mapping[str, Tensor], started: Mapping[str, Tensor]) -> N
             )
 
 
-class Part(NamedTuple):
+class LearnerLoss(NamedTuple):
     """One learner's loss on a batch, and what to write into the log."""
 
     learner: str
@@ -73,15 +73,15 @@ class Task(Protocol):
         """Who learns, by name."""
         ...
 
-    def parts(self, n: int) -> Iterable[Part]:
+    def parts(self, n: int) -> Iterable[LearnerLoss]:
         """The losses of the next batch, at step `n`; each is used up before the next is asked."""
         ...
 
-    def position(self) -> Place:
+    def position(self) -> TaskState:
         """Where the task is in its data and its dice."""
         ...
 
-    def seek(self, place: Place) -> None:
+    def seek(self, place: TaskState) -> None:
         """Go on from there."""
         ...
 

@@ -27,7 +27,7 @@ from rcod.networks.systems import SYSTEMS, System, build
 from rcod.pixels.aids import digest
 from rcod.pixels.perceptual import LpipsHed
 from rcod.pixels.placing import sweep
-from rcod.training.adversary import Discriminator
+from rcod.training.adversary import PatchDiscriminator
 from rcod.training.data import Batch, Pairs, build_crops, build_pairs
 from rcod.training.elder import Elder, build_guides, chosen
 from rcod.training.gating import open_end, settle
@@ -37,7 +37,7 @@ from rcod.training.objectives import Networks, cost
 from rcod.training.photos import photos_in
 from rcod.training.recipe import Recipe
 from rcod.training.rundir import RunDir
-from rcod.training.task import Part, Place, Sources, check_cosine
+from rcod.training.task import LearnerLoss, Sources, TaskState, check_cosine
 from rcod.using.restore import Restorer
 
 FITTED = 1024  # crops that the autoencoder is fitted to
@@ -61,19 +61,19 @@ class TinyTask:
         self.rng = seeded(recipe.seed)
         self._batches = data.batches(recipe.batch, recipe.window, self.rng)
 
-    def parts(self, n: int) -> Iterator[Part]:
+    def parts(self, n: int) -> Iterator[LearnerLoss]:
         """The losses of the next batch."""
         paid, values = cost(self.nets, next(self._batches), self.recipe, n, self.rng)
         logged: dict[str, Tensor] = {"loss": paid["student"].detach()}
         logged |= {key: torch.tensor(value) for key, value in values.items()}
         for name, loss in paid.items():
-            yield Part(name, loss, logged if name == "student" else {})
+            yield LearnerLoss(name, loss, logged if name == "student" else {})
 
-    def position(self) -> Place:
+    def position(self) -> TaskState:
         """The state of the dice, which choose the data too, and what they choose from."""
         return {"rng": self.rng.get_state(), "origin": self.origin}
 
-    def seek(self, place: Place) -> None:
+    def seek(self, place: TaskState) -> None:
         """Go on from there."""
         if place.get("origin", self.origin) != self.origin:
             raise RcodError(
@@ -197,7 +197,7 @@ def enlist(
             open_end(onestep.backbone.unet, recipe.end)
         elif recipe.rank:
             attach(onestep.backbone.unet, recipe.rank, seeded(recipe.seed))
-    return Networks(onestep, metric, start, critic, Discriminator(), look)
+    return Networks(onestep, metric, start, critic, PatchDiscriminator(), look)
 
 
 def learners_of(nets: Networks, recipe: Recipe) -> dict[str, Learner]:

@@ -26,7 +26,7 @@ from rcod.training.course import Course
 from rcod.training.ending import asked_to_end, enough_memory
 from rcod.training.recipe import Recipe
 from rcod.training.rundir import RunDir
-from rcod.training.task import Place, Sources, Task
+from rcod.training.task import Sources, Task, TaskState
 from rcod.training.team import Team, gather
 from rcod.training.watch import Watch
 
@@ -35,7 +35,7 @@ KEPT = "steps in a row that weren't finite: {misses}; state and model stay those
 TRY = "state and model could not be written ({error}); those of step {last} are whole"
 
 
-class Outcome(NamedTuple):
+class RunOutcome(NamedTuple):
     """How a run ended."""
 
     model: Path
@@ -43,7 +43,7 @@ class Outcome(NamedTuple):
     stopped: int | None  # by which signal
 
 
-def run(recipe: Course, sources: Sources, folder: Path, resume: bool = False) -> Outcome:
+def run(recipe: Course, sources: Sources, folder: Path, resume: bool = False) -> RunOutcome:
     """Train a recipe.
 
     Args:
@@ -59,7 +59,7 @@ def run(recipe: Course, sources: Sources, folder: Path, resume: bool = False) ->
     team = gather(sources.device)
     rundir = RunDir(folder, recipe, resume, team.leads)
     if isinstance(recipe, Recipe) and recipe.goal == "autoencoder":
-        return Outcome(tiny.fit(recipe, sources, rundir), 1, None)
+        return RunOutcome(tiny.fit(recipe, sources, rundir), 1, None)
     watch = Watch.open(sources, recipe) if team.leads or team.splits else None
     task = prepare(recipe, sources, folder, team)
     return Loop(task, recipe, team, rundir, watch).go()
@@ -99,8 +99,8 @@ def step(task: Task, recipe: Course, n: int, team: Team) -> dict[str, float]:
     else:
         failed = [one.refuse(found) for one, found in zip(learners, norms, strict=True)]
         norm = math.nan if any(failed) else 0.0
-    told = team.mean([torch.stack(list(sums.values()))])[0].tolist() if sums else []
-    return dict(zip(sums, told, strict=True)) | {"norm": norm}
+    means = team.mean([torch.stack(list(sums.values()))])[0].tolist() if sums else []
+    return dict(zip(sums, means, strict=True)) | {"norm": norm}
 
 
 class Loop:
@@ -118,7 +118,7 @@ class Loop:
         self.sums: dict[str, list[float]] = {}  # since the last line of the log
         self.since = time.monotonic()
 
-    def go(self) -> Outcome:
+    def go(self) -> RunOutcome:
         """Repeat `step` until all is done or somebody asks to end."""
         self._begin()
         with asked_to_end() as asked, enough_memory(lambda: self.saved):
@@ -127,9 +127,9 @@ class Loop:
                 stop = self.team.any(asked() is not None) if self.team.size > 1 else bool(asked())
                 if stop:
                     self._save(must=True)
-                    return Outcome(self.rundir.model, self.saved, asked() or signal.SIGTERM)
+                    return RunOutcome(self.rundir.model, self.saved, asked() or signal.SIGTERM)
         self._save(must=True)
-        return Outcome(self.rundir.model, self.n, None)
+        return RunOutcome(self.rundir.model, self.n, None)
 
     def _begin(self) -> None:
         state = self.rundir.load_state()
@@ -137,7 +137,7 @@ class Loop:
         if state is None:
             self._save(must=True)  # so that there is always something to go back to
         else:
-            self.task.seek(cast(Place, state["place"]))
+            self.task.seek(cast(TaskState, state["place"]))
             self.n = self._restore(state)
             counts = cast(list[int], state["counts"])
             self.skipped, self.misses, self.retreats = counts
@@ -221,7 +221,7 @@ class Loop:
         self.rundir.note(gone, SLOWER.format(misses=misses, to=self.n, slow=slow))
         self._save()
 
-    def _restore(self, state: Place) -> int:
+    def _restore(self, state: TaskState) -> int:
         for name, learner in self.task.learners.items():
             learner.restore(cast(dict[str, object], state[name]))
         return cast(int, state["step"])
@@ -238,7 +238,7 @@ class Loop:
         if self.watch is not None and self.watch.best < math.inf:
             self.best = self.watch.best, self.watch.by
         counts = [self.skipped, self.misses, self.retreats]
-        own: Place = {"step": self.n, "place": self.task.position(), "counts": counts}
+        own: TaskState = {"step": self.n, "place": self.task.position(), "counts": counts}
         own |= {"best": self.best[0], "measure": self.best[1]}
         try:
             if self.rundir.leads:
@@ -266,7 +266,7 @@ class Loop:
                 learner.swap()
 
 
-def _measure(state: Place) -> str:
+def _measure(state: TaskState) -> str:
     """By what a state's best score was measured; older ones leave it to their recipe."""
     if "measure" in state:
         return cast(str, state["measure"])

@@ -37,7 +37,7 @@ HIGHER = ("psnr", "ssim")  # is better; of the others lower is
 LEVELS: tuple[Dial, ...] = ("fidelity", "neutral", "realism")
 
 
-class Seen(NamedTuple):
+class Look(NamedTuple):
     """One look at the model."""
 
     scores: dict[str, float]  # as in neutral/psnr
@@ -87,7 +87,7 @@ class Watch:
         return self.by.rpartition("/")[2]
 
     @torch.no_grad()
-    def look(self, restorer: Restorer) -> Seen:
+    def look(self, restorer: Restorer) -> Look:
         """Restore every photo at every level."""
         levels = LEVELS if restorer.system.timestep is None else ("auto",)
         device = restorer.onestep.alphas.device
@@ -104,7 +104,7 @@ class Watch:
             up = F.interpolate(lr[None], hr.shape[-2:], mode="bicubic")[0].clamp(0, 1)
             rows.append([up, *pictures, hr])
         titles = ["input", *map(str, levels), "truth"]
-        return Seen({k: float(np.mean(v)) for k, v in sums.items()}, draw_rows(rows, titles))
+        return Look({k: float(np.mean(v)) for k, v in sums.items()}, draw_rows(rows, titles))
 
     def is_best(self, scores: dict[str, float]) -> bool:
         """Whether these scores are better than those that were kept."""

@@ -25,7 +25,7 @@ from rcod.pixels.placing import check_free, placed
 from rcod.using.forecast import keep_to
 from rcod.using.jobs import Job, Lost, light, make_folder, make_place, piped, plan_jobs
 from rcod.using.ledger import Ledger, enter, ledger_of, print_of
-from rcod.using.orders import Options, Outcome, Report, Written
+from rcod.using.orders import BatchReport, Options, Outcome, Written
 from rcod.using.passes import Flow, reduced
 from rcod.using.restore import ColorFix, Restorer
 from rcod.using.sheet import ALL, Centre, lay_out
@@ -48,7 +48,7 @@ def run(
     stop: Callable[[], bool] = lambda: False,
     step: Callable[[float], None] = lambda share: None,
     elsewhere: Elsewhere | None = None,
-) -> Report:
+) -> BatchReport:
     """Enlarge the pictures of files, folders and patterns into a folder, made if it is missing.
 
     Args:
@@ -80,7 +80,7 @@ def run(
         for outcome, print in _outcomes(hall, jobs, stop, elsewhere):
             note(outcome, print)
     finally:
-        report = Report(tuple(outcomes), stopped=len(outcomes) < total)
+        report = BatchReport(tuple(outcomes), stopped=len(outcomes) < total)
         if ledger is not None and (error := ledger.save(report.summary)) is not None:
             report = replace(report, outcomes=(*outcomes, Outcome(ledger.path, error=error)))
             watch(report.outcomes[-1], total, total)

@@ -41,7 +41,7 @@ def shares_of(realism: float, groups: GroupSettings) -> list[float]:
     return shares
 
 
-def told(results: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+def interpolate(results: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
     """The picture between results (3, H, W) of the nodes."""
     out = results[0] * shares[0]
     for result, share in zip(results[1:], shares[1:], strict=True):
@@ -66,7 +66,7 @@ def is_smooth(restorer: Restorer, photo: Photo, seen: Seen) -> bool:
         return restorer.finish(piece, own, realism, 4.0, "wavelet").photo.pixels
 
     nodes = [made(node) for node in NODES]
-    apart = [(told(nodes, shares_of(place, groups)) - made(place)).abs() for place in TRIED]
+    apart = [(interpolate(nodes, shares_of(place, groups)) - made(place)).abs() for place in TRIED]
     return max(float((error > NEAR).float().mean()) for error in apart) <= FEW
 
 

@@ -32,7 +32,7 @@ PLAN, DONE = "rcod-plan", "rcod-done"
 PORTION = 1000  # lines of a file of the plan
 
 
-class Task(TypedDict):
+class PhotoTask(TypedDict):
     """One photo, as a line of the plan."""
 
     source: str  # address
@@ -131,7 +131,7 @@ def plan(
         if done.get(_number(source)) == _number(print):
             left += 1
             continue
-        task = Task(source=source, place=str(place.with_suffix("")), print=print)
+        task = PhotoTask(source=source, place=str(place.with_suffix("")), print=print)
         waiting.append(json.dumps(task))
         tasks += 1
         if len(waiting) == PORTION:

@@ -25,7 +25,7 @@ from rcod.errors import RcodError
 from rcod.networks.assembly import Parts
 from rcod.pixels.placing import foreign, is_ours_open, placed
 from rcod.using.batch import run
-from rcod.using.caravan import DONE, PLAN, Planned, Record, Store, Task, opened, plan
+from rcod.using.caravan import DONE, PLAN, PhotoTask, Planned, Record, Store, opened, plan
 from rcod.using.orders import Options
 from rcod.using.restore import Restorer
 
@@ -49,7 +49,7 @@ class Hand:
         """Lines of the plan to lines of the records."""
         return {"record": [json.dumps(self.take(json.loads(line))) for line in batch["text"]]}
 
-    def take(self, task: Task) -> Record:
+    def take(self, task: PhotoTask) -> Record:
         """Do one photo; whatever is wrong with it is told in its record."""
         started = time.perf_counter()
         files: list[str] = []
@@ -65,7 +65,7 @@ class Hand:
         return Record(source=task["source"], print=task["print"], files=files, error=error,
                       worker=os.getpid(), seconds=seconds)  # fmt: skip
 
-    def _do(self, task: Task, folder: Path) -> list[str]:
+    def _do(self, task: PhotoTask, folder: Path) -> list[str]:
         """Fetch a photo, enlarge it as a plain call does, and store what came of it."""
         fs, path = opened(task["source"])
         photo = folder / Path(path).name

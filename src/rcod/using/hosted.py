@@ -32,7 +32,7 @@ from rcod.pixels.tiling import tiled
 from rcod.using.passes import TILE, Order, Pass, Seen, Watch, clock, finished
 
 
-def allowed(system: System, realism: Dial) -> Dial:
+def resolve_dial(system: System, realism: Dial) -> Dial:
     """The dial as far as a system knows it."""
     if system.timestep is not None and not (isinstance(realism, str) and realism == "auto"):
         raise RcodError(f"{system.name} has one setting and no dial; leave --realism out")

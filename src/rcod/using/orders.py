@@ -128,7 +128,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Report:
+class BatchReport:
     """What became of all pictures, in the order they were finished."""
 
     outcomes: tuple[Outcome, ...]

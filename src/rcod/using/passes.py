@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rcod.device import await_gpus, release
+from rcod.device import await_gpus, trim_memory
 from rcod.diffusion.dial import shares
 from rcod.networks.framing import BORDER, continued, cut
 from rcod.networks.onestep import OneStep, enlarge
@@ -199,7 +199,7 @@ class Pass(Order):
     def _rest(self) -> None:
         """Between stages of one tile of several: what one has freed is not the next one's."""
         if not self.seen.z_up.numel():
-            release()
+            trim_memory()
 
     def _matched(self, sr: Tensor, up: Tensor) -> Tensor:
         """The result in the photo's colours."""

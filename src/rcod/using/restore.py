@@ -32,14 +32,14 @@ from rcod.diffusion.dial import (
 )
 from rcod.errors import RcodError
 from rcod.networks.assembly import Parts
-from rcod.networks.checkpoint import Estimator, ready
-from rcod.networks.engines import harness, precision
+from rcod.networks.checkpoint import Estimator, load_onto
+from rcod.networks.engines import precision, use_engine
 from rcod.networks.onestep import OneStep, enlarge
 from rcod.networks.systems import System
 from rcod.pixels.color import ColorFix, check_color
 from rcod.pixels.images import Photo, from_pil, read, to_pil, write
 from rcod.pixels.resample import Scale, check_scale, target_within
-from rcod.using.hosted import allowed, look_at, passing
+from rcod.using.hosted import look_at, passing, resolve_dial
 from rcod.using.passes import TILE, Flow, Seen, Watch, clock, finished, reduced, shrunk
 
 __all__ = ["Realism", "Restorer", "Result", "check_realism"]
@@ -94,8 +94,8 @@ class Restorer:
         """
         place = pick_device(device)
         sums = precision(engine, dtype, place)
-        system, onestep, metric = ready(name, place, sums, parts)
-        harness(onestep, engine)
+        system, onestep, metric = load_onto(name, place, sums, parts)
+        use_engine(onestep, engine)
         return cls(system, onestep, metric)
 
     def __call__(
@@ -256,7 +256,7 @@ class Restorer:
         self, photo: Photo, realism: Dial, metric: float | None
     ) -> tuple[str | None, Tensor | None, int]:
         """Name, map and timestep (of a map the mean's) of what the dial says."""
-        groups, realism = self.system.groups, allowed(self.system, realism)
+        groups, realism = self.system.groups, resolve_dial(self.system, realism)
         if self.system.timestep is not None:
             return "fixed", None, self.system.timestep
         name = "auto-local" if isinstance(realism, str) and realism == "auto-local" else None

@@ -113,8 +113,8 @@ def draw_rows(
             sheet.paste(to_pil(Photo(row[x].clamp(0, 1).cpu())), (x * side, TITLE + y * side))
     for y, name in enumerate(names):
         place = (6, TITLE + (y + 1) * side - 8)
-        told = name.encode(errors="replace").decode()  # names need not be valid text
-        pen.text(place, told, LIGHT, font, anchor="ls", stroke_width=2, stroke_fill=DARK)
+        label = name.encode(errors="replace").decode()  # names need not be valid text
+        pen.text(place, label, LIGHT, font, anchor="ls", stroke_width=2, stroke_fill=DARK)
     return sheet
 
 

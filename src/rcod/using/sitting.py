@@ -31,7 +31,7 @@ from rcod.pixels.color import ColorFix, check_color, match_wavelet
 from rcod.pixels.decode import Refuse
 from rcod.pixels.images import Photo, check_writable, read, write
 from rcod.pixels.resample import Scale, check_scale, resize
-from rcod.using.between import NODES, is_smooth, shares_of, told
+from rcod.using.between import NODES, interpolate, is_smooth, shares_of
 from rcod.using.passes import Seen, Watch, finished
 from rcod.using.restore import Realism, Restorer, Result, check_realism, target_size
 from rcod.using.sheet import ALL, Centre, lay_out
@@ -52,7 +52,9 @@ class View(NamedTuple):
     """What is shown of a place."""
 
     result: Result
-    told: bool  # from the results of other places, at most two grey levels away from the network's
+    interpolated: (
+        bool  # from the results of other places, at most two grey levels away from the network's
+    )
 
 
 class Invention(NamedTuple):
@@ -64,7 +66,7 @@ class Invention(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Place:
+class Setting:
     """What is asked of a sitting."""
 
     realism: Realism = "auto"
@@ -99,7 +101,7 @@ class Sitting:
         return held
 
     @torch.inference_mode()
-    def result(self, place: Place, watch: Watch = lambda done: None) -> Result:
+    def result(self, place: Setting, watch: Watch = lambda done: None) -> Result:
         """The restored photo at one place of the dial, as `Restorer.__call__` gives it."""
         if self._seen is None:
             self._seen = self._restorer.look(self.photo, True)
@@ -117,7 +119,7 @@ class Sitting:
         return replace(result, auto=auto, metric=self._seen.metric if auto else None)
 
     @torch.inference_mode()
-    def view(self, place: Place, watch: Watch = lambda done: None) -> View:
+    def view(self, place: Setting, watch: Watch = lambda done: None) -> View:
         """What to show of a place: its result, or what five others tell of it."""
         number, nodes = self._key(place)[0], self._nodes(place)
         if number is None or self.has(place) or len(nodes) < len(NODES) or not self._is_smooth():
@@ -130,7 +132,7 @@ class Sitting:
             self._results.move_to_end((node, place.scale, place.color))
         groups = self._restorer.system.groups
         t = timestep_of_realism(number, groups)
-        pixels = told([node.photo.pixels for node in nodes], shares_of(number, groups))
+        pixels = interpolate([node.photo.pixels for node in nodes], shares_of(number, groups))
         dial = realism_of_timestep(t, groups)
         return View(
             replace(
@@ -141,7 +143,7 @@ class Sitting:
             True,
         )  # fmt: skip
 
-    def _nodes(self, place: Place) -> list[Result]:
+    def _nodes(self, place: Setting) -> list[Result]:
         """The results of the nodes that are kept, at this size and in these colours."""
         kept = [self._results.get((node, place.scale, place.color)) for node in NODES]
         return [result for result in kept if result is not None]
@@ -152,12 +154,12 @@ class Sitting:
             self._smooth = is_smooth(self._restorer, self.photo, self._seen)
         return bool(self._smooth)
 
-    def has(self, place: Place) -> bool:
+    def has(self, place: Setting) -> bool:
         """Whether this place costs no UNet call."""
         return self._key(place) in self._results
 
     @torch.inference_mode()
-    def invention(self, place: Place, watch: Watch = lambda done: None) -> Invention:
+    def invention(self, place: Setting, watch: Watch = lambda done: None) -> Invention:
         """Where and how much a place departs from fidelity."""
         kept = self.result(replace(place, realism="fidelity"), watch).photo.pixels
         return measure_invention(self.view(place, watch).result.photo.pixels, kept)
@@ -179,7 +181,7 @@ class Sitting:
                 watch((number + done) / len(ALL))
 
             step(0)
-            result = self.result(Place(level, scale, color), step)
+            result = self.result(Setting(level, scale, color), step)
             each(level, result)
             centre.take(result.photo, 0, 0)
             middles.append(replace(result, photo=centre.photo))
@@ -192,7 +194,7 @@ class Sitting:
         size = target_size(self.photo, scale)
         return finished(self.photo, resize(self.photo.pixels, size).clamp(0, 1), size)
 
-    def _key(self, place: Place) -> Key:
+    def _key(self, place: Setting) -> Key:
         """One key for a level, its number, and auto once it has chosen."""
         realism = self._auto if place.realism == "auto" else place.realism
         number = LEVELS[realism] if isinstance(realism, str) else realism

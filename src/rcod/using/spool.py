@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rcod.errors import RcodError
-from rcod.pixels.color import Tally, match_spread
+from rcod.pixels.color import Tally, match_stats
 
 MOST = 65_535  # of 16 bits
 LEAST, RANGE = -0.25, 1.5  # what they stand for: a resize leaves [0, 1] beside strong edges
@@ -49,4 +49,4 @@ def levelled(
         for shape, top, left in places:
             values = np.frombuffer(file.read(2 * int(np.prod(shape))), np.uint16).reshape(shape)
             piece = torch.from_numpy(values.astype(np.float32)) / MOST * RANGE + LEAST
-            yield match_spread(piece[None], before, after)[0], top, left
+            yield match_stats(piece[None], before, after)[0], top, left
