@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from rcod.training.meter import Meter
+from rcod.training.tensor_memory import Meter
 
 pytest.importorskip("diffusers", reason="not checked here: pip install 'rcod[sd]'")
 

@@ -16,8 +16,8 @@ from rcod.networks.backbone import TinySettings
 from rcod.networks.checkpoint import find_weights, load, save
 from rcod.networks.systems import SYSTEMS, System, build
 from rcod.pixels.images import Photo
+from rcod.using.open_photo import OpenPhoto, Setting
 from rcod.using.restore import Restorer
-from rcod.using.sitting import Setting, Sitting
 
 SMALL = SYSTEMS["tiny"].model_copy(
     update={"model": TinySettings(latent=12, widths=(8, 16), blocks=(1, 1, 1), tokens=8, heads=2)}
@@ -46,7 +46,7 @@ def test_auto_is_neutral_where_nothing_estimates_the_metric_of_the_groups(tmp_pa
     assert found.level == "neutral" and torch.equal(found.photo.pixels, named.photo.pixels)
     with pytest.raises(RcodError, match="came without a metric estimator, so auto-local can't"):
         restorer(photo, "auto-local")
-    assert Sitting(restorer, Photo(photo)).result(Setting(realism=0.4)).realism == pytest.approx(
+    assert OpenPhoto(restorer, Photo(photo)).result(Setting(realism=0.4)).realism == pytest.approx(
         0.4
     )
 

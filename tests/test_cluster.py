@@ -20,8 +20,8 @@ from rcod.errors import RcodError
 from rcod.networks.assembly import Parts
 from rcod.networks.checkpoint import find_weights
 from rcod.pixels.images import Photo, write
-from rcod.using.caravan import DONE, PLAN, PhotoTask, Store, plan
 from rcod.using.cluster import Hand, run_on_ray
+from rcod.using.cluster_plan import DONE, PLAN, PhotoTask, Store, plan
 from rcod.using.orders import Options
 
 MANY = 1_000_000
@@ -95,7 +95,7 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path):
 
 
 PLANNING = """import sys
-from rcod.using.caravan import plan
+from rcod.using.cluster_plan import plan
 planned = plan([sys.argv[1]], sys.argv[2], "rcod-plan", "settings", "same", True)
 status = open("/proc/self/status").read()  # rusage would count who started this process
 peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
@@ -104,7 +104,7 @@ print(planned.tasks, planned.done, len(planned.portions), peak)
 
 
 TRACING = """import sys, tracemalloc
-from rcod.using.caravan import plan
+from rcod.using.cluster_plan import plan
 first = plan([sys.argv[1]], sys.argv[2], "rcod-plan", "", "same", True)  # imports and caches
 tracemalloc.start()
 planned = plan([sys.argv[1]], sys.argv[2], "rcod-plan", "", "same", True)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from rcod.errors import RcodError
 from rcod.pixels.images import Photo, read
+from rcod.using.open_photo import OpenPhoto, Setting
 from rcod.using.restore import Dial, Restorer
-from rcod.using.sitting import Setting, Sitting
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -121,7 +121,7 @@ def test_invention_is_what_the_page_shows(nodes: ModuleType, model: Restorer, ba
     ]
     where, share = ask(nodes, "RcodInvention", image=results[0], fidelity=results[1])
     photo = Photo(batch[0].movedim(-1, 0), None, None, None)
-    shown = Sitting(model, photo).invention(Setting("realism"))
+    shown = OpenPhoto(model, photo).invention(Setting("realism"))
     assert isinstance(where, Tensor) and torch.equal(where[0], shown.where)
     assert share == shown.share and 0 < shown.share < 1
     with pytest.raises(RcodError, match="results of one photo at one scale"):

@@ -24,7 +24,7 @@ from rcod.networks.prompts import SIDE, TextTower, VisualPrompt, tagged
 from rcod.networks.stable import StableBackbone
 from rcod.networks.systems import SYSTEMS, System
 from rcod.pixels.resample import resize
-from rcod.using.hosted import keep_colors
+from rcod.using.published_pass import keep_colors
 
 pytest.importorskip("diffusers", reason="not checked here: pip install 'rcod[sd]'")
 

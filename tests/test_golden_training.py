@@ -33,9 +33,9 @@ from rcod.networks.prompts import VisualPrompt
 from rcod.networks.stable import StableBackbone, empty_network, fill_network, read_config
 from rcod.networks.systems import SYSTEMS
 from rcod.pixels.images import read
-from rcod.training.adaptation import PUBLISHED
+from rcod.training.published_recipe import PUBLISHED
 from rcod.training.vsd import critic_loss, distill
-from rcod.using.hosted import keep_colors
+from rcod.using.published_pass import keep_colors
 
 pytest.importorskip("diffusers", reason="not checked here: pip install 'rcod[sd]'")
 

@@ -25,7 +25,7 @@ from rcod.judging.intervals import spearman
 from rcod.networks.checkpoint import find_weights, load
 from rcod.networks.onestep import compared
 from rcod.pixels.resample import resize
-from rcod.training.adaptation import RCOD_O
+from rcod.training.published_recipe import RCOD_O
 
 RELEASED = GroupSettings()
 

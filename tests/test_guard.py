@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rcod.doors.engine import Engine
 from rcod.doors.guard import Guard, Limits, Refusal, check_token, host_of
 from rcod.doors.meters import Meters
+from rcod.doors.work_queue import WorkQueue
 from rcod.errors import RcodError
 
 
@@ -66,7 +66,7 @@ def sent(app: ASGIApp, limits: Limits, messages: list[Message], **headers: str) 
     async def send(message: Message) -> None:
         answers.append(message)
 
-    with Engine() as engine:
+    with WorkQueue() as engine:
         asyncio.run(Guard(app, limits, engine, Meters(), False)(scope, receive, send))
     return answers
 

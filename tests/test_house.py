@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 
 import rcod
 from rcod.networks.systems import System
-from rcod.training.adaptation import Adaptation
 from rcod.training.presets import SETTINGS
+from rcod.training.published_recipe import PublishedRecipe
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.jpg"))
@@ -73,11 +73,11 @@ def test_every_function_that_the_method_names_is_there():
     assert len(found) > 60
     for table in re.findall(r"\| computed by \|\n\|[-|]+\n((?:\|.*\n)+)", text):
         for row in table.splitlines():
-            assert re.search(r"`[a-z]+\.\w", row.split("|")[-2]), f"no function computes {row}"
+            assert re.search(r"`[a-z_]+\.\w", row.split("|")[-2]), f"no function computes {row}"
 
 
 def test_every_setting_that_the_method_names_can_be_set():
-    known = {**System.model_fields, **Adaptation.model_fields}
+    known = {**System.model_fields, **PublishedRecipe.model_fields}
     pairs = re.findall(r"`([a-z_]+)=([a-z0-9_]+)`", read("docs/method.md"))
     assert len(pairs) >= 14
     for name, value in pairs:

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from rcod.errors import RcodError
-from rcod.training.adaptation import Adaptation
 from rcod.training.catalog import recipe_named
 from rcod.training.degradation import DegradeSettings
 from rcod.training.kernels import draw
 from rcod.training.presets import SETTINGS, settings_named
+from rcod.training.published_recipe import PublishedRecipe
 from rcod.training.recipe import Recipe
 
 pytest.importorskip("yaml", reason="not checked here: pip install 'rcod[train]'")
@@ -38,7 +38,7 @@ def test_a_file_holds_settings_and_a_recipe_holds_them_whole(tmp_path: Path):
     settings = settings_named(str(path))
     assert settings.second is None and settings.first.jpeg == 0
     recipe = recipe_named("osediff", {"degradation": str(path)})
-    assert isinstance(recipe, Adaptation) and recipe.degradation == settings
+    assert isinstance(recipe, PublishedRecipe) and recipe.degradation == settings
     tiny = recipe_named("tiny-rcod", {"data.mix": "new:.5,own:.5", "data.own": str(path)})
     assert isinstance(tiny, Recipe) and tiny.data.damage("own") == settings
     assert tiny.data.mix == {"new": 0.5, "own": 0.5} and tiny.data.damage("new") == SETTINGS["new"]
@@ -102,7 +102,7 @@ def test_a_recipe_knows_its_damages_before_it_begins(
 
 def test_texts_may_hold_commas():
     recipe = recipe_named("osediff", {"phrase": "sharp, clean"})
-    assert isinstance(recipe, Adaptation) and recipe.phrase == "sharp, clean"
+    assert isinstance(recipe, PublishedRecipe) and recipe.phrase == "sharp, clean"
 
 
 def test_degrade_takes_a_file_and_draws_a_sheet(

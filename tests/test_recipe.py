@@ -3,8 +3,8 @@
 import pytest
 
 from rcod.errors import RcodError
-from rcod.training.adaptation import PUBLISHED, Adaptation
 from rcod.training.catalog import RECIPES, recipe_named
+from rcod.training.published_recipe import PUBLISHED, PublishedRecipe
 from rcod.training.recipe import Recipe
 
 
@@ -104,4 +104,4 @@ def test_impossible_combinations_are_refused(name: str, changes: dict[str, str],
 
 def test_every_published_recipe_makes_sense_by_its_own_rules():
     for recipe in PUBLISHED:
-        assert Adaptation.model_validate(recipe.model_dump()) == recipe
+        assert PublishedRecipe.model_validate(recipe.model_dump()) == recipe

@@ -22,18 +22,18 @@ from PIL import Image
 from running import ENVIRONMENT, Running, start
 from starlette.datastructures import UploadFile
 
-from rcod.doors.engine import Engine, Stopped, Ticket
 from rcod.doors.guard import Guard
+from rcod.doors.open_photos import Sittings
 from rcod.doors.server import create_app, zip_levels
 from rcod.doors.service import Service
-from rcod.doors.sittings import Sittings
 from rcod.doors.web import add_page
+from rcod.doors.work_queue import Stopped, Ticket, WorkQueue
 from rcod.errors import RcodError
 from rcod.pixels.images import Photo, write
 from rcod.pixels.metadata import GPS, MARK_TAG, TURN
+from rcod.using.open_photo import OpenPhoto, Setting, take
 from rcod.using.orders import Options
 from rcod.using.restore import LEAST_TILE, Restorer, Result
-from rcod.using.sitting import Setting, Sitting, take
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "otter.jpg"
@@ -200,7 +200,7 @@ def test_levels_end_with_their_tile_when_the_client_has_gone(
         done.append(finish(*given))
         return done[-1]
 
-    sitting = Sitting(restorer, take(small()), keep=0)
+    sitting = OpenPhoto(restorer, take(small()), keep=0)
     ticket = Ticket(lambda ticket: zip_levels(sitting, Setting(), Options(format="png"), ticket))
     monkeypatch.setattr(restorer, "finish", left)
     ticket.run()
@@ -215,7 +215,7 @@ def answered(restorer: Restorer, path: str = "/v1/upscale", **fields: str) -> ht
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
             return await client.post(path, files={"image": ("a.png", small(8))}, data=fields)
 
-    with Engine() as engine:
+    with WorkQueue() as engine:
         service = Service(restorer, engine)
         add_page(inner := create_app(service), service, Sittings())
         app = Guard(inner, service.limits, engine, service.meters, False)

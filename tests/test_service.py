@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 from test_extras import HEADS
-from test_floats import tiff
+from test_tiff import make_tiff
 
-from rcod.doors.engine import Engine
 from rcod.doors.guard import Limits, Refusal
 from rcod.doors.service import Service
-from rcod.pixels import floats
+from rcod.doors.work_queue import WorkQueue
+from rcod.pixels import tiff
 from rcod.using.restore import Restorer
 
 
 def limited(pixels: int) -> Service:
     """A service that only looks at sizes."""
-    return Service(cast(Restorer, None), cast(Engine, None), Limits(pixels=pixels))
+    return Service(cast(Restorer, None), cast(WorkQueue, None), Limits(pixels=pixels))
 
 
 def test_every_kind_of_photo_is_measured_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch):
@@ -30,10 +30,10 @@ def test_every_kind_of_photo_is_measured_before_it_is_decoded(monkeypatch: pytes
     plain, bomb = io.BytesIO(), io.BytesIO()
     Image.new("1", (700, 400)).save(plain, "TIFF")
     Image.new("1", (10_000, 9_100)).save(bomb, "PNG")
-    wide = bytearray(tiff(np.zeros((37, 50, 3), np.float32)))
+    wide = bytearray(make_tiff(np.zeros((37, 50, 3), np.float32)))
     at = wide.index(struct.pack("<HHII", 256, 4, 1, 50))
     wide[at + 8 : at + 12] = struct.pack("<I", 8000)
-    monkeypatch.setattr(floats.torch, "empty", decoded)
+    monkeypatch.setattr(tiff.torch, "empty", decoded)
     monkeypatch.setattr(ImageFile.ImageFile, "load", decoded)
     for content, size in (
         (plain.getvalue(), "700 x 400"), (bomb.getvalue(), "10000 x 9100"),

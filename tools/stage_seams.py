@@ -23,7 +23,7 @@ from rcod.networks.stable import StableBackbone, empty_network, fill_network, re
 from rcod.networks.steady import probes
 from rcod.pixels.images import read
 from rcod.pixels.tiling import tiled
-from rcod.using.hosted import lap
+from rcod.using.published_pass import lap
 
 
 def stand(base: str) -> StableBackbone:

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from rcod.device import trim_memory
-from rcod.training.adaptation import Adaptation
-from rcod.training.adapting import learners_of
 from rcod.training.budget import invent, settle, steps, weigh
 from rcod.training.catalog import recipe_named
-from rcod.training.lessons import Roles
-from rcod.training.meter import on_processor
+from rcod.training.published_losses import Roles
+from rcod.training.published_recipe import PublishedRecipe
+from rcod.training.published_task import learners_of
 from rcod.training.team import Team
+from rcod.training.tensor_memory import on_processor
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -47,7 +47,7 @@ def main() -> None:
     name, *changes = sys.argv[1:]
     given = {key: value for key, _, value in (change.partition("=") for change in changes)}
     recipe = recipe_named(name, {"batch": "1"} | given)
-    assert isinstance(recipe, Adaptation), "a published system's recipe"
+    assert isinstance(recipe, PublishedRecipe), "a published system's recipe"
     need = weigh(recipe)
     roles = settle(invent(recipe), recipe)
     fill(roles)

@@ -16,7 +16,7 @@ from rcod.errors import RcodError
 
 if TYPE_CHECKING:
     from rcod.networks.assembly import Parts
-    from rcod.using.caravan import Record
+    from rcod.using.cluster_plan import Record
     from rcod.using.orders import Options
 
 

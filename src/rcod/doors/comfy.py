@@ -21,8 +21,8 @@ from rcod.diffusion.grouping import LEVELS
 from rcod.errors import RcodError
 from rcod.networks.assembly import Parts
 from rcod.pixels.color import ColorFix
+from rcod.using.open_photo import measure_invention
 from rcod.using.restore import Restorer, Result
-from rcod.using.sitting import measure_invention
 
 Inputs = dict[str, dict[str, tuple[object, ...]]]
 

@@ -22,8 +22,8 @@ from urllib.parse import parse_qs
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rcod.doors.engine import Engine, Full
 from rcod.doors.meters import Meters
+from rcod.doors.work_queue import Full, WorkQueue
 from rcod.errors import RcodError
 
 COOKIE = "rcod-token"
@@ -85,7 +85,7 @@ class Guard:
     """The outermost layer of the service."""
 
     def __init__(
-        self, app: ASGIApp, limits: Limits, engine: Engine, meters: Meters, local: bool
+        self, app: ASGIApp, limits: Limits, engine: WorkQueue, meters: Meters, local: bool
     ) -> None:
         """`local` says that only names of this machine are served, so that no page rebinds one."""
         self._app = app

@@ -18,15 +18,15 @@ from fastapi.responses import PlainTextResponse, Response
 from starlette.types import Lifespan
 
 from rcod import __version__
-from rcod.doors.engine import Ticket
 from rcod.doors.service import MEDIA, Service, facts, read_dial, speak_plainly, strip_tags, timings
+from rcod.doors.work_queue import Ticket
 from rcod.networks.systems import SYSTEMS
 from rcod.pixels.images import Photo
 from rcod.pixels.metadata import Strip
+from rcod.using.open_photo import OpenPhoto, Setting, check_format, encode, encode_png
 from rcod.using.orders import Options
 from rcod.using.passes import reduced
 from rcod.using.restore import ColorFix, Result
-from rcod.using.sitting import Setting, Sitting, check_format, encode, encode_png
 
 Format = Literal["png", "jpg", "webp", "tif", "avif"]
 LONGEST = 1_000_000  # pixels of a side that may be asked for
@@ -170,7 +170,7 @@ def _add_upscale(app: FastAPI, service: Service) -> None:
 
         def work(ticket: Ticket[tuple[Result, bytes]]) -> tuple[Result, bytes]:
             photo, size = taken(service, content, options)
-            sitting = Sitting(service.restorer, photo)
+            sitting = OpenPhoto(service.restorer, photo)
             result = sitting.result(replace(place, scale=size), ticket.step)
             return result, encode(result.photo, options.format, options.quality)
 
@@ -204,13 +204,15 @@ def _add_levels(app: FastAPI, service: Service) -> None:
 
         def work(ticket: Ticket[bytes]) -> bytes:
             photo, size = taken(service, content, options)
-            sitting = Sitting(service.restorer, photo, keep=0)  # no level is asked for twice
+            sitting = OpenPhoto(service.restorer, photo, keep=0)  # no level is asked for twice
             return zip_levels(sitting, Setting(scale=size, color=color), options, ticket)
 
         return Response(await service.wait(request, work), media_type=MEDIA["zip"])
 
 
-def zip_levels(sitting: Sitting, place: Setting, options: Options, ticket: Ticket[bytes]) -> bytes:
+def zip_levels(
+    sitting: OpenPhoto, place: Setting, options: Options, ticket: Ticket[bytes]
+) -> bytes:
     """Every level's file, the contact sheet, and what there is to say about them."""
     said: dict[str, dict[str, str]] = {}
     with zipfile.ZipFile(packed := io.BytesIO(), "w") as file:

@@ -16,14 +16,14 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from rcod.device import is_out_of_memory
-from rcod.doors.engine import Engine, Full, Stopped, Ticket
 from rcod.doors.guard import Limits, Refusal, busy, failed
 from rcod.doors.meters import Meters
+from rcod.doors.work_queue import Full, Stopped, Ticket, WorkQueue
 from rcod.errors import RcodError
 from rcod.pixels.images import Photo, notes_of
+from rcod.using.open_photo import take
 from rcod.using.orders import Options
 from rcod.using.restore import Realism, Restorer, Result
-from rcod.using.sitting import take
 
 T = TypeVar("T")
 GONE = 499  # the client hung up; nobody reads this
@@ -38,7 +38,7 @@ class Service:
     """Everything behind one port."""
 
     restorer: Restorer
-    engine: Engine
+    engine: WorkQueue
     limits: Limits = field(default_factory=Limits)
     meters: Meters = field(default_factory=Meters)
 

@@ -64,9 +64,9 @@ from rcod.errors import RcodError
 
 if TYPE_CHECKING:
     from rcod.networks.assembly import Parts
-    from rcod.using.hands import Networks
     from rcod.using.orders import Options
     from rcod.using.restore import Realism
+    from rcod.using.workers import Networks
 
 MIB = 2**20
 
@@ -139,9 +139,9 @@ def _do(
     if out == PIPE:
         return _stream(photos, options, networks)
     from rcod.using.batch import run
-    from rcod.using.hands import hands
     from rcod.using.jobs import is_several
     from rcod.using.restore import Restorer
+    from rcod.using.workers import hands
 
     if workers is not None and not is_several(photos):
         workers = min(workers, 1)  # with all cores

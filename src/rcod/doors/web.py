@@ -25,27 +25,27 @@ from fastapi.responses import FileResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from rcod.doors.engine import Engine, Ticket
 from rcod.doors.guard import COOKIE, LOOPBACK, Guard, Limits, tokens_in
+from rcod.doors.open_photos import IDLE, Sittings
 from rcod.doors.server import Format, ImageField, create_app, received
 from rcod.doors.service import MEDIA, Service, facts, notes_text, read_dial, strip_tags, timings
-from rcod.doors.sittings import IDLE, Sittings
+from rcod.doors.work_queue import Ticket, WorkQueue
 from rcod.errors import RcodError
 from rcod.pixels.extras import EXTRAS
-from rcod.pixels.floats import MAX_PIXELS
 from rcod.pixels.images import Photo
 from rcod.pixels.metadata import Strip
-from rcod.using.orders import Options
-from rcod.using.restore import Restorer, target_size
-from rcod.using.sitting import (
+from rcod.pixels.planes import MAX_PIXELS
+from rcod.using.open_photo import (
+    OpenPhoto,
     Setting,
-    Sitting,
     View,
     check_format,
     draw_invention,
     encode,
     encode_png,
 )
+from rcod.using.orders import Options
+from rcod.using.restore import Restorer, target_size
 
 HEADERS = 20.0  # seconds in which a request's headers must have arrived
 READABLE = ("JPEG", "PNG", "WebP", "TIFF", "AVIF", "GIF", "BMP", "JPEG 2000")
@@ -99,16 +99,10 @@ def _photos(service: Service, sittings: Sittings) -> APIRouter:
     async def add(request: Request, image: ImageField) -> dict[str, object]:
         content = await received(request, image)
         photo: Photo = await service.wait(request, lambda ticket: service.take(content))
-        name = sittings.add(Sitting(service.restorer, photo))
+        name = sittings.add(OpenPhoto(service.restorer, photo))
         height, width = photo.pixels.shape[-2:]
-        clear = photo.alpha is not None
-        return {
-            "id": name,
-            "width": width,
-            "height": height,
-            "alpha": clear,
-            "note": notes_text(photo),
-        }
+        alpha, note = photo.alpha is not None, notes_text(photo)
+        return {"id": name, "width": width, "height": height, "alpha": alpha, "note": note}
 
     @router.get("/{name}/result")
     async def result(
@@ -190,7 +184,7 @@ def _add_views(router: APIRouter, service: Service, sittings: Sittings) -> None:
         return Response(await service.wait(request, work), media_type="image/png")
 
 
-def _found(service: Service, sittings: Sittings, name: str, scale: float) -> Sitting:
+def _found(service: Service, sittings: Sittings, name: str, scale: float) -> OpenPhoto:
     """An open photo whose result is not too large to be made here."""
     sitting = sittings.find(name)
     service.check_size(sitting.photo, target_size(sitting.photo, scale))
@@ -265,7 +259,7 @@ def listen_and_serve(
 
     listener = listen(host, port)
     local = host in LOOPBACK
-    with listener, Engine(limits.seats) as engine:
+    with listener, WorkQueue(limits.seats) as engine:
         service = Service(load(), engine, limits)
         sittings = Sittings()
         app = create_app(service, sittings.tidied)

@@ -210,12 +210,12 @@ def _turn(restorer: "Restorer", image: "Tensor", repeats: int) -> float:
     """Seconds for another place of the dial, once a photo is open and its levels are there."""
     from rcod.pixels.images import Photo, read
     from rcod.pixels.resample import resize
-    from rcod.using.between import NODES
-    from rcod.using.sitting import Setting, Sitting, encode
+    from rcod.using.interpolation import NODES
+    from rcod.using.open_photo import OpenPhoto, Setting, encode
 
     otter = read(Path(__file__).parents[1] / "page" / "otter.jpg")  # noise is no photo to turn
     side = image.shape[-2], image.shape[-1]
-    sitting = Sitting(restorer, Photo(resize(otter.pixels, side).clamp(0, 1)))
+    sitting = OpenPhoto(restorer, Photo(resize(otter.pixels, side).clamp(0, 1)))
     for node in NODES:
         sitting.result(Setting(node))
     sitting.view(Setting(0.1))  # where the page asks whether places tell of others

@@ -31,8 +31,8 @@ from rcod.networks.stable import Guided, Part, StableBackbone, empty_network
 from rcod.networks.storage import widen
 from rcod.networks.systems import SYSTEMS, System
 from rcod.pixels.images import Photo
-from rcod.using.hosted import look_at, passing
 from rcod.using.passes import TILE
+from rcod.using.published_pass import look_at, passing
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL

@@ -27,18 +27,8 @@ from rcod.device import is_out_of_memory
 from rcod.errors import RcodError
 from rcod.pixels.depth import is_cut
 from rcod.pixels.extras import head_of_jxl, open_by_extra
-from rcod.pixels.floats import (
-    DAMAGE,
-    MAX_PIXELS,
-    MORE,
-    Planes,
-    Refuse,
-    as_meant,
-    check_tiff,
-    check_unit,
-    is_tiff,
-    read_floats,
-)
+from rcod.pixels.planes import DAMAGE, MAX_PIXELS, MORE, Planes, Refuse, check_unit
+from rcod.pixels.tiff import as_meant, check_tiff, is_tiff, read_tiff
 
 READABLE = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "JXL", "MPO", "PNG", "PPM", "TGA",
             "TIFF", "WEBP")  # fmt: skip
@@ -64,7 +54,7 @@ def decode(source: Path | bytes, name: str, refuse: Refuse = lambda size: None) 
             if (head := head_of_jxl(source)) is not None:
                 refuse(head[0])
                 _check_size(head[0], name)
-            planes = read_floats(source, name, refuse)
+            planes = read_tiff(source, name, refuse)
             if planes is None:
                 with _opened(source, name) as image:
                     refuse(image.size)

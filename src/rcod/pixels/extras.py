@@ -16,7 +16,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from rcod.errors import RcodError
-from rcod.pixels.floats import stream
+from rcod.pixels.planes import stream
 
 EXTRAS = {"HEIC": ("heic", "pi_heif"), "JPEG XL": ("jxl", "pillow_jxl")}  # extra, module
 HEAD = 24  # bytes of a codestream that hold its size and depth

@@ -24,9 +24,9 @@ from torch import Tensor
 from rcod.errors import RcodError
 from rcod.pixels.decode import STRIP, decode, decode_pil, one_sentence_errors
 from rcod.pixels.encode import PictureHeader, Writer, unwritable_tags, writer
-from rcod.pixels.floats import DAMAGE, Planes, Refuse
 from rcod.pixels.metadata import Tags, collect, ignored_tags, is_adobe
 from rcod.pixels.placing import placed
+from rcod.pixels.planes import DAMAGE, Planes, Refuse
 from rcod.pixels.profiles import (
     ProfileError,
     Shaper,

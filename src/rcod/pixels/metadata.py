@@ -17,7 +17,7 @@ from typing import Literal
 
 from PIL import Image
 
-from rcod.pixels.decode import DAMAGE
+from rcod.pixels.planes import DAMAGE
 
 MARK_TAG = 0x000B  # EXIF's ProcessingSoftware
 TURN, CAMERA, GPS, MAKER = 0x0112, 0x8769, 0x8825, 0x927C

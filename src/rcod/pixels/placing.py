@@ -19,8 +19,8 @@ from typing import BinaryIO
 from PIL import Image
 
 from rcod.errors import RcodError
-from rcod.pixels.decode import DAMAGE
 from rcod.pixels.metadata import is_marked
+from rcod.pixels.planes import DAMAGE
 
 DAY = 86_400.0  # seconds after which nobody works on an unfinished file
 WRITTEN = ("PNG", "JPEG", "TIFF", "WEBP", "AVIF")  # what results are stored as

@@ -20,7 +20,7 @@ from PIL import Image, ImageCms
 from torch import Tensor
 
 from rcod.pixels.decode import STRIP, unit
-from rcod.pixels.floats import Planes
+from rcod.pixels.planes import Planes
 
 STEPS = 65_536  # entries of a tabulated curve: one for every value of 16 bits
 MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}  # by a profile's colour space

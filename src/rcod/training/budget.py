@@ -29,28 +29,29 @@ from rcod.networks.stable import Guided, Part, StableBackbone
 from rcod.networks.storage import widen
 from rcod.networks.systems import System
 from rcod.pixels.perceptual import LpipsHed
-from rcod.training import lessons, tiny
-from rcod.training.adaptation import Adaptation
-from rcod.training.adapting import cast_to, learners_of
+from rcod.training import published_losses as losses
+from rcod.training import tiny_task
 from rcod.training.adversary import PatchDiscriminator
 from rcod.training.data import Batch
 from rcod.training.learner import Learner
-from rcod.training.lessons import Heard, Roles
-from rcod.training.meter import MB, Meter, Need, on_processor
-from rcod.training.objectives import Networks, cost
 from rcod.training.photos import photos_in
+from rcod.training.published_losses import Heard, Roles
+from rcod.training.published_recipe import PublishedRecipe
+from rcod.training.published_student import TARGETS, enrol, fresh
+from rcod.training.published_task import cast_to, learners_of
 from rcod.training.recipe import Recipe
 from rcod.training.stream import Dice, Lot
-from rcod.training.student import TARGETS, enrol, fresh
 from rcod.training.task import Sources
+from rcod.training.tensor_memory import MB, Meter, Need, on_processor
+from rcod.training.tiny_losses import Networks, cost
 
 SEEN = 16  # samples of a batch that are run at the most; the rest is in proportion
 
 
-def foresee(recipe: Recipe | Adaptation, sources: Sources) -> list[str]:
+def foresee(recipe: Recipe | PublishedRecipe, sources: Sources) -> list[str]:
     """The resolved recipe, its parameters, its memory and its epochs, as lines."""
     lines = recipe.model_dump_json(indent=1).splitlines()
-    if isinstance(recipe, Adaptation) and sources.photos:
+    if isinstance(recipe, PublishedRecipe) and sources.photos:
         photos, seen = len(photos_in(sources.photos, sources.cache)), recipe.batch
         steps = photos / (seen * recipe.accumulate)
         lines.append(f"{photos} photos, {steps:.0f} steps an epoch in one process")
@@ -69,7 +70,7 @@ def foresee(recipe: Recipe | Adaptation, sources: Sources) -> list[str]:
     return lines
 
 
-def weigh(recipe: Adaptation) -> Need:
+def weigh(recipe: PublishedRecipe) -> Need:
     """Run one step of a recipe on tensors without memory."""
     megabytes: dict[str, float] = {}
     hollow_one = invent(recipe)
@@ -99,14 +100,14 @@ def moments_of(learners: Iterable[Learner]) -> float:
 @torch.enable_grad()
 def weigh_tiny(recipe: Recipe, start: Path | None) -> Need:
     """Run one step of the tiny model, in earnest, since it is small; of a batch perhaps a part."""
-    batch = tiny.FITTED if recipe.goal == "autoencoder" else recipe.batch
+    batch = tiny_task.FITTED if recipe.goal == "autoencoder" else recipe.batch
     seen, megabytes = min(batch, SEEN), dict[str, float]()
     torch.manual_seed(recipe.seed)
     with Meter() as meter:
-        _, onestep, metric = tiny.begun(recipe, start) if start else tiny.blank(recipe)
+        _, onestep, metric = tiny_task.begun(recipe, start) if start else tiny_task.blank(recipe)
         look = LpipsHed() if recipe.goal == "restore" else None
-        nets = tiny.enlist(recipe, onestep, metric, look)
-        learners = tiny.learners_of(nets, recipe)
+        nets = tiny_task.enlist(recipe, onestep, metric, look)
+        learners = tiny_task.learners_of(nets, recipe)
         parts = {
             "UNet": onestep.backbone.unet, "last touch": onestep.backbone.touch,
             "prompt": onestep.prompt, "metric": metric, "start": nets.start,
@@ -135,14 +136,14 @@ def _tiny_step(recipe: Recipe, nets: Networks, batch: int) -> dict[str, Tensor]:
     hr, lr = (torch.rand(batch, 3, n, n) for n in (side, side // 4))
     context = torch.rand(batch, 3, crop // 4, crop // 4)
     if recipe.goal == "autoencoder":
-        tiny.fit_autoencoder(nets.onestep, hr)
+        tiny_task.fit_autoencoder(nets.onestep, hr)
         return {}
     n = max(recipe.perceive_from, recipe.adversary_from, recipe.distill_from)
     return cost(nets, Batch(hr, lr, context, hr, torch.zeros(batch)), recipe, n, seeded(0)).losses
 
 
 def steps(
-    roles: Roles, recipe: Adaptation, learn: Callable[[str, Tensor], None]
+    roles: Roles, recipe: PublishedRecipe, learn: Callable[[str, Tensor], None]
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """The parts of a step, each to be run when its turn has come.
 
@@ -160,21 +161,21 @@ def steps(
     if recipe.distill != "off":
         texts = torch.rand(batch, WORDS, WIDTH, device=device)
         heard = Heard(texts, texts[:1] if recipe.text != "none" else None)
-    kept: list[lessons.StudentOutput] = []
+    kept: list[losses.StudentOutput] = []
 
     def student() -> Tensor:
         if recipe.goal == "metric":
-            return lessons.metric_loss(roles.student, lot, recipe)[0]
+            return losses.metric_loss(roles.student, lot, recipe)[0]
         shown = show(roles, lot, recipe, dice)
         kept.append(shown._replace(sr=shown.sr.detach(), z_sr=shown.z_sr.detach()))
-        return lessons.pay(roles, shown, heard, recipe, dice, pixel=False)[0]
+        return losses.student_loss(roles, shown, heard, recipe, dice, pixel=False)[0]
 
     def critic() -> Tensor:
         assert heard is not None
-        return lessons.critic_loss(roles.student, kept[0], heard, dice)
+        return losses.critic_loss(roles.student, kept[0], heard, dice)
 
     def adversary() -> Tensor:
-        return lessons.judge_loss(roles, kept[0])
+        return losses.discriminator_loss(roles, kept[0])
 
     def part(name: str, loss: Callable[[], Tensor]) -> tuple[str, Callable[[], None]]:
         def run() -> None:
@@ -191,14 +192,17 @@ def steps(
         yield part("adversary", adversary)
 
 
-def show(roles: Roles, lot: Lot, recipe: Adaptation, dice: Dice) -> lessons.StudentOutput:
+def show(roles: Roles, lot: Lot, recipe: PublishedRecipe, dice: Dice) -> losses.StudentOutput:
     """The student's forward pass at the middle group's timestep."""
     student = roles.student
-    onestep, up = lessons.tuned(student, lot), lessons.up_of(lot, student.system.framing)
-    metric = lessons.measure(student, onestep, up, lot.hr, recipe)
+    onestep, up = (
+        losses.tuned(student, lot),
+        losses.up_of(lot, student.system.framing),
+    )
+    metric = losses.measure(student, onestep, up, lot.hr, recipe)
     middle = student.system.timestep or student.system.groups.timesteps[1]
     t = torch.full((len(up),), middle, device=up.device)
-    return lessons.make(student, onestep, up, lot.hr, (metric, t), recipe, dice)
+    return losses.make(student, onestep, up, lot.hr, (metric, t), recipe, dice)
 
 
 class Hollow(NamedTuple):
@@ -209,7 +213,7 @@ class Hollow(NamedTuple):
     tensors: dict[str, Tensor]
 
 
-def invent(recipe: Adaptation) -> Hollow:
+def invent(recipe: PublishedRecipe) -> Hollow:
     """The system of a recipe in the true shapes."""
     system = recipe.row.model_copy(update={"targets": TARGETS[recipe.row.adapters]})
     dtype = DTYPES[recipe.precision]
@@ -244,7 +248,7 @@ def invent(recipe: Adaptation) -> Hollow:
     return Hollow(system, onestep.eval(), tensors)
 
 
-def settle(hollow_one: Hollow, recipe: Adaptation) -> Roles:
+def settle(hollow_one: Hollow, recipe: PublishedRecipe) -> Roles:
     """Everybody who takes part, with memory of whatever kind is at hand."""
     lay(hollow_one.onestep)
     hollow_one.onestep.alphas.copy_(alphas())

@@ -52,9 +52,8 @@ class DataSettings(BaseModel, frozen=True, extra="forbid"):
     mix: Annotated[dict[str, Annotated[float, Field(ge=0)]], BeforeValidator(shares)] = {
         "camera": 0.65, "s3diff": 0.2, "osediff": 0.15,
     }  # fmt: skip  # degradations
-    own: Annotated[str | DegradeSettings | None, BeforeValidator(resolve_preset)] = (
-        None  # `own` of the mix
-    )
+    # what `own` of the mix means
+    own: Annotated[str | DegradeSettings | None, BeforeValidator(resolve_preset)] = None
     seed: int = Field(default=0, ge=0, lt=2**40)
 
     @model_validator(mode="after")

@@ -91,7 +91,7 @@ def weave(sr: Tensor, hr: Tensor) -> Tensor:
     return (means - means.mean(dim=2, keepdim=True)).abs().flatten(1).mean(dim=1)
 
 
-def look(
+def taps_at_random_scale(
     trunk: LpipsHed, sr: Tensor, target: Tensor, rng: torch.Generator
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Taps of results and targets, (B, 3, H, W) in [0, 1] each, seen at a random reduction.

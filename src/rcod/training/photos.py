@@ -26,9 +26,9 @@ import numpy as np
 from PIL import Image
 
 from rcod.errors import RcodError
-from rcod.pixels.decode import DAMAGE
 from rcod.pixels.images import SUFFIXES, find, from_pil
 from rcod.pixels.placing import placed
+from rcod.pixels.planes import DAMAGE
 
 SOFT = 42.0  # dB: what survives /2 x2 better than this holds little fine detail
 ALIKE = 12  # of 256 places; more say that it is another picture

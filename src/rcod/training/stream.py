@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rcod.errors import RcodError
 from rcod.training.degradation import DegradeSettings, degrade
-from rcod.training.ending import deafen, outlive_none
+from rcod.training.interrupts import deafen, outlive_none
 from rcod.training.photos import Source, read_rgb
 
 TRIES = 20  # photos in a row that may be unfit, before the collection is

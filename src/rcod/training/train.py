@@ -20,10 +20,10 @@ from typing import NamedTuple, cast
 import torch
 
 from rcod.errors import RcodError
-from rcod.training import adapting, tiny
-from rcod.training.adaptation import Adaptation
+from rcod.training import published_task, tiny_task
 from rcod.training.course import Course
-from rcod.training.ending import asked_to_end, enough_memory
+from rcod.training.interrupts import asked_to_end, enough_memory
+from rcod.training.published_recipe import PublishedRecipe
 from rcod.training.recipe import Recipe
 from rcod.training.rundir import RunDir
 from rcod.training.task import Sources, Task, TaskState
@@ -59,7 +59,7 @@ def run(recipe: Course, sources: Sources, folder: Path, resume: bool = False) ->
     team = gather(sources.device)
     rundir = RunDir(folder, recipe, resume, team.leads)
     if isinstance(recipe, Recipe) and recipe.goal == "autoencoder":
-        return RunOutcome(tiny.fit(recipe, sources, rundir), 1, None)
+        return RunOutcome(tiny_task.fit(recipe, sources, rundir), 1, None)
     watch = Watch.open(sources, recipe) if team.leads or team.splits else None
     task = prepare(recipe, sources, folder, team)
     return Loop(task, recipe, team, rundir, watch).go()
@@ -67,12 +67,12 @@ def run(recipe: Course, sources: Sources, folder: Path, resume: bool = False) ->
 
 def prepare(recipe: Course, sources: Sources, folder: Path, team: Team) -> Task:
     """The task of a recipe."""
-    if isinstance(recipe, Adaptation):
-        return adapting.prepare(recipe, sources, folder, team)
+    if isinstance(recipe, PublishedRecipe):
+        return published_task.prepare(recipe, sources, folder, team)
     assert isinstance(recipe, Recipe)
     if team.size > 1:
         raise RcodError(f"{recipe.name} runs in one process; start it without accelerate launch")
-    return tiny.prepare(recipe, sources, folder)
+    return tiny_task.prepare(recipe, sources, folder)
 
 
 def step(task: Task, recipe: Course, n: int, team: Team) -> dict[str, float]:

@@ -22,10 +22,10 @@ from rcod.errors import RcodError
 from rcod.pixels.aids import aid
 from rcod.pixels.metrics import psnr_y, ssim_y
 from rcod.pixels.perceptual import HED, LpipsHed
-from rcod.training.adaptation import Adaptation
 from rcod.training.course import Course
 from rcod.training.photos import photos_in
 from rcod.training.presets import SETTINGS, settings_named
+from rcod.training.published_recipe import PublishedRecipe
 from rcod.training.recipe import Recipe
 from rcod.training.stream import Samples
 from rcod.training.task import Sources
@@ -69,7 +69,7 @@ class Watch:
                 )
             return None
         side, damage = recipe.window, SETTINGS["osediff"]
-        if isinstance(recipe, Adaptation):
+        if isinstance(recipe, PublishedRecipe):
             damage = settings_named(recipe.degradation)
         elif isinstance(recipe, Recipe):
             side, mix = recipe.data.crop, recipe.data.mix

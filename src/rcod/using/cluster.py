@@ -25,7 +25,7 @@ from rcod.errors import RcodError
 from rcod.networks.assembly import Parts
 from rcod.pixels.placing import foreign, is_ours_open, placed
 from rcod.using.batch import run
-from rcod.using.caravan import DONE, PLAN, PhotoTask, Planned, Record, Store, opened, plan
+from rcod.using.cluster_plan import DONE, PLAN, PhotoTask, Planned, Record, Store, opened, plan
 from rcod.using.orders import Options
 from rcod.using.restore import Restorer
 

@@ -19,8 +19,8 @@ import torch
 from rcod.errors import RcodError
 from rcod.pixels.images import DEEP, ENCODERS, Photo
 from rcod.pixels.tiling import Plan, plan
-from rcod.using.hosted import latent_side
 from rcod.using.passes import Grid, grid
+from rcod.using.published_pass import latent_side
 from rcod.using.restore import LEAST_TILE, Restorer
 
 PROCESS = 330e6  # bytes of Python, PyTorch and the tiny model, where they can't be asked for

@@ -39,8 +39,8 @@ from rcod.networks.systems import System
 from rcod.pixels.color import ColorFix, check_color
 from rcod.pixels.images import Photo, from_pil, read, to_pil, write
 from rcod.pixels.resample import Scale, check_scale, target_within
-from rcod.using.hosted import look_at, passing, resolve_dial
 from rcod.using.passes import TILE, Flow, Seen, Watch, clock, finished, reduced, shrunk
+from rcod.using.published_pass import look_at, passing, resolve_dial
 
 __all__ = ["Realism", "Restorer", "Result", "check_realism"]
 

@@ -23,13 +23,14 @@ from rcod.networks.assembly import Parts
 from rcod.networks.checkpoint import load, read_tensors, write_tensors
 from rcod.networks.stable import StableBackbone, empty_network, fill_network, read_config
 from rcod.networks.systems import SYSTEMS, covers
-from rcod.training import adapting, lessons, train
-from rcod.training.adaptation import PUBLISHED, Adaptation
-from rcod.training.adapting import AdapterTask
+from rcod.training import published_losses as losses
+from rcod.training import published_task, train
 from rcod.training.captions import read_captions
 from rcod.training.catalog import recipe_named
+from rcod.training.published_recipe import PUBLISHED, PublishedRecipe
+from rcod.training.published_student import TARGETS, open_student
+from rcod.training.published_task import AdapterTask
 from rcod.training.stream import Dice, Lot, collate
-from rcod.training.student import TARGETS, open_student
 from rcod.training.task import Sources
 from rcod.training.team import Team, is_split
 
@@ -58,16 +59,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def recipe(name: str, **changes: str) -> Adaptation:
+def recipe(name: str, **changes: str) -> PublishedRecipe:
     kind = next(one for one in PUBLISHED if one.name == name)
     ranks = RANKS if SYSTEMS[kind.system].adapters == "guided" else {}
     given = SMALL | ranks | {key.replace("__", "."): value for key, value in changes.items()}
     found = recipe_named(name, given)
-    assert isinstance(found, Adaptation)
+    assert isinstance(found, PublishedRecipe)
     return found
 
 
-def sources(setting: Adaptation, photos: Path) -> Sources:
+def sources(setting: PublishedRecipe, photos: Path) -> Sources:
     base = str(GOLDEN / "bases" / BASES[str(SYSTEMS[setting.system].base)])
     start = None
     if SYSTEMS[setting.system].adapters == "guided":
@@ -84,11 +85,11 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
     def far(sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
         return avg_pool2d(sr - hr, 4).abs().flatten(1).mean(dim=1)
 
-    monkeypatch.setattr(adapting, "perception", lambda recipe, aids, device: far)
+    monkeypatch.setattr(published_task, "perception", lambda recipe, aids, device: far)
 
 
-def task_of(setting: Adaptation, photos: Path) -> AdapterTask:
-    return adapting.prepare(setting, sources(setting, photos), photos, TEAM)
+def task_of(setting: PublishedRecipe, photos: Path) -> AdapterTask:
+    return published_task.prepare(setting, sources(setting, photos), photos, TEAM)
 
 
 @pytest.mark.parametrize("name", ["osediff", "pisa_sr", "s3diff"])
@@ -158,8 +159,8 @@ def test_teacher_critic_and_student_equal_three_networks(photos: Path):
     t, tokens = torch.tensor([300, 700]), torch.randn(2, 77, 8, generator=rng)
     vae = student.onestep.backbone.vae
     for ours, network in (
-        (lessons.teacher_of(student, None, 7.5), bare()),
-        (lessons.critic_of(student), alone),
+        (losses.teacher_of(student, None, 7.5), bare()),
+        (losses.critic_of(student), alone),
     ):
         wanted = StableBackbone([network], vae).predict(z, t, tokens)  # pyright: ignore
         torch.testing.assert_close(ours(z, t, tokens), wanted, rtol=1e-4, atol=1e-4)
@@ -194,7 +195,7 @@ def test_groups_are_measured_with_the_encoder_asked_for(encoder: str, photos: Pa
     hr, up = (torch.rand(2, 3, 64, 64, generator=rng) for _ in range(2))
 
     def metric() -> torch.Tensor:
-        return lessons.measure(student, student.onestep, up, hr, setting)
+        return losses.measure(student, student.onestep, up, hr, setting)
 
     before = metric()
     for name, tensor in student.handles.items():
@@ -213,13 +214,13 @@ def test_what_is_kept_in_float32_trains_in_float32(photos: Path):
     lot = Lot((0,), hr, lr, (0,), ())
 
     def seen() -> list[torch.Tensor]:
-        backbone = lessons.tuned(student, lot).backbone
-        loss, values = lessons.metric_loss(student, lot, setting)
+        backbone = losses.tuned(student, lot).backbone
+        loss, values = losses.metric_loss(student, lot, setting)
         z = backbone.encode(hr)
         return [loss, values["metric"], z, backbone.decode(z)]
 
     wanted = seen()
-    with adapting.cast_to(setting.precision, CPU):
+    with published_task.cast_to(setting.precision, CPU):
         found = seen()
     for mine, theirs in zip(found, wanted, strict=True):
         assert torch.equal(mine, theirs)
@@ -235,19 +236,19 @@ def test_a_goal_that_is_damaged_is_nothing_to_the_adversary(photos: Path):
             seen.append(x)
             return x.mean((1, 2, 3))[:, None]
 
-    roles = lessons.Roles(student, None, Judge())
+    roles = losses.Roles(student, None, Judge())
     hr, lr = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 16, 16)
     dice = Dice(0, (0, 1), CPU)
-    shown = lessons.restore(student, Lot((0, 1), hr, lr, (0, 1), ()), setting, setting.groups, dice)
+    shown = losses.restore(student, Lot((0, 1), hr, lr, (0, 1), ()), setting, setting.groups, dice)
     assert shown.worse.all() and not torch.equal(shown.hr, hr)
-    _, terms = lessons.pay(roles, shown, None, setting, dice, False)
+    _, terms = losses.student_loss(roles, shown, None, setting, dice, False)
     assert float(terms["adversary"]) == 0
-    own = lessons.judge_loss(roles, shown)
+    own = losses.discriminator_loss(roles, shown)
     assert torch.equal(seen[-2], hr)  # photos are photos
     torch.testing.assert_close(own, torch.nn.functional.softplus(-hr.mean((1, 2, 3))).mean())
     half = shown._replace(worse=torch.tensor([True, False]))
     paid = torch.nn.functional.softplus(shown.sr[1].mean())
-    torch.testing.assert_close(lessons.judge_loss(roles, half), own + paid)
+    torch.testing.assert_close(losses.discriminator_loss(roles, half), own + paid)
 
 
 @pytest.mark.parametrize("name", ["osediff", "mem"])
@@ -286,11 +287,11 @@ def test_distillation_without_a_critic_asks_two_questions(photos: Path):
     unet = student.onestep.backbone.unets[0]
     unet.register_forward_pre_hook(lambda _, given: heard.append(given[2]))
     z = torch.randn(2, 4, 8, 8, generator=rng, requires_grad=True)
-    shown = lessons.StudentOutput(
+    shown = losses.StudentOutput(
         z, z, torch.zeros(2).bool(), z, z, torch.ones(2), torch.tensor([1, 1])
     )
-    told = lessons.Heard(towards, away)
-    paid = lessons.distilled(student, shown, told, setting, Dice(0, (0, 1), CPU))
+    told = losses.Heard(towards, away)
+    paid = losses.distilled(student, shown, told, setting, Dice(0, (0, 1), CPU))
     assert len(heard) == 2
     assert torch.equal(heard[0], towards) and torch.equal(heard[1], away.expand_as(towards))
     (grad,) = torch.autograd.grad(paid.sum(), z)
@@ -333,7 +334,7 @@ class Two(Team):
 
 def test_photos_that_others_could_not_read_are_named_once(photos: Path, blind: None):
     setting = recipe("osediff")
-    task = adapting.prepare(setting, sources(setting, photos), photos, Two(CPU))
+    task = published_task.prepare(setting, sources(setting, photos), photos, Two(CPU))
     for _ in range(2):
         task._next()
     assert task.notes == ["passed over b.png: must be a picture"]
@@ -356,7 +357,7 @@ def test_a_trained_file_runs_and_a_resumed_run_equals_an_unbroken_one(
 ):
     setting = recipe("rcod_o", steps="4", save_every="2", group_by="quantiles")
     given = sources(setting, photos)
-    monkeypatch.setattr(adapting, "MEASURED", 6)
+    monkeypatch.setattr(published_task, "MEASURED", 6)
     whole = train.run(setting, given, tmp_path / "whole").model
     step = train.step
 
@@ -414,7 +415,7 @@ def test_a_run_goes_on_with_the_file_that_it_began_with(photos: Path, tmp_path: 
     write_tensors(other, row, tensors | {"unet.pixel.unused": torch.zeros(1)})
     given = sources(setting, photos)
     ours, theirs = (
-        adapting.prepare(setting, given._replace(start=start), photos, TEAM)
+        published_task.prepare(setting, given._replace(start=start), photos, TEAM)
         for start in (converted("pisa_sr"), other)
     )
     place = ours.position() | {"done": 4}
@@ -454,7 +455,7 @@ def test_what_lacks_is_said(photos: Path, tmp_path: Path, monkeypatch: pytest.Mo
         given = sources(setting, photos)._replace(aids=tmp_path)
         given = given if start else given._replace(start=None)
         with pytest.raises(RcodError, match=words):
-            adapting.prepare(setting, given, tmp_path, TEAM)
+            published_task.prepare(setting, given, tmp_path, TEAM)
 
     refused("osediff", r"the aid hed_vgg16\.safetensors must be a file", trunk="hed")
     refused("osediff", "LPIPS needs torchvision's weights vgg16.*or set trunk=hed", trunk="vgg")
@@ -465,10 +466,10 @@ def test_what_lacks_is_said(photos: Path, tmp_path: Path, monkeypatch: pytest.Mo
     setting = recipe("osediff", lpips="0")
     given = sources(setting, photos)._replace(captions=tmp_path / "tags.txt")
     with pytest.raises(RcodError, match="--captions is heard with text=captions alone"):
-        adapting.prepare(setting, given, tmp_path, TEAM)
+        published_task.prepare(setting, given, tmp_path, TEAM)
     setting, told = recipe("osediff", text="captions", lpips="0"), photos / "0.png"
     with pytest.raises(RcodError, match=r"--captions must be lines of .*0\.png, which is no text"):
-        adapting.prepare(setting, given._replace(captions=told), tmp_path, TEAM)
+        published_task.prepare(setting, given._replace(captions=told), tmp_path, TEAM)
 
 
 CHILD = """
@@ -477,14 +478,14 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from rcod.training import team, train
-from rcod.training.adaptation import Adaptation
+from rcod.training.published_recipe import PublishedRecipe
 from rcod.training.captions import read_captions
 from rcod.training.task import Sources
 team.LEAST = 16384  # few layers are enough, and each takes its time
 for recipe, photos, base, vision, start, way, folder in json.loads(sys.argv[1]):
     os.environ["ACCELERATE_USE_FSDP"] = way  # as the launch has it, or as without --use_fsdp
     given = Sources(photos, start and Path(start), Path(folder).parent, None, base, vision)
-    train.run(Adaptation.model_validate(recipe), given._replace(device="cpu"), Path(folder))
+    train.run(PublishedRecipe.model_validate(recipe), given._replace(device="cpu"), Path(folder))
 """
 
 
@@ -560,7 +561,7 @@ def show_what_it_can_make(task: AdapterTask, folder: Path) -> None:
     lot = collate([task.samples[0]])
     with torch.no_grad():
         dice = Dice(setting.seed, lot.numbers, CPU)
-        made = lessons.restore(task.roles.student, lot, setting, setting.groups, dice).sr[0]
+        made = losses.restore(task.roles.student, lot, setting, setting.groups, dice).sr[0]
     pixels = made.mul(255).round().byte()
     for one in (pixels, pixels.flip(-1)):  # the sample may be the photo's mirror
         Image.fromarray(one.permute(1, 2, 0).numpy()).save(photo)
@@ -569,18 +570,18 @@ def show_what_it_can_make(task: AdapterTask, folder: Path) -> None:
     raise AssertionError("the sample must be the whole photo")
 
 
-def halve(setting: Adaptation, folder: Path) -> tuple[AdapterTask, float]:
+def halve(setting: PublishedRecipe, folder: Path) -> tuple[AdapterTask, float]:
     """Train until the loss is half of the first one, which is returned; dice fall alike."""
     task = task_of(setting, folder)
     show_what_it_can_make(task, folder)
-    losses: list[float] = []
-    while len(losses) < 30 and min(losses, default=1.0) > 0.5 * (losses or [1.0])[0]:
-        values = train.step(task, setting, len(losses), TEAM)
+    curve: list[float] = []
+    while len(curve) < 30 and min(curve, default=1.0) > 0.5 * (curve or [1.0])[0]:
+        values = train.step(task, setting, len(curve), TEAM)
         assert np.isfinite(values["norm"])
-        losses.append(values["loss"])
-    print(f"\n{setting.name}:", *(f"{loss:.3g}" for loss in losses))
-    assert losses[-1] <= 0.5 * losses[0]
-    return task, losses[0]
+        curve.append(values["loss"])
+    print(f"\n{setting.name}:", *(f"{loss:.3g}" for loss in curve))
+    assert curve[-1] <= 0.5 * curve[0]
+    return task, curve[0]
 
 
 @pytest.mark.parametrize("name", [one.name for one in PUBLISHED])

@@ -29,10 +29,10 @@ from rcod.networks.onestep import OneStep, enlarge
 from rcod.networks.prompts import FixedPrompt
 from rcod.networks.stable import StableBackbone
 from rcod.training import vsd
-from rcod.training.adaptation import Adaptation
 from rcod.training.adversary import fool_loss
+from rcod.training.published_recipe import PublishedRecipe
+from rcod.training.published_student import Student
 from rcod.training.stream import Dice, Lot
-from rcod.training.student import Student
 
 Perceive = Callable[[Tensor, Tensor], Tensor]  # sr, hr in [0, 1] -> distance (B,)
 
@@ -91,7 +91,11 @@ def tuned(student: Student, lot: Lot) -> OneStep[StableBackbone]:
 
 
 def measure(
-    student: Student, onestep: OneStep[StableBackbone], up: Tensor, hr: Tensor, recipe: Adaptation
+    student: Student,
+    onestep: OneStep[StableBackbone],
+    up: Tensor,
+    hr: Tensor,
+    recipe: PublishedRecipe,
 ) -> Tensor:
     """The latent metric of a batch, (B,): a cosine, or a distance with its sign turned."""
     own = student.own if recipe.group_encoder == "adapted" else ()
@@ -100,7 +104,7 @@ def measure(
     return latent_metric(z_up, z_hr, recipe.group_metric)
 
 
-def groups_of(metrics: Tensor, recipe: Adaptation) -> GroupSettings:
+def groups_of(metrics: Tensor, recipe: PublishedRecipe) -> GroupSettings:
     """Groups by what was measured on some of the data (K,): Eq. 5, or equally large ones."""
     count = recipe.group_count
     if recipe.group_by == "paper":
@@ -111,7 +115,7 @@ def groups_of(metrics: Tensor, recipe: Adaptation) -> GroupSettings:
 
 
 def restore(
-    student: Student, lot: Lot, recipe: Adaptation, groups: GroupSettings, dice: Dice
+    student: Student, lot: Lot, recipe: PublishedRecipe, groups: GroupSettings, dice: Dice
 ) -> StudentOutput:
     """The student's forward pass, from damaged photos to pictures."""
     onestep = tuned(student, lot)
@@ -130,7 +134,7 @@ def make(
     up: Tensor,
     hr: Tensor,
     group: tuple[Tensor, Tensor],
-    recipe: Adaptation,
+    recipe: PublishedRecipe,
     dice: Dice,
 ) -> StudentOutput:
     """The forward pass once the timesteps are known."""
@@ -149,11 +153,11 @@ def make(
     return StudentOutput(goal, hr, worse, sr, z_sr, metric, t)
 
 
-def pay(
+def student_loss(
     roles: Roles,
     shown: StudentOutput,
     heard: Heard | None,
-    recipe: Adaptation,
+    recipe: PublishedRecipe,
     dice: Dice,
     pixel: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -177,7 +181,7 @@ def pay(
 
 
 def distilled(
-    student: Student, shown: StudentOutput, heard: Heard, recipe: Adaptation, dice: Dice
+    student: Student, shown: StudentOutput, heard: Heard, recipe: PublishedRecipe, dice: Dice
 ) -> Tensor:
     """VSD (the critic's noise against the teacher's) or CSD (the teacher's own), (B,)."""
     onestep, z_sr = student.onestep, shown.z_sr
@@ -202,7 +206,7 @@ def critic_loss(student: Student, shown: StudentOutput, heard: Heard, dice: Dice
     )
 
 
-def judge_loss(roles: Roles, shown: StudentOutput) -> Tensor:
+def discriminator_loss(roles: Roles, shown: StudentOutput) -> Tensor:
     """The adversary's own: to tell results from photos, a scalar; 1.39 when it guesses."""
     assert roles.judge is not None
     photos, results = roles.judge(shown.truth), roles.judge(shown.sr.detach())
@@ -214,7 +218,9 @@ def fairly(terms: Tensor, shown: StudentOutput) -> Tensor:
     return terms[~shown.worse].sum() / (~shown.worse).sum().clamp(min=1)
 
 
-def metric_loss(student: Student, lot: Lot, recipe: Adaptation) -> tuple[Tensor, dict[str, Tensor]]:
+def metric_loss(
+    student: Student, lot: Lot, recipe: PublishedRecipe
+) -> tuple[Tensor, dict[str, Tensor]]:
     """MEM: the estimate against the true metric."""
     onestep = tuned(student, lot)
     metric = measure(student, onestep, up_of(lot, student.system.framing), lot.hr, recipe)

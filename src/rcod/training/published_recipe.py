@@ -22,7 +22,7 @@ NEGATIVE = (
 Name = Literal["osediff", "rcod_o", "s3diff", "rcod_s", "pisa_sr"]
 
 
-class Adaptation(Course, frozen=True, extra="forbid"):
+class PublishedRecipe(Course, frozen=True, extra="forbid"):
     """Everything that decides what a run of a published system computes."""
 
     system: Name
@@ -127,12 +127,12 @@ class Adaptation(Course, frozen=True, extra="forbid"):
         return self
 
 
-def _like(recipe: Adaptation, **changes: object) -> Adaptation:
+def _like(recipe: PublishedRecipe, **changes: object) -> PublishedRecipe:
     """A recipe with some settings of its own."""
     return recipe.model_copy(update=changes)
 
 
-OSEDIFF = Adaptation(
+OSEDIFF = PublishedRecipe(
     name="osediff",
     summary="OSEDiff as released: MSE, LPIPS and VSD against the frozen base",
     system="osediff",
@@ -148,7 +148,7 @@ RCOD_O = _like(
     system="rcod_o",
     das="released",
 )
-S3DIFF = Adaptation(
+S3DIFF = PublishedRecipe(
     name="s3diff",
     summary="S3Diff: adapters that follow the damage, an adversary, negative prompting",
     system="s3diff",
@@ -196,7 +196,7 @@ PUBLISHED = (
         accumulate=1,
         optim=OSEDIFF.optim.model_copy(update={"lr": 1e-4}),
     ),
-    Adaptation(
+    PublishedRecipe(
         name="pisa_sr",
         summary="PiSA-SR: the pixel adapter by MSE, then the semantic one by LPIPS and CSD",
         system="pisa_sr",

@@ -32,7 +32,7 @@ from rcod.networks.systems import System, Targets, covers
 from rcod.networks.voices import Choir, add_voice
 from rcod.pickles import read_pickle
 from rcod.pixels.aids import digest, find_published
-from rcod.training.adaptation import Adaptation
+from rcod.training.published_recipe import PublishedRecipe
 from rcod.training.task import Sources, check_cosine, check_ranks
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Student:
         return {name: tensor.contiguous() for name, tensor in {**self.kept, **own}.items()}
 
 
-def open_student(recipe: Adaptation, sources: Sources, device: torch.device) -> Student:
+def open_student(recipe: PublishedRecipe, sources: Sources, device: torch.device) -> Student:
     """A recipe's student on a device: from a file of the same kind, or fresh."""
     system, started = _started(recipe, sources)
     assert system.base is not None
@@ -109,7 +109,7 @@ def enrol(
     system: System,
     onestep: OneStep[StableBackbone],
     tensors: Mapping[str, Tensor],
-    recipe: Adaptation,
+    recipe: PublishedRecipe,
 ) -> Student:
     """Give an assembled system its voices, its trained first layer and its critic."""
     unet, vae = onestep.backbone.unets[0], onestep.backbone.vae
@@ -203,7 +203,7 @@ def renew(layer: nn.Module, kind: str, dtype: torch.dtype) -> nn.Parameter:
 
 
 def fresh(
-    system: System, networks: Mapping[Part, nn.Module], recipe: Adaptation
+    system: System, networks: Mapping[Part, nn.Module], recipe: PublishedRecipe
 ) -> dict[str, Tensor]:
     """Adapters that change nothing yet, and the modulation of guided ones."""
     rng = seeded(recipe.seed)
@@ -240,7 +240,7 @@ def _linear(out: int, inward: int, rng: torch.Generator) -> dict[str, Tensor]:
     return {k: (2 * torch.rand(shape, generator=rng) - 1) * reach for k, shape in shapes.items()}
 
 
-def _started(recipe: Adaptation, sources: Sources) -> tuple[System, dict[str, Tensor]]:
+def _started(recipe: PublishedRecipe, sources: Sources) -> tuple[System, dict[str, Tensor]]:
     """The row of what learns, and what it begins with beside fresh adapters."""
     system = recipe.row.model_copy(update={"targets": TARGETS[recipe.row.adapters]})
     found: dict[str, Tensor] = {}
@@ -270,7 +270,7 @@ def _started(recipe: Adaptation, sources: Sources) -> tuple[System, dict[str, Te
     return system, found
 
 
-def _estimated(recipe: Adaptation, system: System) -> System:
+def _estimated(recipe: PublishedRecipe, system: System) -> System:
     """The row of a trained system once its metric is estimated, too."""
     if system.timestep is not None:
         raise RcodError(
@@ -281,7 +281,7 @@ def _estimated(recipe: Adaptation, system: System) -> System:
     return system.model_copy(update={"metric": True})
 
 
-def _projection(base: Path, parts: Parts, recipe: Adaptation) -> dict[str, Tensor]:
+def _projection(base: Path, parts: Parts, recipe: PublishedRecipe) -> dict[str, Tensor]:
     """VPIM's Linear, fresh."""
     folder = find_base("clip-l", parts.vision)
     try:

@@ -4,18 +4,18 @@ import threading
 
 import pytest
 
-from rcod.doors.engine import Engine, Full, Stopped, Ticket
+from rcod.doors.work_queue import Full, Stopped, Ticket, WorkQueue
 from rcod.errors import RcodError
 
 
 def test_work_runs_one_after_the_other_in_the_order_it_came():
     seen: list[int] = []
-    with Engine(seats=20) as engine:
+    with WorkQueue(seats=20) as engine:
         tickets = [engine.submit(lambda _, n=n: seen.append(n) or n) for n in range(10)]
         assert [ticket.result.result(5) for ticket in tickets] == seen == list(range(10))
 
 
-def blocked(engine: Engine) -> tuple[threading.Event, Ticket[str]]:
+def blocked(engine: WorkQueue) -> tuple[threading.Event, Ticket[str]]:
     """Work that runs until the event is set."""
     begun, go = threading.Event(), threading.Event()
 
@@ -31,7 +31,7 @@ def blocked(engine: Engine) -> tuple[threading.Event, Ticket[str]]:
 
 
 def test_a_full_queue_says_when_to_come_back():
-    with Engine(seats=2) as engine:
+    with WorkQueue(seats=2) as engine:
         go, first = blocked(engine)
         second = engine.submit(lambda _: "second")
         assert engine.taken() == 2 and (engine.position(first), engine.position(second)) == (0, 1)
@@ -49,7 +49,7 @@ def test_a_full_queue_says_when_to_come_back():
 
 
 def test_what_nobody_waits_for_is_given_up():
-    with Engine() as engine:
+    with WorkQueue() as engine:
         go, first = blocked(engine)
         waiting = engine.submit(lambda _: pytest.fail("must not run"))
         waiting.stop()
@@ -61,7 +61,7 @@ def test_what_nobody_waits_for_is_given_up():
 
 
 def test_who_gives_up_while_waiting_gives_the_seat_back_at_once():
-    with Engine(seats=3) as engine:
+    with WorkQueue(seats=3) as engine:
         go, first = blocked(engine)
         waiting = [engine.submit(lambda _: pytest.fail("must not run")) for _ in range(2)]
         for ticket in waiting:
@@ -81,14 +81,14 @@ def test_errors_are_raised_where_they_are_waited_for():
     def fail(ticket: Ticket[None]) -> None:
         raise RcodError("no")
 
-    with Engine() as engine:
+    with WorkQueue() as engine:
         with pytest.raises(RcodError, match="no"):
             engine.submit(fail).result.result(5)
         assert engine.submit(lambda _: 1).result.result(5) == 1
 
 
 def test_closing_lets_what_has_a_seat_finish():
-    engine = Engine()
+    engine = WorkQueue()
     go, first = blocked(engine)
     second = engine.submit(lambda _: "second")
     closing = threading.Thread(target=engine.close)
@@ -102,4 +102,4 @@ def test_closing_lets_what_has_a_seat_finish():
 
 def test_a_queue_needs_a_seat():
     with pytest.raises(RcodError, match="at least 1 seat, got 0"):
-        Engine(0)
+        WorkQueue(0)

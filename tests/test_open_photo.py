@@ -13,13 +13,12 @@ from PIL import Image
 from rcod.diffusion.grouping import GroupSettings
 from rcod.errors import RcodError
 from rcod.pixels.images import Photo, from_pil
-from rcod.using import sitting as sitting_module
-from rcod.using.between import NEAR, NODES, interpolate, most_detailed, shares_of
-from rcod.using.restore import Realism, Restorer, Result
-from rcod.using.sitting import (
+from rcod.using import open_photo as sitting_module
+from rcod.using.interpolation import NEAR, NODES, interpolate, most_detailed, shares_of
+from rcod.using.open_photo import (
     LEAST,
+    OpenPhoto,
     Setting,
-    Sitting,
     check_format,
     draw_invention,
     encode,
@@ -27,6 +26,7 @@ from rcod.using.sitting import (
     measure_invention,
     take,
 )
+from rcod.using.restore import Realism, Restorer, Result
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "otter.jpg"
 
@@ -42,7 +42,7 @@ def photo() -> Photo:
 
 
 def test_every_place_equals_the_restorers_own(restorer: Restorer, photo: Photo):
-    sitting = Sitting(restorer, photo)
+    sitting = OpenPhoto(restorer, photo)
     asked: list[tuple[Realism, float]] = [
         ("auto", 4), ("realism", 4), (0.37, 4), ("fidelity", 2), (0.37, 4), ("auto", 4),
     ]  # fmt: skip
@@ -56,7 +56,7 @@ def test_every_place_equals_the_restorers_own(restorer: Restorer, photo: Photo):
 
 def test_places_between_the_nodes_are_told_to_two_grey_levels(restorer: Restorer):
     photo = from_pil(Image.open(EXAMPLE).crop((10, 10, 90, 80)))
-    sitting = Sitting(restorer, photo)
+    sitting = OpenPhoto(restorer, photo)
     assert not sitting.view(Setting(0.3)).interpolated  # no node is kept yet
     for node in NODES:
         assert not sitting.view(Setting(node)).interpolated
@@ -86,7 +86,7 @@ def test_the_page_asks_ahead_for_every_node():
 
 def test_what_is_not_smooth_is_not_told(restorer: Restorer, photo: Photo, monkeypatch):
     monkeypatch.setattr(sitting_module, "is_smooth", lambda *given: False)
-    sitting = Sitting(restorer, photo)
+    sitting = OpenPhoto(restorer, photo)
     for node in NODES:
         sitting.result(Setting(node))
     assert not sitting.view(Setting(0.3)).interpolated
@@ -110,7 +110,7 @@ def test_a_photo_is_looked_at_once_and_a_place_computed_once(
         monkeypatch.setattr(
             restorer, name, lambda *a, own=own, name=name: calls.append(name) or own(*a)
         )
-    sitting = Sitting(restorer, photo)
+    sitting = OpenPhoto(restorer, photo)
     chosen = sitting.result(Setting("auto"))
     assert not sitting.has(Setting(0.3))
     for realism in (chosen.realism, "auto", 0.3, 0.3):
@@ -120,21 +120,21 @@ def test_a_photo_is_looked_at_once_and_a_place_computed_once(
 
 def test_memory_is_bounded(restorer: Restorer, photo: Photo):
     one = 3 * 128 * 160 * 4  # bytes of a result
-    sitting = Sitting(restorer, photo, keep=2 * one)
+    sitting = OpenPhoto(restorer, photo, keep=2 * one)
     empty = sitting.size
     assert empty == LEAST + photo.pixels.nbytes
     for step in range(5):
         sitting.result(Setting(step / 10))
     assert [sitting.has(Setting(step / 10)) for step in range(5)] == [False] * 3 + [True] * 2
     assert sitting.size < empty + 6 * one
-    tight = Sitting(restorer, photo, keep=0)
+    tight = OpenPhoto(restorer, photo, keep=0)
     assert tight.result(Setting(0.2)).photo.pixels.shape == (3, 128, 160) and tight.has(
         Setting(0.2)
     )
 
 
 def test_fidelity_invents_nothing_and_invention_rises(restorer: Restorer, photo: Photo):
-    sitting = Sitting(restorer, photo)
+    sitting = OpenPhoto(restorer, photo)
     levels = [sitting.invention(Setting(level)) for level in ("fidelity", "neutral", "realism")]
     assert levels[0].share == levels[0].mean == 0 and not levels[0].where.any()
     assert 0 < levels[1].share < levels[2].share < 1
@@ -188,13 +188,13 @@ def test_errors_name_no_file():
 
 
 def test_before_is_the_photo_at_the_results_size(restorer: Restorer, photo: Photo):
-    before = Sitting(restorer, Photo(photo.pixels, photo.pixels[:1])).before(2.5)
+    before = OpenPhoto(restorer, Photo(photo.pixels, photo.pixels[:1])).before(2.5)
     assert before.pixels.shape == (3, 80, 100)
     assert before.alpha is not None and before.alpha.shape == (1, 80, 100)
 
 
 def test_sheet_shows_all_levels(restorer: Restorer, photo: Photo):
-    sheet = Sitting(restorer, photo).sheet("otter", 2)
+    sheet = OpenPhoto(restorer, photo).sheet("otter", 2)
     assert sheet.width > 3 * 80 and encode_png(sheet).startswith(b"\x89PNG")
 
 
@@ -212,21 +212,21 @@ def test_levels_are_made_once_and_held_one_at_a_time(
 
     monkeypatch.setattr(restorer, "finish", watched)
     seen: list[str] = []
-    Sitting(restorer, photo, keep=0).sheet("a", each=lambda level, _: seen.append(level))
+    OpenPhoto(restorer, photo, keep=0).sheet("a", each=lambda level, _: seen.append(level))
     assert len(made) == 4 and seen == ["fidelity", "neutral", "realism", "auto"]
 
 
 def test_levels_tell_of_every_tile_and_may_be_given_up_there(restorer: Restorer, photo: Photo):
     tiles: list[float] = []
     wide = from_pil(Image.open(EXAMPLE).crop((0, 10, 150, 50)))
-    Sitting(restorer.with_tile(96), wide).sheet("a", watch=tiles.append)
+    OpenPhoto(restorer.with_tile(96), wide).sheet("a", watch=tiles.append)
     assert tiles == sorted(tiles) and len(tiles) > 2 * 4 and tiles[-1] == 1
 
     def stop(done: float) -> None:
         if done > 0:
             raise InterruptedError
 
-    sitting = Sitting(restorer, photo)
+    sitting = OpenPhoto(restorer, photo)
     with pytest.raises(InterruptedError):
         sitting.sheet("a", watch=stop)
     with pytest.raises(InterruptedError):
@@ -235,15 +235,15 @@ def test_levels_tell_of_every_tile_and_may_be_given_up_there(restorer: Restorer,
 
 
 def test_what_a_file_says_besides_takes_memory(restorer: Restorer, photo: Photo):
-    plain = Sitting(restorer, photo).size
+    plain = OpenPhoto(restorer, photo).size
     for name in ("icc", "exif", "xmp"):
-        assert Sitting(restorer, replace(photo, **{name: bytes(1000)})).size == plain + 1000
+        assert OpenPhoto(restorer, replace(photo, **{name: bytes(1000)})).size == plain + 1000
 
 
 def test_see_through_and_wide_pictures_take_more_memory(restorer: Restorer, photo: Photo):
     rich = Photo(photo.pixels, photo.pixels[:1].contiguous(), beyond=photo.pixels.clone())
     one = 7 * 128 * 160 * 4  # bytes of a result
-    sitting = Sitting(restorer, rich, keep=2 * one)
+    sitting = OpenPhoto(restorer, rich, keep=2 * one)
     assert sitting.size == LEAST + 7 * 32 * 40 * 4
     for step in range(3):
         sitting.result(Setting(step / 10))

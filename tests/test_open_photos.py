@@ -11,10 +11,10 @@ from running import own_signals
 
 from rcod.doors import web
 from rcod.doors.guard import Limits, Refusal
-from rcod.doors.sittings import Sittings
+from rcod.doors.open_photos import Sittings
 from rcod.pixels.images import read
+from rcod.using.open_photo import OpenPhoto, Setting
 from rcod.using.restore import Restorer
-from rcod.using.sitting import Setting, Sitting
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "heron.jpg"
 
@@ -26,24 +26,24 @@ def restorer() -> Restorer:
 
 def test_photos_are_put_away_when_idle_or_too_many(restorer: Restorer):
     photo = read(EXAMPLE)
-    sittings = Sittings(held=3 * Sitting(restorer, photo).size, idle=1000)
-    names = [sittings.add(Sitting(restorer, photo)) for _ in range(4)]
+    sittings = Sittings(held=3 * OpenPhoto(restorer, photo).size, idle=1000)
+    names = [sittings.add(OpenPhoto(restorer, photo)) for _ in range(4)]
     with pytest.raises(Refusal, match="put away"):
         sittings.find(names[0])
     assert sittings.find(names[1]) is sittings.find(names[1])
     tight = Sittings(held=0)
-    assert tight.find(tight.add(Sitting(restorer, photo)))
+    assert tight.find(tight.add(OpenPhoto(restorer, photo)))
     hasty = Sittings(idle=-1)
-    for name in [hasty.add(Sitting(restorer, photo)) for _ in range(2)]:
+    for name in [hasty.add(OpenPhoto(restorer, photo)) for _ in range(2)]:
         with pytest.raises(Refusal, match="put away"):
             hasty.find(name)
 
 
 def test_the_photo_asked_for_stays_however_much_it_grew(restorer: Restorer):
     photo = read(EXAMPLE)
-    sittings = Sittings(held=3 * Sitting(restorer, photo).size)
-    name = sittings.add(grown := Sitting(restorer, photo))
-    other = sittings.add(Sitting(restorer, photo))
+    sittings = Sittings(held=3 * OpenPhoto(restorer, photo).size)
+    name = sittings.add(grown := OpenPhoto(restorer, photo))
+    other = sittings.add(OpenPhoto(restorer, photo))
     grown.result(Setting("fidelity"))
     assert sittings.find(name) is grown
     with pytest.raises(Refusal, match="put away"):
@@ -55,7 +55,7 @@ def test_an_idle_photo_is_put_away_without_a_request(
 ):
     sittings = Sittings(idle=0.5)
     monkeypatch.setattr(web, "Sittings", lambda: sittings)
-    sittings.add(sitting := Sitting(restorer, read(EXAMPLE)))
+    sittings.add(sitting := OpenPhoto(restorer, read(EXAMPLE)))
     put_away = threading.Event()
     weakref.finalize(sitting, put_away.set)
     del sitting

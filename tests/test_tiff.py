@@ -52,7 +52,7 @@ def predicted(values: np.ndarray, predictor: int, order: str) -> np.ndarray:
     return values.astype(f"{order}{values.dtype.kind}{size}").view(np.uint8).reshape(rows, -1)
 
 
-def tiff(
+def make_tiff(
     values: np.ndarray, order: str = "<", compression: int = 1, predictor: int = 1,
     tile: int | None = None, apart: bool = False, extra: int = 2, more: tuple = (),
     inverted: bool = False,
@@ -104,7 +104,7 @@ def test_every_layout_gives_the_same_picture(
     order: str, compression: int, predictor: int, tile: int | None, apart: bool
 ):
     meant = picture(3)
-    content = tiff(meant.astype(np.float32), order, compression, predictor, tile, apart)
+    content = make_tiff(meant.astype(np.float32), order, compression, predictor, tile, apart)
     photo = read(content)
     upright = torch.from_numpy(meant[::-1, ::-1].copy()).permute(2, 0, 1).float()
     torch.testing.assert_close(photo.pixels, upright, rtol=0, atol=1e-6)
@@ -119,7 +119,7 @@ def test_every_precision_and_alpha(kind: str, atol: float, channels: int):
         stored = meant.copy()
         if extra == 1 and channels in (2, 4):
             stored[..., :-1] *= stored[..., -1:]
-        photo = read(tiff(stored.astype(kind), extra=extra))
+        photo = read(make_tiff(stored.astype(kind), extra=extra))
         upright = torch.from_numpy(meant[::-1, ::-1].copy()).permute(2, 0, 1).float()
         colours = upright[:3] if channels > 2 else upright[:1].expand(3, -1, -1)
         torch.testing.assert_close(photo.pixels, colours, rtol=0, atol=4 * atol)
@@ -139,7 +139,7 @@ def test_sixteen_bits_plane_by_plane_are_read_in_full(
 ):
     """Pillow takes their bytes for 8 bits, or gives them as 8."""
     meant = (picture(channels) * 65535).round().astype(np.uint16)
-    photo = read(tiff(meant, order, compression, predictor, apart=True))
+    photo = read(make_tiff(meant, order, compression, predictor, apart=True))
     upright = torch.from_numpy(meant[::-1, ::-1].astype(np.float32)).permute(2, 0, 1) / 65535
     torch.testing.assert_close(photo.pixels, upright[:3], rtol=0, atol=1e-7)
     assert photo.bits == 16 and (photo.alpha is not None) == (channels == 4)
@@ -166,7 +166,7 @@ def test_every_layout_of_grey(
         stored[..., 0] *= stored[..., 1]
     stored = stored[..., : 1 if extra is None else 2] * most
     stored = (stored if most == 1 else stored.round()).astype(kind)
-    content = tiff(stored, order, 8, 2, apart=apart, extra=extra or 0, inverted=inverted)
+    content = make_tiff(stored, order, 8, 2, apart=apart, extra=extra or 0, inverted=inverted)
     photo = read(content, "a.tif")
     atol = {"u1": 3, "f2": 1}.get(kind, 0.03) / 255
     upright = torch.from_numpy(meant[::-1, ::-1].copy()).float()
@@ -183,7 +183,7 @@ def test_grey_that_pillow_opened_is_turned_around_as_well(kind: str, inverted: b
     most = 1 if kind == "f4" else 65_535
     values = picture(1)
     stored = ((1 - values if inverted else values) * most).astype(kind)
-    with Image.open(io.BytesIO(tiff(stored, inverted=inverted))) as image:
+    with Image.open(io.BytesIO(make_tiff(stored, inverted=inverted))) as image:
         photo = from_pil(image)
     upright = torch.from_numpy(values[::-1, ::-1, 0].copy()).float()
     torch.testing.assert_close(photo.pixels[0], upright, rtol=0, atol=2e-5)
@@ -192,7 +192,7 @@ def test_grey_that_pillow_opened_is_turned_around_as_well(kind: str, inverted: b
 @pytest.mark.parametrize(("kind", "photometric"), [("u4", 1), ("u2", 3), ("f4", 32_803)])
 def test_a_tiff_of_another_kind_is_refused_as_such(kind: str, photometric: int):
     """Whole numbers of 32 bits, a palette of 16 and what a sensor saw."""
-    content = bytearray(tiff(picture(1).astype(kind), order=">"))
+    content = bytearray(make_tiff(picture(1).astype(kind), order=">"))
     at = content.index(struct.pack(">HHI", 262, 3, 1)) + 8
     content[at : at + 2] = struct.pack(">H", photometric)
     with pytest.raises(RcodError, match=r"a\.tif: .* and this kind of TIFF can't be; convert it"):
@@ -202,12 +202,12 @@ def test_a_tiff_of_another_kind_is_refused_as_such(kind: str, photometric: int):
 def test_whole_numbers_a_little_above_the_alpha_they_are_times_by_are_white():
     stored = np.full((HEIGHT, WIDTH, 4), 20_100, np.uint16)
     stored[..., 3] = 20_000
-    photo = read(tiff(stored, apart=True, extra=1))
+    photo = read(make_tiff(stored, apart=True, extra=1))
     assert bool((photo.pixels == 1).all())
 
 
 def test_ink_of_sixteen_bits_plane_by_plane_is_refused():
-    content = tiff((picture(4) * 65535).astype(np.uint16), apart=True)
+    content = make_tiff((picture(4) * 65535).astype(np.uint16), apart=True)
     ink = bytearray(content)
     at = ink.index(struct.pack("<HHIH", 262, 3, 1, 2))
     ink[at + 8] = 5
@@ -245,7 +245,7 @@ def test_grey_of_twelve_bits_reaches_white(order: str, inverted: bool, width: in
 
 
 def test_tags_travel_and_the_result_has_16_bits(tmp_path: Path):
-    content = tiff(picture(3).astype(np.float32), more=((282, 4, [300]), (0x9999, 4, [7])))
+    content = make_tiff(picture(3).astype(np.float32), more=((282, 4, [300]), (0x9999, 4, [7])))
     photo = read(content)
     write(tmp_path / "out.tif", photo)
     with Image.open(tmp_path / "out.tif") as image:
@@ -258,9 +258,9 @@ def test_tags_travel_and_the_result_has_16_bits(tmp_path: Path):
 def test_text_beyond_ascii_and_the_cameras_directory_come_along(tmp_path: Path):
     artist, lens = "Jörg Müller".encode() + b"\0", b"f/2.8 \xe0 vis\0"
     values = picture(3).astype(np.float32)
-    end = len(tiff(values, more=((315, 2, artist), (0x8769, 4, [0]))))
+    end = len(make_tiff(values, more=((315, 2, artist), (0x8769, 4, [0]))))
     below = struct.pack("<HHHIII", 1, 0xA434, 2, len(lens), end + 18, 0) + lens
-    content = tiff(values, more=((315, 2, artist), (0x8769, 4, [end]))) + below
+    content = make_tiff(values, more=((315, 2, artist), (0x8769, 4, [end]))) + below
     write(tmp_path / "out.png", read(content))
     with Image.open(tmp_path / "out.png") as image:
         assert image.getexif()[315].encode("latin-1") + b"\0" == artist
@@ -271,12 +271,14 @@ def test_what_is_no_picture_is_one_sentence():
     good = picture(3).astype(np.float32)
     nan, bright = good.copy(), 3 * good
     nan[3, 4, 1] = np.nan
-    whole = tiff(good, compression=8)
-    large = bytearray(tiff(good))
+    whole = make_tiff(good, compression=8)
+    large = bytearray(make_tiff(good))
     for cut, words in (
-        (tiff(nan), "every pixel must be a number"), (tiff(bright), r"must lie in \[0, 1\]"),
+        (make_tiff(nan), "every pixel must be a number"),
+        (make_tiff(bright), r"must lie in \[0, 1\]"),
         (whole[: len(whole) // 2], r"whole picture, .* \(its directory is cut off\)"),
-        (tiff(good, predictor=7), "predictor 7"), (tiff(good, compression=9999), "whole picture"),
+        (make_tiff(good, predictor=7), "predictor 7"),
+        (make_tiff(good, compression=9999), "whole picture"),
     ):  # fmt: skip
         with pytest.raises(RcodError, match=words) as told:
             read(cut, "shot.tif")

@@ -11,7 +11,7 @@ from rcod.networks.guide import Guide, block_of
 from rcod.networks.lora import Factors, attach_factors, twin
 from rcod.networks.storage import hasten, widen
 from rcod.networks.systems import SYSTEMS, covers
-from rcod.using.hosted import keep_colors, latent_side, resolve_dial
+from rcod.using.published_pass import keep_colors, latent_side, resolve_dial
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (48, 40), (75, 70), (64, 400)])

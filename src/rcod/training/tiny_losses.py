@@ -127,9 +127,9 @@ def restore_cost(
     weighted = [losses.weight_of(ends[k], realism) * term for k, term in terms.items()]
     paid = {"student": torch.stack(weighted).sum(dim=0).mean()}
     if n >= recipe.perceive_from and nets.trunk is not None:
-        terms |= perceive(nets, batch, drawn, (recipe, rng), paid)
+        terms |= add_perceptual(nets, batch, drawn, (recipe, rng), paid)
     if n >= recipe.adversary_from and max(settings.adversary) > 0:
-        terms |= oppose(nets, batch, drawn, (recipe, rng), paid)
+        terms |= add_adversary(nets, batch, drawn, (recipe, rng), paid)
     if n >= recipe.distill_from and max(settings.distill) > 0:
         terms |= distill(nets, drawn, (recipe, rng), paid)
     terms["metric"] = metric
@@ -149,7 +149,7 @@ def choose_timestep(metric: Tensor, recipe: Recipe, rng: torch.Generator) -> Ten
     return torch.where(torch.rand(t.shape, generator=rng) < recipe.explore, anywhere, t)
 
 
-def perceive(
+def add_perceptual(
     nets: Networks,
     batch: Batch,
     drawn: Drawn,
@@ -162,12 +162,12 @@ def perceive(
     weights = losses.weight_of(settings.perceptual, drawn.realism)
     some, factor = losses.draw_share(weights, settings.share, rng)
     target = models(batch, drawn, some, rng)
-    term = nets.trunk.between(*losses.look(nets.trunk, drawn.sr[some], target, rng))
+    term = nets.trunk.between(*losses.taps_at_random_scale(nets.trunk, drawn.sr[some], target, rng))
     paid["student"] = paid["student"] + factor * term.mean()
     return {"perceptual": term}
 
 
-def oppose(
+def add_adversary(
     nets: Networks,
     batch: Batch,
     drawn: Drawn,

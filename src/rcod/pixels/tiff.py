@@ -11,7 +11,6 @@ import contextlib
 import io
 import struct
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -22,29 +21,12 @@ from PIL import Image, TiffImagePlugin
 from torch import Tensor
 
 from rcod.errors import RcodError
+from rcod.pixels.planes import DAMAGE, MAX_PIXELS, MORE, Planes, Refuse, check_unit, stream
 
-MAX_PIXELS = 80_000_000  # an 80 megapixel photo is 1 GB as float32; larger files are often traps
 MAX_BLOCK = 80_000_000  # bytes of a strip that Pillow unpacks
 DEFLATED = (8, 32946)
-MORE = "has more than one {}; the first is taken and the others are left out"
 BITS = {1: (8, 12, 16), 3: (16, 32, 64)}  # by TIFF's kind of numbers: whole, and floats
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError,
-          AttributeError, RuntimeError, struct.error, zlib.error)  # fmt: skip  # by Pillow
-
-Refuse = Callable[[tuple[int, int]], None]  # raises what refuses a width and a height
-
-
-@dataclass(frozen=True)
-class Planes:
-    """A decoded file: colours as stored, neither turned nor converted."""
-
-    values: Tensor  # (1 or 3, H, W) float32 in [0, 1], in the file's own colour space
-    mode: str  # L, RGB, or (still to be converted by a profile) CMYK, LAB with 8-bit `image`
-    alpha: Tensor | None  # (1, H, W) float32 in [0, 1]
-    bits: int  # 8 or 16 a channel
-    image: Image.Image  # the file's tags; for CMYK and LAB the pixels as well
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,7 +47,7 @@ class Layout:
     order: str  # of bytes: < or >
 
 
-def read_floats(source: Path | bytes, name: str, refuse: Refuse) -> Planes | None:
+def read_tiff(source: Path | bytes, name: str, refuse: Refuse) -> Planes | None:
     """Read a TIFF of a kind that Pillow doesn't; None where it is none.
 
     Damage is any of Pillow's errors, for the caller to tell.
@@ -102,19 +84,6 @@ def is_tiff(source: Path | bytes) -> bool:
     """Whether a file begins as a TIFF does."""
     with stream(source) as file:
         return file.read(4) in MAGIC
-
-
-def check_unit(values: Tensor, name: str) -> Tensor:
-    """Values that were floats, if they are what a picture is."""
-    least, most = (float(x) for x in values.aminmax())  # NaN where any is
-    if not -float("inf") < least <= most < float("inf"):
-        raise RcodError(f"{name}: every pixel must be a number, got NaN or infinity; repair it")
-    if least < -0.001 or most > 1.001:
-        raise RcodError(
-            f"{name}: a picture of floats must lie in [0, 1], got {least:.4g} to {most:.4g}; "
-            "divide it first"
-        )
-    return values.clamp_(0, 1)
 
 
 def check_tiff(image: TiffImagePlugin.TiffImageFile, name: str) -> None:
@@ -293,8 +262,3 @@ def _several(tags: TiffImagePlugin.ImageFileDirectory_v2, tag: int) -> tuple[int
     found = tags.get(tag, ())
     numbers = found if isinstance(found, tuple) else (found,)
     return numbers if all(isinstance(number, int) for number in numbers) else ()
-
-
-def stream(source: Path | bytes) -> BinaryIO:
-    """A file or its bytes, to read."""
-    return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)

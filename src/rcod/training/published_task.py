@@ -25,18 +25,18 @@ from rcod.networks.systems import System
 from rcod.pixels.aids import aid
 from rcod.pixels.likeness import Lpips
 from rcod.pixels.perceptual import LpipsHed
-from rcod.training import lessons
-from rcod.training.adaptation import Adaptation
+from rcod.training import published_losses as losses
 from rcod.training.adversary import PatchDiscriminator
 from rcod.training.captions import read_captions
 from rcod.training.course import Precision
 from rcod.training.learner import Learner
-from rcod.training.lessons import Heard, Perceive, Roles
 from rcod.training.photos import Source, fingerprint, photos_in
 from rcod.training.presets import settings_named
 from rcod.training.projected import load_dino
+from rcod.training.published_losses import Heard, Perceive, Roles
+from rcod.training.published_recipe import PublishedRecipe
+from rcod.training.published_student import open_student
 from rcod.training.stream import Dice, Lot, Numbers, Samples, collate, damage_all, lots
-from rcod.training.student import open_student
 from rcod.training.task import LearnerLoss, Sources, TaskState
 from rcod.training.team import Team
 from rcod.using.restore import Restorer
@@ -50,7 +50,7 @@ class AdapterTask:
     """A published system's student, its data and its losses, for the loop."""
 
     def __init__(
-        self, recipe: Adaptation, roles: Roles, samples: Samples, hear: Hear | None, team: Team
+        self, recipe: PublishedRecipe, roles: Roles, samples: Samples, hear: Hear | None, team: Team
     ) -> None:
         self.recipe, self.roles, self.samples, self.hear = recipe, roles, samples, hear
         self.team, self.photos = team, fingerprint(samples.photos)
@@ -72,7 +72,7 @@ class AdapterTask:
         dice = Dice(recipe.seed, lot.numbers, self.team.device)
         if recipe.goal == "metric":
             with cast_to(recipe.precision, self.team.device):
-                loss, values = lessons.metric_loss(student, lot, recipe)
+                loss, values = losses.metric_loss(student, lot, recipe)
             yield LearnerLoss("student", loss, {"loss": loss} | values)
             return
         pixel = n < recipe.pixel_steps
@@ -80,18 +80,18 @@ class AdapterTask:
             student = replace(student, own=("pixel",))
         with cast_to(recipe.precision, self.team.device):
             heard = None if self.hear is None or pixel else self.hear(lot)
-            shown = lessons.restore(student, lot, recipe, self.groups, dice)
-            loss, values = lessons.pay(roles, shown, heard, recipe, dice, pixel)
+            shown = losses.restore(student, lot, recipe, self.groups, dice)
+            loss, values = losses.student_loss(roles, shown, heard, recipe, dice, pixel)
         values |= {"loss": loss.detach()} | self._shares(shown)
         yield LearnerLoss("pixel" if pixel else "student", loss, values)
         del loss
         if recipe.distill == "vsd" and heard is not None:
             with cast_to(recipe.precision, self.team.device):
-                own = lessons.critic_loss(student, shown, heard, dice)
+                own = losses.critic_loss(student, shown, heard, dice)
             yield LearnerLoss("critic", own, {"critic": own})
         if roles.judge is not None and not pixel:
             with cast_to(recipe.precision, self.team.device):
-                own = lessons.judge_loss(roles, shown)
+                own = losses.discriminator_loss(roles, shown)
             yield LearnerLoss("adversary", own, {"discriminator": own})
 
     def measure(self) -> GroupSettings:
@@ -99,10 +99,10 @@ class AdapterTask:
         found: list[Tensor] = []
         for number in range(MEASURED):
             lot = self._here(collate([self.samples[number]]))
-            onestep = lessons.tuned(self.roles.student, lot)
-            up = lessons.up_of(lot, self.roles.student.system.framing)
-            found.append(lessons.measure(self.roles.student, onestep, up, lot.hr, self.recipe))
-        return lessons.groups_of(torch.cat(found), self.recipe)
+            onestep = losses.tuned(self.roles.student, lot)
+            up = losses.up_of(lot, self.roles.student.system.framing)
+            found.append(losses.measure(self.roles.student, onestep, up, lot.hr, self.recipe))
+        return losses.groups_of(torch.cat(found), self.recipe)
 
     def position(self) -> TaskState:
         """How many samples were seen, of which photos, where it all began, and the groups."""
@@ -179,10 +179,10 @@ class AdapterTask:
         lot = lot._replace(hr=lot.hr.to(device), lr=lot.lr.to(device))
         if recipe.damage == "workers":
             return lot
-        with lessons.uncast(device):  # the same damage for measuring groups as for learning
+        with losses.uncast(device):  # the same damage for measuring groups as for learning
             return damage_all(lot, settings_named(recipe.degradation), recipe.seed)
 
-    def _shares(self, shown: lessons.StudentOutput) -> dict[str, Tensor]:
+    def _shares(self, shown: losses.StudentOutput) -> dict[str, Tensor]:
         """Which part of the batch fell into which group, and by what metric."""
         if self.roles.student.system.timestep is not None or self.groups is None:
             return {}
@@ -198,7 +198,7 @@ def cast_to(precision: Precision, device: torch.device) -> AbstractContextManage
     return torch.autocast(device.type, kind, enabled=half, cache_enabled=False)
 
 
-def prepare(recipe: Adaptation, sources: Sources, folder: Path, team: Team) -> AdapterTask:
+def prepare(recipe: PublishedRecipe, sources: Sources, folder: Path, team: Team) -> AdapterTask:
     """Everything a run needs."""
     if recipe.precision == "float16" and team.device.type == "cpu":
         raise RcodError("processors can't train in float16; set precision=bfloat16 or float32")
@@ -212,7 +212,7 @@ def prepare(recipe: Adaptation, sources: Sources, folder: Path, team: Team) -> A
     return AdapterTask(recipe, Roles(student, perceive, judge), samples, hear, team)
 
 
-def learners_of(recipe: Adaptation, roles: Roles) -> dict[str, Learner]:
+def learners_of(recipe: PublishedRecipe, roles: Roles) -> dict[str, Learner]:
     """Who learns in a run, and how fast."""
     student, optim = roles.student, recipe.optim
     half = recipe.precision == "float16"
@@ -234,7 +234,7 @@ def learners_of(recipe: Adaptation, roles: Roles) -> dict[str, Learner]:
     return found
 
 
-def perception(recipe: Adaptation, aids: Path | None, device: torch.device) -> Perceive | None:
+def perception(recipe: PublishedRecipe, aids: Path | None, device: torch.device) -> Perceive | None:
     """LPIPS, on the trunk asked for."""
     if not recipe.lpips or recipe.goal == "metric":
         return None
@@ -249,7 +249,7 @@ def perception(recipe: Adaptation, aids: Path | None, device: torch.device) -> P
 
 
 def load_discriminator(
-    recipe: Adaptation, aids: Path | None, device: torch.device
+    recipe: PublishedRecipe, aids: Path | None, device: torch.device
 ) -> nn.Module | None:
     """The adversary, where it is asked for."""
     if not recipe.adversary or recipe.goal == "metric":
@@ -263,7 +263,7 @@ def load_discriminator(
 
 
 def teacher_texts(
-    recipe: Adaptation, sources: Sources, photos: list[Source], device: torch.device
+    recipe: PublishedRecipe, sources: Sources, photos: list[Source], device: torch.device
 ) -> Hear | None:
     """What the teacher hears of each batch: captions of its photos, a phrase, or nothing."""
     if sources.captions is not None and recipe.text != "captions":

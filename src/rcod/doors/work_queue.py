@@ -91,7 +91,7 @@ class Waiting(Protocol):
         ...
 
 
-class Engine:
+class WorkQueue:
     """One worker thread and its queue. Close it, or use it in a `with`."""
 
     def __init__(self, seats: int = 8) -> None:
@@ -145,7 +145,7 @@ class Engine:
             self._change.notify()
         self._thread.join()
 
-    def __enter__(self) -> "Engine":
+    def __enter__(self) -> "WorkQueue":
         return self
 
     def __exit__(self, *error: object) -> None:

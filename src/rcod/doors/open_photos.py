@@ -10,9 +10,9 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from rcod.doors.engine import Ticket
 from rcod.doors.guard import Refusal
-from rcod.using.sitting import Sitting, View
+from rcod.doors.work_queue import Ticket
+from rcod.using.open_photo import OpenPhoto, View
 
 IDLE = 1200.0  # seconds after which a photo that nobody asks about is put away
 HELD = 2_000_000_000  # bytes that open photos hold together; the latest may hold more
@@ -24,17 +24,17 @@ class Sittings:
     def __init__(self, held: int = HELD, idle: float = IDLE) -> None:
         self._held = held
         self._idle = idle
-        self._open: OrderedDict[str, tuple[Sitting, float]] = OrderedDict()
+        self._open: OrderedDict[str, tuple[OpenPhoto, float]] = OrderedDict()
         self.tickets: dict[str, Ticket[tuple[View, bytes]]] = {}  # of results under way
 
-    def add(self, sitting: Sitting) -> str:
+    def add(self, sitting: OpenPhoto) -> str:
         """Keep a photo, put older ones away where memory asks for it, and give its name."""
         name = secrets.token_urlsafe(16)
         self._open[name] = sitting, time.monotonic()
         self.tidy()
         return name
 
-    def find(self, name: str) -> Sitting:
+    def find(self, name: str) -> OpenPhoto:
         """The photo of that name, which is now the latest."""
         if name in self._open:
             self._open.move_to_end(name)

@@ -20,10 +20,10 @@ from rcod.networks.assembly import Parts
 from rcod.networks.checkpoint import find_weights
 from rcod.pixels.images import Photo, write
 from rcod.using.batch import run
-from rcod.using.hands import hands
 from rcod.using.jobs import Job
 from rcod.using.orders import Options
 from rcod.using.restore import Restorer
+from rcod.using.workers import hands
 
 needs_tiny = pytest.mark.skipif(
     not find_weights("tiny").is_file(), reason="the tiny model's weights are not in the package"

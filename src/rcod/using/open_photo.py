@@ -31,7 +31,7 @@ from rcod.pixels.color import ColorFix, check_color, match_wavelet
 from rcod.pixels.decode import Refuse
 from rcod.pixels.images import Photo, check_writable, read, write
 from rcod.pixels.resample import Scale, check_scale, resize
-from rcod.using.between import NODES, interpolate, is_smooth, shares_of
+from rcod.using.interpolation import NODES, interpolate, is_smooth, shares_of
 from rcod.using.passes import Seen, Watch, finished
 from rcod.using.restore import Realism, Restorer, Result, check_realism, target_size
 from rcod.using.sheet import ALL, Centre, lay_out
@@ -79,7 +79,7 @@ class Setting:
         check_color(self.color)
 
 
-class Sitting:
+class OpenPhoto:
     """One photo, kept open. One thread at a time."""
 
     def __init__(self, restorer: Restorer, photo: Photo, keep: int = KEEP) -> None:

@@ -29,15 +29,15 @@ from rcod.pixels.perceptual import LpipsHed
 from rcod.pixels.placing import sweep
 from rcod.training.adversary import PatchDiscriminator
 from rcod.training.data import Batch, Pairs, build_crops, build_pairs
-from rcod.training.elder import Elder, build_guides, chosen
 from rcod.training.gating import open_end, settle
 from rcod.training.growing import grow
 from rcod.training.learner import Learner
-from rcod.training.objectives import Networks, cost
 from rcod.training.photos import photos_in
+from rcod.training.real_esrgan import Elder, build_guides, chosen
 from rcod.training.recipe import Recipe
 from rcod.training.rundir import RunDir
 from rcod.training.task import LearnerLoss, Sources, TaskState, check_cosine
+from rcod.training.tiny_losses import Networks, cost
 from rcod.using.restore import Restorer
 
 FITTED = 1024  # crops that the autoencoder is fitted to
