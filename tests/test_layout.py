@@ -1,6 +1,7 @@
 """The house has one reading order: a module imports only modules that stand above it."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -9,156 +10,19 @@ PACKAGE = Path(__file__).parents[1] / "src" / "rcod"
 MODULE_LINES = 300
 FUNCTION_LINES = 50
 DOORS = ("__init__", "__main__")  # the public doors stand outside the order and may import anything
-HOUSE = {  # from top to bottom; the ground lies in the package itself, each other floor in a folder
-    "": (
-        "errors",
-        "device",
-        "pickles",
-    ),
-    "pixels": (
-        "planes",
-        "tiff",
-        "extras",
-        "depth",
-        "decode",
-        "metadata",
-        "placing",
-        "encode",
-        "profiles",
-        "resample",
-        "images",
-        "stretches",
-        "color",
-        "tiling",
-        "metrics",
-        "aids",
-        "naturalness",
-        "perceptual",
-        "likeness",
-    ),
-    "diffusion": (
-        "schedule",
-        "grouping",
-        "dial",
-    ),
-    "networks": (
-        "lora",
-        "voices",
-        "guide",
-        "steady",
-        "backbone",
-        "swift",
-        "bases",
-        "storage",
-        "subpixel",
-        "stable",
-        "prompts",
-        "shapes",
-        "estimators",
-        "onestep",
-        "framing",
-        "systems",
-        "assembly",
-        "published",
-        "graphs",
-        "exporting",
-        "engines",
-        "checkpoint",
-    ),
-    "using": (
-        "spool",
-        "passes",
-        "published_pass",
-        "restore",
-        "sheet",
-        "forecast",
-        "orders",
-        "jobs",
-        "ledger",
-        "batch",
-        "workers",
-        "interpolation",
-        "open_photo",
-        "cluster_plan",
-        "cluster",
-    ),
-    "training": (
-        "kernels",
-        "degradation",
-        "presets",
-        "photos",
-        "data",
-        "interrupts",
-        "stream",
-        "captions",
-        "real_esrgan",
-        "losses",
-        "vsd",
-        "adversary",
-        "projected",
-        "course",
-        "gating",
-        "recipe",
-        "published_recipe",
-        "catalog",
-        "team",
-        "learner",
-        "task",
-        "events",
-        "rundir",
-        "tiny_losses",
-        "growing",
-        "tiny_task",
-        "published_student",
-        "published_losses",
-        "published_task",
-        "watch",
-        "tensor_memory",
-        "budget",
-        "train",
-    ),
-    "judging": (
-        "inception",
-        "judge",
-        "datasets",
-        "synthetic",
-        "scoring",
-        "contenders",
-        "peers",
-        "journal",
-        "evaluate",
-        "intervals",
-        "report",
-        "promises",
-        "studies",
-        "machine",
-        "workload",
-        "folder",
-        "benchmark",
-        "fullsize",
-        "ancestor",
-    ),
-    "doors": (
-        "work_queue",
-        "meters",
-        "guard",
-        "service",
-        "server",
-        "open_photos",
-        "web",
-        "comfy",
-        "terminal",
-        "options",
-        "clustering",
-        "upscaling",
-        "planning",
-        "evaluating",
-        "measuring",
-        "training",
-        "cli",
-    ),
-}
-ORDER = [f"{folder}.{name}".lstrip(".") for folder, names in HOUSE.items() for name in names]
+
+
+def listed(folder: str) -> list[str]:
+    """The names in the order that a folder's docstring gives."""
+    source = (PACKAGE / folder / "__init__.py").read_text(encoding="utf-8")
+    text = ast.get_docstring(ast.parse(source)) or ""
+    lines = re.findall(r"^    (\w+/?(?:, \w+/?)*),?$", text, re.MULTILINE)
+    return [name for line in lines for name in line.split(", ")]
+
+
+GROUND = [name for name in listed("") if not name.endswith("/")]
+FLOORS = [name[:-1] for name in listed("") if name.endswith("/")]
+ORDER = [*GROUND, *(f"{floor}.{name}" for floor in FLOORS for name in listed(floor))]
 
 
 def imported_modules(tree: ast.Module) -> set[str]:

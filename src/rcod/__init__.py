@@ -4,6 +4,11 @@ from rcod import Restorer
 
 restorer = Restorer.load("tiny")
 restorer("photo.jpg", realism="auto").save("photo-4x.jpg")  # with its profile and EXIF
+
+The house has one reading order. From top to bottom, each floor on those above it alone:
+
+    errors, device, pickles
+    pixels/, diffusion/, networks/, using/, training/, judging/, doors/
 """
 
 from importlib import import_module

@@ -1,1 +1,7 @@
-"""The ways in: the command line, the page, and the HTTP interface."""
+"""The ways in: the command line, the page, and the HTTP interface.
+
+A module imports only modules before it:
+
+    work_queue, meters, guard, service, server, open_photos, web, comfy, terminal, options,
+    clustering, upscaling, planning, evaluating, measuring, training, cli
+"""

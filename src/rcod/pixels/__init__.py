@@ -1,1 +1,7 @@
-"""Files and tensors of pixels: reading, writing, resizing, colour, tiles, scores."""
+"""Files and tensors of pixels: reading, writing, resizing, colour, tiles, scores.
+
+A module imports only modules before it:
+
+    planes, tiff, extras, depth, decode, metadata, placing, encode, profiles, resample, images,
+    stretches, color, tiling, metrics, aids, naturalness, perceptual, likeness
+"""

@@ -1,1 +1,9 @@
-"""From photos to weights: degradation, pairs, losses, recipes, the loop."""
+"""From photos to weights: degradation, pairs, losses, recipes, the loop.
+
+A module imports only modules before it:
+
+    kernels, degradation, presets, photos, data, interrupts, stream, captions, real_esrgan,
+    losses, vsd, adversary, projected, course, gating, recipe, published_recipe, catalog, team,
+    learner, task, events, rundir, tiny_losses, growing, tiny_task, published_student,
+    published_losses, published_task, watch, tensor_memory, budget, train
+"""

@@ -1,1 +1,7 @@
-"""Photos in, photos out: one, several with a dial, whole folders."""
+"""Photos in, photos out: one, several with a dial, whole folders.
+
+A module imports only modules before it:
+
+    spool, passes, published_pass, restore, sheet, forecast, orders, jobs, ledger, batch,
+    workers, interpolation, open_photo, cluster_plan, cluster
+"""
