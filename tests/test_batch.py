@@ -26,10 +26,11 @@ from rcod.pixels.images import Photo, read, write
 from rcod.pixels.placing import own_prefix, sweep
 from rcod.pixels.resample import target_within
 from rcod.using.batch import Elsewhere, pipe, rehearse, run, take
-from rcod.using.jobs import Job, is_several, make_folder
+from rcod.using.jobs import Job, make_folder
 from rcod.using.ledger import Entry, Ledger, print_of
 from rcod.using.orders import Options, Outcome
 from rcod.using.restore import Restorer
+from rcod.using.sources import is_several
 
 OPTIONS = Options(realism=0.0, scale=2.0)
 ENTRY: Entry = {"source": "", "print": "", "bytes": 0, "changed": 0, "level": "", "timestep": None,
@@ -292,6 +293,25 @@ def test_a_photo_from_standard_input_keeps_its_format(
     run(lambda: restorer, [folder / "b.JPG"], tmp_path / "out", OPTIONS)
     stdin, named = (tmp_path / "out" / name for name in ("stdin.jpg", "b.JPG"))
     assert stdin.read_bytes() == named.read_bytes()
+
+
+def test_a_link_in_a_folder_is_another_name_of_its_photo(
+    tmp_path: Path, folder: Path, restorer: Restorer
+):
+    (folder / "0.png").symlink_to("b.JPG")
+    report = run(lambda: restorer, [folder, folder / "b.JPG"], tmp_path / "out", OPTIONS)
+    assert report.errors == [] and report.summary["done"] == 4
+    assert (tmp_path / "out" / "b.JPG").exists() and not (tmp_path / "out" / "0.png").exists()
+
+
+def test_a_photo_keeps_its_format_whatever_its_name(
+    tmp_path: Path, folder: Path, restorer: Restorer
+):
+    names = [tmp_path / "a.jfif", tmp_path / "b.JPE", tmp_path / "noext"]
+    for name in names:
+        shutil.copy(folder / "b.JPG", name)
+    assert run(lambda: restorer, names, tmp_path / "out", OPTIONS).errors == []
+    assert sorted(results(tmp_path / "out")) == ["a.jpg", "b.jpg", "noext.jpg"]
 
 
 def test_names_may_be_anything(tmp_path: Path, restorer: Restorer):

@@ -56,18 +56,18 @@ def plan(
     """Say what photos will take: tiles, passes of the network, peak memory, seconds."""
     with plain_errors():
         from rcod.networks.assembly import Parts
-        from rcod.using.jobs import Lost, gather
         from rcod.using.orders import Options
         from rcod.using.restore import Restorer
+        from rcod.using.sources import Lost, gather_all
 
         options = Options(
-            dial_of(realism), scale_of(scale, width, height), "wavelet", 0, format, False, width,
-            height, max_side, memory=memory_of(memory),
+            realism=dial_of(realism), scale=scale_of(scale, width, height), format=format,
+            width=width, height=height, max_side=max_side, memory=memory_of(memory),
         )  # fmt: skip
         restorer = Restorer.load(model, device, dtype, Parts(base=base, vision=vision, vae=vae))
         forecasts: list[Forecast] = []
         failed = 0
-        for source in (found for given in photos for found in gather(given, None)):
+        for source in gather_all(photos, None):
             try:
                 if isinstance(source, Lost):
                     raise RcodError(source.error)
@@ -87,10 +87,11 @@ def _foretell(restorer: "Restorer", path: Path, options: "Options") -> "Forecast
     """Say what one photo takes."""
     from rcod.pixels.images import check_writable, read
     from rcod.using.forecast import foresee, keep_to, seconds_of
-    from rcod.using.jobs import STDIN, content_of, name_of, suffix_for
+    from rcod.using.jobs import nameless, suffix_for
     from rcod.using.passes import reduced
+    from rcod.using.sources import name_of
 
-    content = content_of(path) if path == STDIN else None
+    content = nameless(path)
     photo = read(path if content is None else content, name_of(path))
     height, width = photo.pixels.shape[-2:]
     suffix = suffix_for(path, options.format, content)

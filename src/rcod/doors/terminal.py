@@ -92,7 +92,7 @@ def patience() -> Iterator[Callable[[], bool]]:
 @contextmanager
 def standard_output() -> Iterator[BinaryIO]:
     """A file that goes to standard output when it is whole; a large one waits on the disk."""
-    from rcod.using.jobs import opened
+    from rcod.using.sources import opened
 
     into = opened(sys.stdout, "standard output")
     try:

@@ -2,6 +2,6 @@
 
 A module imports only modules before it:
 
-    spool, passes, published_pass, restore, sheet, forecast, orders, jobs, ledger, batch,
+    spool, passes, published_pass, restore, sheet, forecast, orders, sources, jobs, ledger, batch,
     workers, interpolation, open_photo, cluster_plan, cluster
 """

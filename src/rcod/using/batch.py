@@ -23,12 +23,13 @@ from rcod.errors import RcodError
 from rcod.pixels.images import Photo, check_writable, from_pil, notes_of, read, sink, write
 from rcod.pixels.placing import check_free, placed
 from rcod.using.forecast import keep_to
-from rcod.using.jobs import Job, Lost, light, make_folder, make_place, piped, plan_jobs
+from rcod.using.jobs import Job, light, make_folder, make_place, piped, plan_jobs
 from rcod.using.ledger import Ledger, enter, ledger_of, print_of
 from rcod.using.orders import BatchReport, Options, Outcome, Written
 from rcod.using.passes import Flow, reduced
 from rcod.using.restore import ColorFix, Restorer
 from rcod.using.sheet import ALL, Centre, lay_out
+from rcod.using.sources import Lost
 
 
 @dataclass(frozen=True)

@@ -125,9 +125,9 @@ def keep_to(
     least = foresee(restorer, photo, size, suffix, 1, LEAST_TILE).peak
     if least > budget:
         raise RcodError(
-            f"memory must be at least {least / 1e9:.2f} GB for this photo, {_process() / 1e9:.2f} "
-            f"of them for rcod itself, got {budget / 1e9:.2f} GB; allow more, or ask for a smaller "
-            "result or for png"
+            f"memory must be at least {least / 1e9:.2f} GB a process for this photo, "
+            f"{_process() / 1e9:.2f} of them for rcod itself, got {budget / 1e9:.2f} GB; allow "
+            "more, or ask for fewer --workers, a smaller result or png"
         )
     while foresee(restorer, photo, size, suffix, 1, tile).peak > budget and tile > LEAST_TILE:
         tile = max(tile - 32, LEAST_TILE)

@@ -21,8 +21,8 @@ from filelock import FileLock
 from rcod import __version__
 from rcod.errors import RcodError
 from rcod.pixels.placing import placed
-from rcod.using.jobs import STDIN, holds, is_several
 from rcod.using.orders import Outcome
+from rcod.using.sources import STDIN, holds, is_several
 
 NAME = "report.json"
 PAUSE = 20  # times what writing took, at least a second, between two times

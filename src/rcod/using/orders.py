@@ -11,9 +11,9 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from rcod.device import seeded
 from rcod.diffusion.dial import Dial, check_dial
 from rcod.errors import RcodError
+from rcod.pixels.accept import check_quality
 from rcod.pixels.images import Photo, read
 from rcod.pixels.metadata import Strip
 from rcod.pixels.resample import fitted
@@ -30,7 +30,6 @@ class Options:
     realism: Dial | Literal["all"] = "auto"
     scale: float = 4.0
     color: str = "auto"  # the system's own, or wavelet, adain or none
-    seed: int = 0
     format: str = "same"  # as the photo, or the ending of another
     overwrite: bool = False  # replace files that rcod did not write, too
     width: int | None = None  # of the result, pixels
@@ -55,8 +54,7 @@ class Options:
         ):
             if value not in allowed:
                 raise RcodError(f"{name} must be one of {', '.join(allowed)}, got '{value}'")
-        if self.quality is not None and not 1 <= self.quality <= 100:
-            raise RcodError(f"quality must lie in [1, 100], got {self.quality}; 95 is a good one")
+        check_quality(self.quality)
         for name in ("width", "height", "max_side"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise RcodError(f"{name.replace('_', '-')} must be at least 1 pixel, got {value}")
@@ -67,7 +65,6 @@ class Options:
             )
         if self.realism_map is not None and self.realism == "all":
             raise RcodError("a realism map is one result; leave out --realism all")
-        seeded(self.seed)  # refuses what is no seed
 
     @property
     def parts(self) -> list[str]:

@@ -25,6 +25,7 @@ from rcod.diffusion.dial import (
     Realism,
     check_dial,
     check_realism,
+    check_shape,
     fit_map,
     glances,
     local_pieces,
@@ -36,8 +37,9 @@ from rcod.networks.checkpoint import Estimator, load_onto
 from rcod.networks.engines import precision, use_engine
 from rcod.networks.onestep import OneStep, enlarge
 from rcod.networks.systems import System
+from rcod.pixels.accept import as_photo, check_quality
 from rcod.pixels.color import ColorFix, check_color
-from rcod.pixels.images import Photo, from_pil, read, to_pil, write
+from rcod.pixels.images import Photo, to_pil, write
 from rcod.pixels.resample import Scale, check_scale, target_within
 from rcod.using.passes import TILE, Flow, Seen, Watch, clock, finished, reduced, shrunk
 from rcod.using.published_pass import look_at, passing, resolve_dial
@@ -68,6 +70,7 @@ class Result:
 
     def save(self, path: Path | str, quality: int | None = None) -> None:
         """Write it as its name ends, with the photo's profile, EXIF, XMP, DPI, alpha and depth."""
+        check_quality(quality)
         write(path, self.photo, quality)
 
 
@@ -139,10 +142,14 @@ class Restorer:
         check_scale(scale)
         check_color(color)
         photo = as_photo(image)
+        for realism in realisms:
+            if isinstance(realism, Tensor):
+                check_shape(realism, (photo.pixels.shape[-2], photo.pixels.shape[-1]))
         photo = reduced(photo, target_size(photo, scale))
 
         def work(restorer: Self) -> list[Result]:
-            seen = restorer.look(photo, "auto" in realisms)
+            measure = any(isinstance(dial, str) and dial == "auto" for dial in realisms)
+            seen = restorer.look(photo, measure)
             return [restorer.finish(photo, seen, dial, scale, color, watch) for dial in realisms]
 
         return self.within_memory(work)
@@ -245,7 +252,7 @@ class Restorer:
             self.tile, seconds, watch)  # fmt: skip
         dial = grouping.realism_of_timestep(t, self.system.groups)
         dial = min(max(dial if place is None else float(place.mean()), 0.0), 1.0)
-        auto = realism == "auto" and seen.metric is not None
+        auto = isinstance(realism, str) and realism == "auto" and seen.metric is not None
         names = {at: name for name, at in grouping.LEVELS.items()}
         return Flow(
             size, level or names.get(dial, f"{dial:.3g}"), dial, t,
@@ -271,25 +278,6 @@ class Restorer:
             return None, None, int(grouping.timestep_of_metric(torch.tensor([metric]), groups))
         place = grouping.LEVELS[realism] if isinstance(realism, str) else float(realism)
         return None, None, grouping.timestep_of_realism(place, groups)
-
-
-def as_photo(image: Photo | Image | Path | str | Tensor) -> Photo:
-    """Whatever a caller holds, as a `Photo`."""
-    if isinstance(image, Photo):
-        return image
-    if isinstance(image, Image):
-        return from_pil(image)
-    if isinstance(image, Tensor):
-        empty = image.numel() == 0
-        if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point() or empty:
-            raise RcodError(
-                f"an image tensor must be float (3, H, W) in [0, 1], got {image.dtype} "
-                f"{tuple(image.shape)}"
-            )
-        if not (image.isfinite().all() and image.min() >= 0 and image.max() <= 1):
-            raise RcodError("an image tensor must lie in [0, 1]; scale or clamp it first")
-        return Photo(image.float().cpu(), None, None, None)
-    return read(Path(image))
 
 
 def target_size(photo: Photo, scale: Scale) -> tuple[int, int]:
