@@ -70,10 +70,19 @@ def test_wrong_use_is_exit_code_two(tmp_path: Path):
     assert done.returncode == 2 and "Traceback" not in done.stderr and "--out" in done.stderr
 
 
+def test_an_empty_name_is_not_this_folder(tmp_path: Path, here, monkeypatch):
+    source = photo(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    for words in (("", "-o", "out"), (source, "-o", ""), (source, "-o", "b.gif")):
+        assert here("upscale", *words).returncode == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("--realism", "best", "got best"),
+        ("--realism", "best", "got 'best'"),
+        ("--realism", "", "got ''"),
         ("--realism", "nan", "realism must lie in [0, 1], got nan"),
         ("--scale", "-2", "scale must lie in [1, 8], got -2"),
         ("--scale", "nan", "scale must lie in [1, 8], got nan"),
@@ -83,7 +92,8 @@ def test_wrong_use_is_exit_code_two(tmp_path: Path):
         ("--width", "0", "width must be at least 1 pixel, got 0"),
         ("--realism-map", "none.png", "none.png: must be a readable picture, got: No such file"),
         ("--memory", "much", "memory must be a size such as 4GB or 800MB, got 'much'"),
-        ("--seed", "-1", "seed must lie in"),
+        ("--seed", "1", "--seed is what --sample draws by"),
+        ("--engine", "foo", "or ray to upscale on, got 'foo'"),
     ],
 )
 def test_wrong_options_are_refused_in_one_sentence(option, value, words, tmp_path: Path, here):
@@ -235,7 +245,7 @@ def test_one_photo_takes_the_name_of_a_picture(tmp_path: Path, here):
     source, out = photo(tmp_path / "a.png", 24, 16), tmp_path / "new" / "large.jpeg"
     refused(here("upscale", source, "-o", out, "--format", "png"), "leave it out")
     refused(here("upscale", tmp_path, "-o", out), "several photos must go into a folder")
-    failed(here("upscale", source, "-o", out.with_suffix(".bmp")), "name must end in .png")
+    refused(here("upscale", source, "-o", out.with_suffix(".bmp")), "name must end in .png")
     done = here("upscale", source, "-o", out, "--realism", "0")
     assert done.returncode == 0, done
     assert [path.name for path in out.parent.iterdir()] == ["large.jpeg"]

@@ -743,3 +743,12 @@ def test_mutated_files_are_read_or_refused_in_one_sentence():
             assert read(content, f"{i}.{kind}").pixels.isfinite().all()
         except RcodError as error:
             assert str(error).startswith(f"{i}.{kind}: ") and "\n" not in str(error).strip()
+
+
+def test_a_tiff_without_a_resolution_gets_none(tmp_path: Path):
+    colours(20, 30).save(tmp_path / "a.tif")
+    photo = read(tmp_path / "a.tif")
+    assert photo.dpi is None
+    write(tmp_path / "b.tif", photo)
+    with Image.open(tmp_path / "b.tif") as image:
+        assert not {282, 283} & set(image.getexif())

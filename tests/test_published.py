@@ -316,7 +316,8 @@ def test_a_published_system_takes_no_more_than_is_free(monkeypatch: pytest.Monke
     osediff, photo = Restorer(SYSTEMS["osediff"], onestep, None), Photo(torch.zeros(3, 500, 500))
     assert keep_to(None, osediff, photo, (2000, 2000), ".png") is osediff
     monkeypatch.setattr("rcod.using.forecast.free_memory", lambda: 10**8)
-    with pytest.raises(RcodError, match=r"memory must be at least \d+\.\d\d GB for this photo"):
+    words = r"memory must be at least \d+\.\d\d GB a process for this photo"
+    with pytest.raises(RcodError, match=words):
         keep_to(None, osediff, photo, (2000, 2000), ".png")
     assert keep_to(10**11, osediff, photo, (2000, 2000), ".png") is osediff
 

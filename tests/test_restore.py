@@ -172,6 +172,11 @@ def test_bfloat16_is_close_to_float32(picture: Image.Image):
         ({"realism": "strong"}, "realism must be fidelity, neutral, realism, auto, auto-local or"),
         ({"realism": float("nan")}, r"realism must lie in \[0, 1\], got nan"),
         ({"realism": 1.1}, r"realism must lie in \[0, 1\], got 1.1"),
+        ({"realism": None}, r"realism must lie in \[0, 1\], got None"),
+        ({"realism": torch.zeros(16, 128)}, "the realism map must have the photo's shape"),
+        ({"scale": (48, 0.5)}, "height and width must be whole and 1 or more"),
+        ({"scale": "2"}, r"scale must lie in \[1, 8\], got 2"),
+        ({"image": b"bytes"}, "an image must be a path, .* got bytes"),
         ({"scale": -1.0}, r"scale must lie in \[1, 8\], got -1.0"),
         ({"scale": float("inf")}, r"scale must lie in \[1, 8\], got inf"),
         ({"color": "sepia"}, "color must be one of auto, wavelet, adain, none, got sepia"),
@@ -180,7 +185,7 @@ def test_bfloat16_is_close_to_float32(picture: Image.Image):
 def test_errors_say_what_must_hold(call: dict, words: str):
     restorer = Restorer(SYSTEMS["tiny"], *build(SYSTEMS["tiny"]))
     with pytest.raises(RcodError, match=words):
-        restorer(torch.zeros(3, 4, 4), **call)
+        restorer(**{"image": torch.zeros(3, 4, 4), **call})
 
 
 def test_tensors_out_of_range_are_refused():

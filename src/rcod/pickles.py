@@ -46,7 +46,8 @@ def read_pickle(path: Path) -> dict[str, object]:
             "hold tensors, numbers, texts, lists and dictionaries only"
         ) from None
     except DAMAGE as error:
-        raise RcodError(f"{path} must be a whole checkpoint, and can't be read: {error}") from None
+        why = getattr(error, "strerror", None) or str(error) or "it ends too early"
+        raise RcodError(f"{path} must be a whole checkpoint, and can't be read: {why}") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise RcodError(
             f"{path} must hold a dictionary of named parts, got {type(content).__name__}"

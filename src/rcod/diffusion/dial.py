@@ -11,6 +11,7 @@ much of each shows where, so that it leaves no seam.
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from numbers import Real
 from typing import Literal
 
 import torch
@@ -31,9 +32,9 @@ def check_realism(realism: Realism, names: tuple[str, ...] = (*LEVELS, "auto")) 
     if isinstance(realism, str):
         if realism not in names:
             raise RcodError(
-                f"realism must be {', '.join(names)} or a number from 0 to 1, got {realism}"
+                f"realism must be {', '.join(names)} or a number from 0 to 1, got '{realism}'"
             )
-    elif not 0 <= realism <= 1:  # NaN too
+    elif not isinstance(realism, Real) or not 0 <= realism <= 1:  # NaN too
         raise RcodError(
             f"realism must lie in [0, 1], got {realism}; 0 keeps the input, 1 invents detail"
         )

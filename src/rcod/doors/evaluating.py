@@ -99,7 +99,10 @@ def evaluate(
 
 
 def degrade(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", help="Files and folders.")],
+    photos: Annotated[
+        list[Path],
+        typer.Argument(metavar="PHOTO", help="Files, and folders without those in them."),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="LR/ and HR/ go here.")],
     settings: Annotated[
         str, typer.Option(help="osediff (heavy), seesr, s3diff, new, camera, or a YAML file.")
@@ -149,7 +152,7 @@ def study(
 
 def _names(metrics: str | None) -> list[str] | None:
     """The measures asked for, in lower case."""
-    return metrics.lower().replace(" ", "").split(",") if metrics else None
+    return metrics.lower().replace(" ", "").split(",") if metrics is not None else None
 
 
 def _aside(line: str) -> None:

@@ -58,6 +58,7 @@ def benchmark(
         from rcod.judging.benchmark import against, cold, table
         from rcod.judging.benchmark import benchmark as measure
 
+        _check_one(systems, folder, rivals)
         if systems is not None:
             return _systems(systems, size, dtype, repeats or 1, out)
         if folder is not None:
@@ -98,6 +99,12 @@ def export(
         worst = max(found["difference"].values())
         say(f"{out}: {', '.join(found['graphs'])} for {to}; at most {worst:.3f}/255 from PyTorch")
         say(f"{out / 'example.py'}: python {out / 'example.py'} {out} PHOTO REALISM RESULT")
+
+
+def _check_one(*asked: object) -> None:
+    """Refuse several measurements at once."""
+    if sum(map(bool, asked)) > 1:
+        raise RcodError("--systems, --folder and --against are asked for one at a time")
 
 
 def _systems(systems: str, size: str, dtype: str, repeats: int, out: Path | None) -> None:

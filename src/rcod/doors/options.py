@@ -50,8 +50,18 @@ MaxSideOption = Annotated[
 MemoryOption = Annotated[
     str | None, typer.Option(help="Most memory to use, all processes together, as in 4GB.")
 ]
+
+
+def named(text: str) -> Path:
+    """A path; of an empty text, as of a variable that isn't set, Python would make this folder."""
+    if not text:
+        raise typer.BadParameter("must name a file or a folder, got an empty text")
+    return Path(text)
+
+
 PhotosArgument = Annotated[
-    list[Path], typer.Argument(metavar="PHOTO", help="Files, folders, patterns; - is stdin.")
+    list[Path],
+    typer.Argument(metavar="PHOTO", help="Files, folders, patterns; - is stdin.", parser=named),
 ]
 OutOption = Annotated[
     Path,
@@ -59,6 +69,7 @@ OutOption = Annotated[
         "--out",
         "-o",
         metavar="DIR",
+        parser=named,
         help="Folder of the results, made if it is missing; "
         "of one photo a picture's name, too; - is stdout.",
     ),
@@ -100,7 +111,7 @@ SampleOption = Annotated[
     bool,
     _published("--sample", help="Draw latents by --seed, as the published programs do."),
 ]
-SeedOption = Annotated[int, _published(help="Of --sample.")]
+SeedOption = Annotated[int | None, _published(help="Of --sample.")]
 QualityOption = Annotated[
     int | None,
     typer.Option(help="1 to 100, of JPEG, WebP and AVIF.", show_default="95, of AVIF 90"),
@@ -113,7 +124,7 @@ SkipOption = Annotated[
     bool, typer.Option(help="Leave alone what a folder's report.json says is done.")
 ]
 DryOption = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    bool, typer.Option("--dry-run", help="Say what would be done, by names alone; do nothing.")
 ]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that rcod did not write, too.")

@@ -86,7 +86,7 @@ def upscale(
     engine: EngineOption = "auto",
     workers: WorkersOption = None,
     color: ColorOption = "auto",
-    seed: SeedOption = 0,
+    seed: SeedOption = None,
     format: FormatOption = "same",
     quality: QualityOption = None,
     strip: StripOption = False,
@@ -110,16 +110,16 @@ def upscale(
             from rcod.networks.assembly import Parts
             from rcod.using.jobs import place_of
             from rcod.using.orders import Options
-
         parts = Parts(base=base, vision=vision, vae=vae, prompt=prompt, tags=tags, pixel=pixel,
-                      semantic=semantic, sample=seed if sample else None)  # fmt: skip
+                      semantic=semantic, sample=seed_of(seed, sample))  # fmt: skip
         networks = model, device, dtype, parts, engine
         folder, name = place_of(photos, out)
         options = Options(
-            dial_of(realism, realism_map), scale_of(scale, width, height), color, seed, format,
-            overwrite, width, height, max_side, quality, "all" if strip else "gps" if strip_gps
-            else "nothing", realism_map, skip_existing, memory_of(memory), name=name,
-            identity=_identity(*networks))  # fmt: skip
+            realism=dial_of(realism, realism_map), scale=scale_of(scale, width, height), color=color,
+            format=format, overwrite=overwrite, width=width, height=height, max_side=max_side,
+            quality=quality, strip="all" if strip else "gps" if strip_gps else "nothing",
+            realism_map=realism_map, skip_existing=skip_existing, memory=memory_of(memory),
+            name=name, identity=_identity(*networks))  # fmt: skip
         return _do(photos, folder, options, networks, workers, dry_run)
 
 
@@ -139,8 +139,8 @@ def _do(
     if out == PIPE:
         return _stream(photos, options, networks)
     from rcod.using.batch import run
-    from rcod.using.jobs import is_several
     from rcod.using.restore import Restorer
+    from rcod.using.sources import is_several
     from rcod.using.workers import hands
 
     if workers is not None and not is_several(photos):
@@ -179,8 +179,8 @@ def _rehearse(photos: list[Path], out: Path, options: "Options") -> None:
 def _stream(photos: list[Path], options: "Options", networks: "Networks") -> None:
     """One photo to standard output; what there is to say goes to standard error."""
     from rcod.using.batch import pipe
-    from rcod.using.jobs import is_several
     from rcod.using.restore import Restorer
+    from rcod.using.sources import is_several
 
     if is_several(photos):
         raise RcodError("standard output takes one photo, got several; name a folder by -o")
@@ -230,6 +230,13 @@ def scale_of(scale: float | None, width: int | None, height: int | None) -> floa
     return 4.0 if scale is None else scale
 
 
+def seed_of(seed: int | None, sample: bool) -> int | None:
+    """What latents are drawn by, where they are drawn."""
+    if seed is not None and not sample:
+        raise RcodError("--seed is what --sample draws by; add it, or leave --seed out")
+    return (seed or 0) if sample else None
+
+
 def memory_of(text: str | None) -> int | None:
     """Bytes to keep to, where somebody asks for it."""
     from rcod.using.forecast import parse_memory
@@ -241,7 +248,8 @@ def dial_of(text: str | None, realism_map: Path | None = None) -> "Realism | Lit
     """A number, or a name that is checked later."""
     if text is not None and realism_map is not None:
         raise RcodError("a realism map says it for every place; leave out --realism")
-    text = text or "auto"
+    if text is None:
+        return "auto"
     try:
         return float(text)
     except ValueError:

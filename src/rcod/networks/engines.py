@@ -111,7 +111,8 @@ def precision(engine: str, name: str, device: torch.device) -> torch.dtype:
         device: where the networks will run.
     """
     if engine not in get_args(EngineName):
-        raise RcodError(f"engine must be one of {', '.join(get_args(EngineName))}, got {engine}")
+        known = ", ".join(get_args(EngineName))
+        raise RcodError(f"engine must be one of {known}, or ray to upscale on, got '{engine}'")
     if engine not in ("openvino", "onnx"):
         return pick_dtype(name, device)
     if device.type != "cpu":

@@ -3,5 +3,5 @@
 A module imports only modules before it:
 
     planes, tiff, extras, depth, decode, metadata, placing, encode, profiles, resample, images,
-    stretches, color, tiling, metrics, aids, naturalness, perceptual, likeness
+    accept, stretches, color, tiling, metrics, aids, naturalness, perceptual, likeness
 """

@@ -185,9 +185,10 @@ def _density(image: Image.Image) -> tuple[float, float] | None:
     """Dots per inch, where the file tells sensible ones."""
     try:
         exif = image.getexif()
-        in_inches = exif.get(296, 2) == 2 and {282, 283} <= exif.keys()
-        exif_dpi = (exif[282], exif[283]) if in_inches else ()
-        x, y = (float(value) for value in image.info.get("dpi") or exif_dpi)
+        is_there = {282, 283} <= exif.keys()
+        exif_dpi = (exif[282], exif[283]) if is_there and exif.get(296, 2) == 2 else ()
+        invented = image.format == "TIFF" and not is_there  # Pillow says 1 then
+        x, y = (float(value) for value in (not invented and image.info.get("dpi")) or exif_dpi)
     except DAMAGE:
         return None
     return (x, y) if 1 <= x <= 30_000 and 1 <= y <= 30_000 else None

@@ -8,6 +8,7 @@ around before a picture is enlarged: else what lies there unseen would colour th
 """
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -23,9 +24,9 @@ ROWS = 512  # rows of a large picture that are worked on at once
 def check_scale(scale: Scale) -> None:
     """Refuse an enlargement that makes no sense."""
     if isinstance(scale, tuple):
-        if min(scale) < 1:
-            raise RcodError(f"a result must be at least 1 x 1, got {scale[1]} x {scale[0]}")
-    elif not 1 <= scale <= 8:  # NaN too
+        if len(scale) != 2 or not all(isinstance(side, int) and side > 0 for side in scale):
+            raise RcodError(f"a result's height and width must be whole and 1 or more, got {scale}")
+    elif not isinstance(scale, Real) or not 1 <= scale <= 8:  # NaN too
         raise RcodError(f"scale must lie in [1, 8], got {scale}; 4 enlarges four times")
 
 
