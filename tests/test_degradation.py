@@ -14,13 +14,14 @@ from rcod.training.degradation import (
     DegradeSettings,
     Mode,
     Round,
+    _draw_scale,
     degrade,
     gaussian_noise,
     jpeg,
     poisson_noise,
     resize,
 )
-from rcod.training.kernels import KernelSettings, blur
+from rcod.training.kernels import KernelSettings, _draw_beta, blur
 from rcod.training.presets import SETTINGS
 
 MODES: tuple[Mode, ...] = ("area", "bilinear", "bicubic")
@@ -290,3 +291,11 @@ def test_presets_hold_the_published_numbers():
         sigma=(0.2, 1.0), generalized_beta=(0.5, 2), plateau_beta=(1, 1.5)
     )
     assert SETTINGS["camera"].second is None
+
+
+def test_draws_stay_in_a_range_that_has_no_1():
+    rng = torch.Generator().manual_seed(0)
+    smaller, larger = Round(scale=(0.25, 0.5)), Round(scale=(2, 3))
+    assert all(0.25 <= _draw_scale(smaller, rng) <= 0.5 for _ in range(200))
+    assert all(2 <= _draw_scale(larger, rng) <= 3 for _ in range(200))
+    assert all(2 <= _draw_beta((2, 4), rng) <= 4 for _ in range(200))

@@ -20,6 +20,13 @@ def test_settings_change_by_dotted_name():
     assert RECIPES["tiny-rcod"].steps != 7
 
 
+def test_a_tuple_may_be_emptied():
+    whole = recipe_named("tiny-fidelity", {"end": ""})
+    assert isinstance(whole, Recipe) and whole.end == ()
+    one = recipe_named("tiny-rcod", {"groups.edges": "", "groups.timesteps": "499"})
+    assert isinstance(one, Recipe) and one.groups.edges == ()
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -27,7 +34,12 @@ def test_settings_change_by_dotted_name():
         ({"optim.rate": "7"}, "no setting of a recipe is called optim.rate; there are lr"),
         ({"steps": "many"}, "steps: Input should be a valid integer.*got many"),
         ({"window": "100"}, "window: Input should be a multiple of 8, got 100"),
-        ({"end": "349,360"}, "end must be two timesteps, at least 50 apart, got 349,360"),
+        ({"end": "349,360"}, "at least 50 apart, the first among .* got 349,360"),
+        ({"end": "100,400"}, "two timesteps from 200 to 799, .* got 100,400"),
+        ({"end": "780,300"}, "the first among those of the groups, got 780,300"),
+        ({"losses.sharpen": "inf,1"}, "losses.sharpen.0: .* finite number"),
+        ({"data.mix": "camera:inf"}, "data.mix.camera: .* finite number"),
+        ({"data.soft": "nan"}, "data.soft: .* finite number"),
         ({"end": "349,600", "rank": "4"}, "end is of a restorer whose rank is 0; leave it empty"),
         (
             {"window": "120", "groups.at": "reduced"},

@@ -115,11 +115,11 @@ def upscale(
         networks = model, device, dtype, parts, engine
         folder, name = place_of(photos, out)
         options = Options(
-            realism=dial_of(realism, realism_map), scale=scale_of(scale, width, height), color=color,
-            format=format, overwrite=overwrite, width=width, height=height, max_side=max_side,
-            quality=quality, strip="all" if strip else "gps" if strip_gps else "nothing",
-            realism_map=realism_map, skip_existing=skip_existing, memory=memory_of(memory),
-            name=name, identity=_identity(*networks))  # fmt: skip
+            realism=dial_of(realism, realism_map), scale=scale_of(scale, width, height),
+            color=color, format=format, overwrite=overwrite, width=width, height=height,
+            max_side=max_side, quality=quality, realism_map=realism_map, name=name,
+            strip="all" if strip else "gps" if strip_gps else "nothing", memory=memory_of(memory),
+            skip_existing=skip_existing, identity=_identity(*networks))  # fmt: skip
         return _do(photos, folder, options, networks, workers, dry_run)
 
 

@@ -33,7 +33,10 @@ class PatchDiscriminator(nn.Module):
             layers += [nn.Conv2d(wide, width, kernel, stride, 1), nn.LeakyReLU(0.2)]
             wide = width
         self.layers = nn.Sequential(*layers, nn.Conv2d(wide, 1, 1))
-        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        for layer in self.layers:  # one by one: `to` can't swap what has no memory, in a dry run
+            if isinstance(layer, nn.Conv2d):
+                laid = layer.weight.detach().contiguous(memory_format=torch.channels_last)
+                layer.weight = nn.Parameter(laid)
 
     def forward(self, picture: Tensor) -> Tensor:
         """RGB (B, 3, H, W) in [0, 1] -> logits (B, H/8, W/8)."""

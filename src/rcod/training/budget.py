@@ -200,7 +200,8 @@ def show(roles: Roles, lot: Lot, recipe: PublishedRecipe, dice: Dice) -> losses.
         losses.up_of(lot, student.system.framing),
     )
     metric = losses.measure(student, onestep, up, lot.hr, recipe)
-    middle = student.system.timestep or student.system.groups.timesteps[1]
+    timesteps = student.system.groups.timesteps
+    middle = student.system.timestep or timesteps[len(timesteps) // 2]
     t = torch.full((len(up),), middle, device=up.device)
     return losses.make(student, onestep, up, lot.hr, (metric, t), recipe, dice)
 

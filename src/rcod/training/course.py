@@ -82,7 +82,8 @@ def changed(course: Kind, changes: dict[str, str]) -> Kind:
             raise RcodError(f"no setting of a recipe is called {key}; there are {', '.join(place)}")
         if key in ("name", "summary", "goal", "system"):
             raise RcodError(f"{key} belongs to the recipe; choose another recipe instead")
-        place[last] = value.split(",") if isinstance(place[last], tuple) else value
+        several = isinstance(place[last], tuple)
+        place[last] = (value.split(",") if value else []) if several else value
     try:
         return type(course).model_validate(values)
     except ValidationError as error:

@@ -42,7 +42,7 @@ def shares(given: object) -> object:
     return {name.strip(): share or 1 for name, _, share in pairs}
 
 
-class DataSettings(BaseModel, frozen=True, extra="forbid"):
+class DataSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """How photos become training pairs."""
 
     crop: int = Field(default=256, ge=64, multiple_of=32)  # side of a cached HR crop, pixels

@@ -64,7 +64,7 @@ YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0
 RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 
 
-class Round(BaseModel, frozen=True, extra="forbid"):
+class Round(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """One round of blur, resize, noise and JPEG. A chance of 0 turns a stage off."""
 
     blur: Chance = 1.0
@@ -84,7 +84,7 @@ class Round(BaseModel, frozen=True, extra="forbid"):
     quality: Annotated[tuple[Quality, Quality], AfterValidator(must_rise)] = (30.0, 95.0)
 
 
-class DegradeSettings(BaseModel, frozen=True, extra="forbid"):
+class DegradeSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """How `hr` becomes `lr`."""
 
     first: Round
@@ -274,7 +274,8 @@ def _compress(x: Tensor, settings: Round, rng: torch.Generator) -> Tensor:
 def _draw_scale(settings: Round, rng: torch.Generator) -> float:
     """Draw up, down or keep, and then how far."""
     low, high = settings.scale
-    span = ((1.0, high), (low, 1.0), (1.0, 1.0))[choose(list(settings.resize), rng)]
+    middle = min(max(1.0, low), high)  # of a range without 1 the end that is nearest
+    span = ((middle, high), (low, middle), (middle, middle))[choose(list(settings.resize), rng)]
     return uniform(span, rng)
 
 

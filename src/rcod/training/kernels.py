@@ -48,7 +48,7 @@ Span = Annotated[tuple[float, float], AfterValidator(must_rise)]
 Sizes = Annotated[tuple[int, int], AfterValidator(must_be_odd)]
 
 
-class KernelSettings(BaseModel, frozen=True, extra="forbid"):
+class KernelSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Which kernels are drawn, and how wide."""
 
     shares: dict[Kind, float] = {
@@ -134,7 +134,8 @@ def draw_size(sizes: tuple[int, int], rng: torch.Generator) -> int:
 def _draw_beta(span: tuple[float, float], rng: torch.Generator) -> float:
     """Draw an exponent: as often below 1 as above, however lopsided the range."""
     low, high = span
-    return uniform((low, 1.0) if happens(0.5, rng) else (1.0, high), rng)
+    middle = min(max(1.0, low), high)
+    return uniform((low, middle) if happens(0.5, rng) else (middle, high), rng)
 
 
 def gaussian(size: int, sigma_x: float, sigma_y: float, theta: float) -> Tensor:

@@ -19,7 +19,7 @@ Weight = Annotated[float, Field(ge=0)]
 Weights = tuple[Weight, Weight]
 
 
-class LossSettings(BaseModel, frozen=True, extra="forbid"):
+class LossSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """What a sample pays for, at both ends of the dial; straight lines between."""
 
     pixel: Weights = (1.0, 0.2)  # Charbonnier distance

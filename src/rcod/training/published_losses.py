@@ -215,7 +215,8 @@ def discriminator_loss(roles: Roles, shown: StudentOutput) -> Tensor:
 
 def fairly(terms: Tensor, shown: StudentOutput) -> Tensor:
     """The mean of terms (B,) over what was to become a photo, a scalar."""
-    return terms[~shown.worse].sum() / (~shown.worse).sum().clamp(min=1)
+    fair = terms.masked_fill(shown.worse, 0)
+    return fair.sum() / (~shown.worse).sum().clamp(min=1)
 
 
 def metric_loss(

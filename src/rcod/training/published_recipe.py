@@ -181,6 +181,7 @@ PUBLISHED = (
         summary="RCOD on OSEDiff as in the paper: Eq. 4, Eq. 5, Eq. 7",
         batch=4,
         optim=OSEDIFF.optim.model_copy(update={"lr": 2e-5}),
+        critic_lr=2e-5,
         formula="general",
         group_by="paper",
         das="paper",

@@ -15,7 +15,7 @@ from rcod.diffusion.schedule import CleanLatent
 from rcod.networks.backbone import TinySettings
 from rcod.training.course import Course, OptimSettings
 from rcod.training.data import DataSettings
-from rcod.training.gating import End
+from rcod.training.gating import REACH, End
 from rcod.training.losses import LossSettings
 
 
@@ -82,9 +82,14 @@ class Recipe(Course, frozen=True, extra="forbid"):
         """Refuse an end of the dial with nothing between it and what stays."""
         if self.end and (self.goal != "restore" or self.rank):
             raise ValueError("end is of a restorer whose rank is 0; leave it empty, or set rank=0")
-        if self.end and abs(self.end[0] - self.end[1]) < 50:
+        if self.end and (
+            abs(self.end[0] - self.end[1]) < 50
+            or not all(REACH[0] <= t < REACH[1] for t in self.end)
+            or not min(self.groups.timesteps) <= self.end[0] <= max(self.groups.timesteps)
+        ):
             raise ValueError(
-                f"end must be two timesteps, at least 50 apart, got {self.end[0]},{self.end[1]}"
+                f"end must be two timesteps from {REACH[0]} to {REACH[1] - 1}, at least 50 apart, "
+                f"the first among those of the groups, got {self.end[0]},{self.end[1]}"
             )
         return self
 

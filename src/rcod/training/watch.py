@@ -76,7 +76,10 @@ class Watch:
             damage = recipe.data.damage(max(mix, key=lambda name: mix[name]))
         photos = photos_in(sources.watch, sources.cache)[:MOST]
         samples = Samples(photos, side, damage, seed=0)
-        made = [samples[number] for number in range(len(photos))]
+        found = [samples[number] for number in range(len(photos))]
+        made = [one for one in found if not one.lost]
+        if not made:
+            raise RcodError(f"--watch must have a photo that fits, and none does: {found[0].lost}")
         known = aid(HED, sources.aids).is_file()
         far = LpipsHed.load(sources.aids) if known else None
         return cls([(one.hr.float() / 255, one.lr.float() / 255) for one in made], recipe.best, far)

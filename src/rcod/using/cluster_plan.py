@@ -124,7 +124,7 @@ def plan(
         if not place.name:
             refused.append(f"{source}: must be a photo's address, and names no file")
             continue
-        target = place.with_suffix(suffix_for(place, format))  # pyright: ignore[reportArgumentType]
+        target = place.with_suffix(suffix_for(place, format))
         if (why := names.refuse(source, str(target))) is not None:
             refused.append(why)
             continue
