@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -502,3 +503,28 @@ def test_a_taken_port_is_one_sentence(server: Running):
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
     assert done.returncode == 2 and "must be free to listen on" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_every_reference_of_the_description_leads_somewhere(server: Running):
+    described = httpx.get(f"{server.url}/openapi.json").json()
+    known = {f"#/components/schemas/{name}" for name in described["components"]["schemas"]}
+    named = set(re.findall(r'"\$ref": "([^"]+)"', json.dumps(described)))
+    assert named and named <= known
+    for path in ("/healthz", "/v1/models", "/metrics"):
+        assert "403" in described["paths"][path]["get"]["responses"]
+        assert "head" not in described["paths"][path]
+
+
+def test_monitors_may_ask_for_the_head_alone(server: Running):
+    for path in ("/", "/docs", "/healthz"):
+        answer = httpx.head(f"{server.url}{path}")
+        assert answer.status_code == 200 and answer.content == b""
+
+
+def test_a_photo_beyond_what_can_be_read_is_too_large_and_no_option_is_advised(server: Running):
+    Image.new("1", (9500, 9000)).save(content := io.BytesIO(), "PNG")
+    answer = post(server.url, content.getvalue())
+    assert answer.status_code == 413 and "--max-megapixels" not in answer.json()["error"]
+    Image.new("1", (30_000, 30_000)).save(content := io.BytesIO(), "PNG")  # Pillow's own limit
+    answer = post(server.url, content.getvalue())
+    assert answer.status_code == 413 and "at most 80 megapixels" in answer.json()["error"]

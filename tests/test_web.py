@@ -314,6 +314,52 @@ def test_a_bad_file_leaves_the_photo_that_was_under_way(server: Running, tmp_pat
         assert page.execute_script("return document.getElementById('after').width") == 640
 
 
+def test_a_photo_may_be_given_up_before_it_is_shown(server: Running, tmp_path: Path):
+    with chromium(1280, 800, tmp_path) as page:
+        page.get(server.url)
+        example(page, "otter")
+        wait_for(page, settled("otter"))
+        page.execute_script("""
+            const fetched = window.fetch;
+            window.fetch = (url, options) => !/before/.test(url)
+                ? fetched(url, options)
+                : new Promise((_, refuse) => {
+                    window.held = true;
+                    options.signal.addEventListener("abort", () => refuse(options.signal.reason));
+                });""")
+        example(page, "heron")
+        wait_for(page, "window.held")
+        page.find_element(By.ID, "cancel").click()
+        wait_for(page, settled("otter"), 5)
+        assert page.execute_script("return document.getElementById('after').width") == 640
+
+
+def test_a_server_that_is_gone_is_said_so(server: Running, tmp_path: Path):
+    with chromium(1280, 800, tmp_path) as page:
+        page.get(server.url)
+        page.execute_script("""window.fetch = () => Promise.reject(new TypeError("no"));""")
+        for ask in (lambda: example(page, "otter"), lambda: choose(page, EXAMPLE)):
+            ask()
+            wait_for(page, "!document.getElementById('alert').hidden")
+            assert text(page, "alert-text").startswith("The server does not answer")
+            page.find_element(By.ID, "alert-close").click()
+
+
+def test_another_photo_closes_the_sheet_of_the_one_before(server: Running, tmp_path: Path):
+    with chromium(1280, 800, tmp_path) as page:
+        page.get(server.url)
+        example(page, "otter")
+        wait_for(page, settled("otter"))
+        page.find_element(By.ID, "sheet-button").click()
+        wait_for(page, "document.getElementById('sheet').open")
+        example(page, "heron")
+        wait_for(page, "document.getElementById('file').textContent === 'heron.jpg'")
+        assert not page.execute_script("return document.getElementById('sheet').open")
+        assert "timestep" not in text(page, "status") or page.execute_script(
+            "return document.body.dataset.state === 'exact'"
+        )
+
+
 def test_space_is_a_tick_where_a_tick_is_in_focus(server: Running, tmp_path: Path):
     with chromium(1280, 800, tmp_path) as page:
         page.get(server.url)

@@ -15,6 +15,10 @@ class RcodError(ValueError):
     """Something the caller can fix; its text says how."""
 
 
+class TooLarge(RcodError):
+    """A picture with more pixels than can be taken."""
+
+
 def explain(error: "ValidationError", whole: str = "it") -> str:
     """The first of what a model holds against values, as `where: what must hold, got what`."""
     first = error.errors()[0]

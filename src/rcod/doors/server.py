@@ -11,10 +11,11 @@ import io
 import json
 import zipfile
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, File, Form, Request, UploadFile
 from fastapi.responses import PlainTextResponse, Response
+from pydantic import BaseModel
 from starlette.types import Lifespan
 
 from rcod import __version__
@@ -65,11 +66,16 @@ PICTURE = {
     "content": {media: {"schema": {"type": "string", "format": "binary"}}
                 for media in MEDIA.values() if media.startswith("image/")},
 }  # fmt: skip
+
+
+class Error(BaseModel):
+    """What went wrong, or must be mended."""
+
+    error: str  # one sentence
+
+
 ERRORS = {
-    status: {
-        "description": meaning,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-    }
+    status: {"description": meaning, "model": Error}
     for status, meaning in {
         400: "The form can't be read.",
         401: "The token is missing or wrong.",
@@ -102,19 +108,23 @@ def create_app(service: Service, lifespan: Lifespan[FastAPI] | None = None) -> F
         "rcod_seats_taken", "Photos that wait or run.", lambda: float(service.engine.taken())
     )
 
-    @app.get("/v1/models", summary="What can be loaded, and what is", responses={401: ERRORS[401]})
+    answers: dict[int | str, dict[str, Any]] = {at: ERRORS[at] for at in (401, 403, 500)}
+
+    @app.get("/v1/models", summary="What can be loaded, and what is", responses=answers)
     async def models() -> dict[str, object]:
         known = [
             {"name": s.name, "summary": s.summary, "licence": s.licence} for s in SYSTEMS.values()
         ]
         return {"loaded": service.restorer.system.name, "models": known}
 
-    @app.get("/healthz", summary="Whether the server answers")
+    @app.head("/healthz", include_in_schema=False)
+    @app.get("/healthz", summary="Whether the server answers",
+             responses={status: ERRORS[status] for status in (403, 500)})  # fmt: skip
     async def healthz() -> dict[str, str]:
         return {"status": "ok", "version": __version__}
 
     @app.get(
-        "/metrics", summary="Counts and times for Prometheus", responses={401: ERRORS[401]},
+        "/metrics", summary="Counts and times for Prometheus", responses=answers,
         response_class=PlainTextResponse,
     )  # fmt: skip
     async def metrics() -> PlainTextResponse:

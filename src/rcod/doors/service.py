@@ -19,8 +19,9 @@ from rcod.device import is_out_of_memory
 from rcod.doors.guard import Limits, Refusal, busy, failed
 from rcod.doors.meters import Meters
 from rcod.doors.work_queue import Full, Stopped, Ticket, WorkQueue
-from rcod.errors import RcodError
+from rcod.errors import RcodError, TooLarge
 from rcod.pixels.images import Photo, notes_of
+from rcod.pixels.planes import MAX_PIXELS
 from rcod.using.open_photo import take
 from rcod.using.orders import Options
 from rcod.using.restore import Realism, Restorer, Result
@@ -74,24 +75,30 @@ class Service:
 
     def take(self, content: bytes) -> Photo:
         """Read a photo, unless it is too large; in the engine's thread."""
-        return take(content, lambda size: self._check("photo", size, "shrink or cut it first"))
+        most = min(self.limits.pixels, MAX_PIXELS)
+        advice = "shrink or cut it first"
+        return take(content, lambda size: self._check("photo", size, advice, most))
 
     def check_size(self, photo: Photo, size: tuple[int, int]) -> None:
         """Refuse a result, of that height and width, which is too large to be made here."""
         most = math.sqrt(self.limits.pixels / photo.pixels[0].numel())
         advice = f"choose a smaller scale, at most {math.floor(10 * most) / 10:g}"
-        self._check("result", (size[1], size[0]), advice)
+        self._check("result", (size[1], size[0]), advice, self.limits.pixels)
 
-    def _check(self, what: str, size: tuple[int, int], advice: str) -> None:
-        """Refuse a picture, of that width and height, which is too large here."""
-        (width, height), most = size, self.limits.pixels
-        if width * height > most:
-            raise Refusal(
-                413,
-                f"a {what} must have at most {most / 1e6:g} megapixels here, got {width} x "
-                f"{height}; {advice}, or serve it with rcod web --max-megapixels "
-                f"{math.ceil(width * height / 1e6)}",
-            )
+    @staticmethod
+    def _check(what: str, size: tuple[int, int], advice: str, most: int) -> None:
+        """Refuse a picture, of that width and height, with more pixels than `most`."""
+        width, height = size
+        if width * height <= most:
+            return
+        if what == "result" or width * height <= MAX_PIXELS:
+            need = math.ceil(width * height / 1e6)
+            advice += f", or serve it with rcod web --max-megapixels {need}"
+        raise Refusal(
+            413,
+            f"a {what} must have at most {most / 1e6:g} megapixels here, got {width} x {height}; "
+            f"{advice}",
+        )
 
 
 def read_dial(text: str) -> Realism:
@@ -171,7 +178,8 @@ def speak_plainly(app: FastAPI) -> None:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"][1:]) or "the request"
             return say(422, f"{where}: {first['msg']}")
-        return say(507 if is_short(error) else 422, str(error))
+        status = 413 if isinstance(error, TooLarge) else 507 if is_short(error) else 422
+        return say(status, str(error))
 
     for kind in (*foreseen, Exception):
         app.add_exception_handler(kind, refused)

@@ -58,7 +58,7 @@ Scale = Annotated[float, Query(ge=1, le=8)]
 def add_page(app: FastAPI, service: Service, sittings: Sittings) -> None:
     """Put the page and what it asks for into the service."""
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page(request: Request) -> Response:
         shown, token = tokens_in(request.url.query), service.limits.token
         if not shown:
@@ -83,7 +83,7 @@ def add_page(app: FastAPI, service: Service, sittings: Sittings) -> None:
             + tuple(kind for kind, (_, module) in EXTRAS.items() if find_spec(module) is not None),
         }
 
-    @app.get("/docs", include_in_schema=False)
+    @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
     async def docs() -> Response:
         return FileResponse(PAGE / "docs.html")
 

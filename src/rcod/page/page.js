@@ -38,6 +38,7 @@ class Refused extends Error {
   }
 }
 
+const SILENT = "The server does not answer; is it still running?";
 class Late extends Error {} // an answer about a photo that is no longer the one shown
 
 // --- asking the server ---
@@ -106,6 +107,7 @@ async function open(file) {
   if (mine !== epoch) return;
   const abort = sending = new AbortController();
   const next = { file }, first = !held;
+  if ($("sheet").open) $("sheet").close();
   calmDown();
   showAlert(null);
   body.dataset.state = "reading";
@@ -116,21 +118,25 @@ async function open(file) {
   try {
     await send(next, abort.signal);
     if (mine !== epoch) return putAway(next);
+    const wanted = { realism: "auto", scale: fitting() };
+    const before = await askBefore(wanted.scale, abort.signal);
     putAway(held);
     held = next;
+    place = wanted;
     forget();
     $("file").textContent = file.name;
     tell(photo.note);
     body.classList.toggle("seethrough", photo.alpha);
-    place = { realism: "auto", scale: fitting() };
     $("scale").value = String(place.scale);
-    await showBefore(true);
+    showBefore(before, true);
     await turn("auto");
   } catch (error) {
+    if (held !== next) putAway(next);
     if (mine !== epoch) return;
     if (first) letGo();
     photo = held;
-    if (error.name !== "AbortError") showAlert(`${file.name}: ${error.message}`);
+    if (held) fitting();
+    if (error.name !== "AbortError") showAlert(error instanceof Refused ? `${file.name}: ${error.message}` : SILENT);
     body.dataset.state = held ? "waiting" : "empty";
     show(held ? "work" : "empty");
     if (held) turn(place.realism); // what was shown, or under way
@@ -151,15 +157,19 @@ function forget() {
   results = new Map();
   inventions = new Map();
   autoPlace = lastShown = null;
+  say(""); // nothing of the photo before
   $("map").hidden = true;
   $("after").width = 1; // no picture of the photo before
   URL.revokeObjectURL($("before").src);
   $("before").removeAttribute("src");
 }
 
-async function showBefore(fresh) {
+async function askBefore(scale, signal) {
+  return (await askToShow(`before?scale=${scale}`, load, signal))[0];
+}
+
+function showBefore(url, fresh) {
   const size = target(), pixels = size[0] * size[1] / 1e6;
-  const [url] = await askToShow(`before?scale=${place.scale}`, load);
   URL.revokeObjectURL($("before").src);
   $("before").src = url;
   resize(...size, fresh);
@@ -272,7 +282,7 @@ async function goBack(error) {
   if (!kept) return say("");
   const resized = place.scale !== last.place.scale;
   stand(last);
-  if (resized) await showBefore(false);
+  if (resized) showBefore(await askBefore(place.scale), false);
   paint(kept);
   if (error.name === "AbortError") say("Cancelled");
 }
@@ -445,7 +455,7 @@ function failed(error) {
     if (results.size === 0) { forget(); letGo(); body.dataset.state = "empty"; show("empty"); }
     return;
   }
-  showAlert(error instanceof Refused ? error.message : "The server does not answer; is it still running?");
+  showAlert(error instanceof Refused ? error.message : SILENT);
 }
 
 function showAlert(text) {
@@ -470,7 +480,7 @@ $("scale").addEventListener("change", async (event) => {
   const before = { place, chosen }, scale = Number(event.target.value);
   stand({ place: { ...place, scale }, chosen: scale });
   try {
-    await showBefore(false);
+    showBefore(await askBefore(place.scale), false);
     await turn(place.realism);
   } catch (error) {
     if (error instanceof Late) return;
@@ -533,7 +543,11 @@ $("pick").addEventListener("change", (event) => {
 for (const button of document.querySelectorAll("[data-example]")) {
   button.addEventListener("click", async () => {
     const name = `${button.dataset.example}.jpg`;
-    open(new File([await (await fetch(`/page/${name}`)).blob()], name, { type: "image/jpeg" }));
+    try {
+      open(new File([await (await ask(`/page/${name}`)).blob()], name, { type: "image/jpeg" }));
+    } catch (error) {
+      failed(error);
+    }
   });
 }
 

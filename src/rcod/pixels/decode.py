@@ -24,7 +24,7 @@ from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 from rcod.device import is_out_of_memory
-from rcod.errors import RcodError
+from rcod.errors import RcodError, TooLarge
 from rcod.pixels.depth import is_cut
 from rcod.pixels.extras import head_of_jxl, open_by_extra
 from rcod.pixels.planes import DAMAGE, MAX_PIXELS, MORE, Planes, Refuse, check_unit
@@ -155,9 +155,9 @@ def _check_unchanged(path: Path, size: int, changed: int, name: str) -> None:
         raise RcodError(f"{name}: the file changed while it was read; call again when it is done")
 
 
-def _too_large(name: str, size: str) -> RcodError:
+def _too_large(name: str, size: str) -> TooLarge:
     """The sentence for a picture with too many pixels."""
-    return RcodError(
+    return TooLarge(
         f"{name}: a picture must have at most {MAX_PIXELS // 1_000_000} megapixels, "
         f"got {size}; cut or shrink it first"
     )

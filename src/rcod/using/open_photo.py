@@ -260,7 +260,7 @@ def take(content: bytes, refuse: Refuse = lambda size: None) -> Photo:
     try:
         return read(content, "picture", refuse)
     except RcodError as error:
-        raise RcodError(str(error).removeprefix("picture: ")) from None
+        raise type(error)(str(error).removeprefix("picture: ")) from None
 
 
 def encode(photo: Photo, format: str, quality: int | None = None) -> bytes:
