@@ -42,12 +42,12 @@ def photo() -> Photo:
 
 
 def test_every_place_equals_the_restorers_own(restorer: Restorer, photo: Photo):
-    sitting = OpenPhoto(restorer, photo)
+    held = OpenPhoto(restorer, photo)
     asked: list[tuple[Realism, float]] = [
         ("auto", 4), ("realism", 4), (0.37, 4), ("fidelity", 2), (0.37, 4), ("auto", 4),
     ]  # fmt: skip
     for realism, scale in asked:
-        mine, own = sitting.result(Setting(realism, scale)), restorer(photo, realism, scale)
+        mine, own = held.result(Setting(realism, scale)), restorer(photo, realism, scale)
         assert torch.equal(mine.photo.pixels, own.photo.pixels)
         assert (mine.level, mine.realism, mine.timestep, mine.metric, mine.auto) == (
             own.level, own.realism, own.timestep, own.metric, own.auto,
@@ -56,18 +56,18 @@ def test_every_place_equals_the_restorers_own(restorer: Restorer, photo: Photo):
 
 def test_places_between_the_nodes_are_told_to_two_grey_levels(restorer: Restorer):
     photo = from_pil(Image.open(EXAMPLE).crop((10, 10, 90, 80)))
-    sitting = OpenPhoto(restorer, photo)
-    assert not sitting.view(Setting(0.3)).interpolated  # no node is kept yet
+    held = OpenPhoto(restorer, photo)
+    assert not held.view(Setting(0.3)).interpolated  # no node is kept yet
     for node in NODES:
-        assert not sitting.view(Setting(node)).interpolated
+        assert not held.view(Setting(node)).interpolated
     for place in (0.06, 0.4, 0.87):
-        view, own = sitting.view(Setting(place)), restorer(photo, place)
-        assert view.interpolated and not sitting.has(Setting(place))
+        view, own = held.view(Setting(place)), restorer(photo, place)
+        assert view.interpolated and not held.has(Setting(place))
         apart = (view.result.photo.pixels - own.photo.pixels).abs()
         assert float(apart.max()) < NEAR and float(apart.mean()) < 0.05 * NEAR
         assert (view.result.level, view.result.timestep) == (own.level, own.timestep)
-        assert torch.equal(sitting.result(Setting(place)).photo.pixels, own.photo.pixels)
-    assert not sitting.view(Setting(0.3, 2.0)).interpolated
+        assert torch.equal(held.result(Setting(place)).photo.pixels, own.photo.pixels)
+    assert not held.view(Setting(0.3, 2.0)).interpolated
 
 
 def test_detail_counts_whichever_way_it_runs():
@@ -86,10 +86,10 @@ def test_the_page_asks_ahead_for_every_node():
 
 def test_what_is_not_smooth_is_not_told(restorer: Restorer, photo: Photo, monkeypatch):
     monkeypatch.setattr(sitting_module, "is_smooth", lambda *given: False)
-    sitting = OpenPhoto(restorer, photo)
+    held = OpenPhoto(restorer, photo)
     for node in NODES:
-        sitting.result(Setting(node))
-    assert not sitting.view(Setting(0.3)).interpolated
+        held.result(Setting(node))
+    assert not held.view(Setting(0.3)).interpolated
 
 
 def test_shares_add_up_and_a_node_is_itself():
@@ -110,23 +110,23 @@ def test_a_photo_is_looked_at_once_and_a_place_computed_once(
         monkeypatch.setattr(
             restorer, name, lambda *a, own=own, name=name: calls.append(name) or own(*a)
         )
-    sitting = OpenPhoto(restorer, photo)
-    chosen = sitting.result(Setting("auto"))
-    assert not sitting.has(Setting(0.3))
+    held = OpenPhoto(restorer, photo)
+    chosen = held.result(Setting("auto"))
+    assert not held.has(Setting(0.3))
     for realism in (chosen.realism, "auto", 0.3, 0.3):
-        sitting.result(Setting(realism))
-    assert calls == ["look", "finish", "finish"] and sitting.has(Setting(0.3))
+        held.result(Setting(realism))
+    assert calls == ["look", "finish", "finish"] and held.has(Setting(0.3))
 
 
 def test_memory_is_bounded(restorer: Restorer, photo: Photo):
     one = 3 * 128 * 160 * 4  # bytes of a result
-    sitting = OpenPhoto(restorer, photo, keep=2 * one)
-    empty = sitting.size
+    held = OpenPhoto(restorer, photo, keep=2 * one)
+    empty = held.size
     assert empty == LEAST + photo.pixels.nbytes
     for step in range(5):
-        sitting.result(Setting(step / 10))
-    assert [sitting.has(Setting(step / 10)) for step in range(5)] == [False] * 3 + [True] * 2
-    assert sitting.size < empty + 6 * one
+        held.result(Setting(step / 10))
+    assert [held.has(Setting(step / 10)) for step in range(5)] == [False] * 3 + [True] * 2
+    assert held.size < empty + 6 * one
     tight = OpenPhoto(restorer, photo, keep=0)
     assert tight.result(Setting(0.2)).photo.pixels.shape == (3, 128, 160) and tight.has(
         Setting(0.2)
@@ -134,8 +134,8 @@ def test_memory_is_bounded(restorer: Restorer, photo: Photo):
 
 
 def test_fidelity_invents_nothing_and_invention_rises(restorer: Restorer, photo: Photo):
-    sitting = OpenPhoto(restorer, photo)
-    levels = [sitting.invention(Setting(level)) for level in ("fidelity", "neutral", "realism")]
+    held = OpenPhoto(restorer, photo)
+    levels = [held.invention(Setting(level)) for level in ("fidelity", "neutral", "realism")]
     assert levels[0].share == levels[0].mean == 0 and not levels[0].where.any()
     assert 0 < levels[1].share < levels[2].share < 1
     assert 0 < levels[1].mean < levels[2].mean
@@ -226,12 +226,12 @@ def test_levels_tell_of_every_tile_and_may_be_given_up_there(restorer: Restorer,
         if done > 0:
             raise InterruptedError
 
-    sitting = OpenPhoto(restorer, photo)
+    held = OpenPhoto(restorer, photo)
     with pytest.raises(InterruptedError):
-        sitting.sheet("a", watch=stop)
+        held.sheet("a", watch=stop)
     with pytest.raises(InterruptedError):
-        sitting.invention(Setting(1.0), stop)
-    assert not sitting.has(Setting("fidelity"))
+        held.invention(Setting(1.0), stop)
+    assert not held.has(Setting("fidelity"))
 
 
 def test_what_a_file_says_besides_takes_memory(restorer: Restorer, photo: Photo):
@@ -243,12 +243,12 @@ def test_what_a_file_says_besides_takes_memory(restorer: Restorer, photo: Photo)
 def test_see_through_and_wide_pictures_take_more_memory(restorer: Restorer, photo: Photo):
     rich = Photo(photo.pixels, photo.pixels[:1].contiguous(), beyond=photo.pixels.clone())
     one = 7 * 128 * 160 * 4  # bytes of a result
-    sitting = OpenPhoto(restorer, rich, keep=2 * one)
-    assert sitting.size == LEAST + 7 * 32 * 40 * 4
+    held = OpenPhoto(restorer, rich, keep=2 * one)
+    assert held.size == LEAST + 7 * 32 * 40 * 4
     for step in range(3):
-        sitting.result(Setting(step / 10))
-    assert [sitting.has(Setting(step / 10)) for step in range(3)] == [False, True, True]
-    assert sitting.size > 2 * one
+        held.result(Setting(step / 10))
+    assert [held.has(Setting(step / 10)) for step in range(3)] == [False, True, True]
+    assert held.size > 2 * one
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from running import own_signals
 
 from rcod.doors import web
 from rcod.doors.guard import Limits, Refusal
-from rcod.doors.open_photos import Sittings
+from rcod.doors.open_photos import OpenPhotos
 from rcod.pixels.images import read
 from rcod.using.open_photo import OpenPhoto, Setting
 from rcod.using.restore import Restorer
@@ -26,14 +26,14 @@ def restorer() -> Restorer:
 
 def test_photos_are_put_away_when_idle_or_too_many(restorer: Restorer):
     photo = read(EXAMPLE)
-    sittings = Sittings(held=3 * OpenPhoto(restorer, photo).size, idle=1000)
-    names = [sittings.add(OpenPhoto(restorer, photo)) for _ in range(4)]
+    open_photos = OpenPhotos(held=3 * OpenPhoto(restorer, photo).size, idle=1000)
+    names = [open_photos.add(OpenPhoto(restorer, photo)) for _ in range(4)]
     with pytest.raises(Refusal, match="put away"):
-        sittings.find(names[0])
-    assert sittings.find(names[1]) is sittings.find(names[1])
-    tight = Sittings(held=0)
+        open_photos.find(names[0])
+    assert open_photos.find(names[1]) is open_photos.find(names[1])
+    tight = OpenPhotos(held=0)
     assert tight.find(tight.add(OpenPhoto(restorer, photo)))
-    hasty = Sittings(idle=-1)
+    hasty = OpenPhotos(idle=-1)
     for name in [hasty.add(OpenPhoto(restorer, photo)) for _ in range(2)]:
         with pytest.raises(Refusal, match="put away"):
             hasty.find(name)
@@ -41,24 +41,24 @@ def test_photos_are_put_away_when_idle_or_too_many(restorer: Restorer):
 
 def test_the_photo_asked_for_stays_however_much_it_grew(restorer: Restorer):
     photo = read(EXAMPLE)
-    sittings = Sittings(held=3 * OpenPhoto(restorer, photo).size)
-    name = sittings.add(grown := OpenPhoto(restorer, photo))
-    other = sittings.add(OpenPhoto(restorer, photo))
+    open_photos = OpenPhotos(held=3 * OpenPhoto(restorer, photo).size)
+    name = open_photos.add(grown := OpenPhoto(restorer, photo))
+    other = open_photos.add(OpenPhoto(restorer, photo))
     grown.result(Setting("fidelity"))
-    assert sittings.find(name) is grown
+    assert open_photos.find(name) is grown
     with pytest.raises(Refusal, match="put away"):
-        sittings.find(other)
+        open_photos.find(other)
 
 
 def test_an_idle_photo_is_put_away_without_a_request(
     restorer: Restorer, monkeypatch: pytest.MonkeyPatch
 ):
-    sittings = Sittings(idle=0.5)
-    monkeypatch.setattr(web, "Sittings", lambda: sittings)
-    sittings.add(sitting := OpenPhoto(restorer, read(EXAMPLE)))
+    open_photos = OpenPhotos(idle=0.5)
+    monkeypatch.setattr(web, "OpenPhotos", lambda: open_photos)
+    open_photos.add(held := OpenPhoto(restorer, read(EXAMPLE)))
     put_away = threading.Event()
-    weakref.finalize(sitting, put_away.set)
-    del sitting
+    weakref.finalize(held, put_away.set)
+    del held
     seen: list[bool] = []
 
     def end(address: str) -> None:

@@ -24,7 +24,7 @@ from running import ENVIRONMENT, Running, start
 from starlette.datastructures import UploadFile
 
 from rcod.doors.guard import Guard
-from rcod.doors.open_photos import Sittings
+from rcod.doors.open_photos import OpenPhotos
 from rcod.doors.server import create_app, zip_levels
 from rcod.doors.service import Service
 from rcod.doors.web import add_page
@@ -201,8 +201,8 @@ def test_levels_end_with_their_tile_when_the_client_has_gone(
         done.append(finish(*given))
         return done[-1]
 
-    sitting = OpenPhoto(restorer, take(small()), keep=0)
-    ticket = Ticket(lambda ticket: zip_levels(sitting, Setting(), Options(format="png"), ticket))
+    held = OpenPhoto(restorer, take(small()), keep=0)
+    ticket = Ticket(lambda ticket: zip_levels(held, Setting(), Options(format="png"), ticket))
     monkeypatch.setattr(restorer, "finish", left)
     ticket.run()
     assert isinstance(ticket.result.exception(), Stopped) and done == []
@@ -218,7 +218,7 @@ def answered(restorer: Restorer, path: str = "/v1/upscale", **fields: str) -> ht
 
     with WorkQueue() as engine:
         service = Service(restorer, engine)
-        add_page(inner := create_app(service), service, Sittings())
+        add_page(inner := create_app(service), service, OpenPhotos())
         app = Guard(inner, service.limits, engine, service.meters, False)
         return asyncio.run(ask(app))
 

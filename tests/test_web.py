@@ -29,7 +29,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rcod.diffusion.grouping import LEVELS, timestep_of_realism
 from rcod.doors import web
 from rcod.doors.guard import Guard, Limits
-from rcod.doors.open_photos import Sittings
+from rcod.doors.open_photos import OpenPhotos
 from rcod.doors.server import create_app
 from rcod.doors.service import Service
 from rcod.doors.work_queue import WorkQueue
@@ -576,14 +576,14 @@ def test_the_page_is_told_whether_there_is_a_dial(server: Running, restorer: Res
     fixed = restorer.system.model_copy(update={"timestep": 499})
     with WorkQueue() as engine:
         service = Service(Restorer(fixed, restorer.onestep, restorer.metric), engine)
-        web.add_page(app := create_app(service), service, Sittings())
+        web.add_page(app := create_app(service), service, OpenPhotos())
         assert TestClient(app).get("/page/about").json()["dial"] is False
 
 
 def test_a_plus_in_a_token_stands_for_itself(restorer: Restorer):
     with WorkQueue() as engine:
         service = Service(restorer, engine, Limits(token="open+sesame"))
-        web.add_page(app := create_app(service), service, Sittings())
+        web.add_page(app := create_app(service), service, OpenPhotos())
         client = TestClient(app, follow_redirects=False)
         for query, right in (("open+sesame", True), ("open%2Bsesame", True), ("open%20sesame", 0)):
             answer = client.get(f"/?token={query}")
@@ -594,7 +594,7 @@ def test_a_link_elsewhere_may_show_the_token(restorer: Restorer, tmp_path: Path)
     limits = Limits(token="open-sesame")
     with WorkQueue() as engine, chromium(1280, 800, tmp_path) as page:
         service = Service(restorer, engine, limits)
-        web.add_page(app := create_app(service), service, Sittings())
+        web.add_page(app := create_app(service), service, OpenPhotos())
         guard = Guard(app, limits, engine, service.meters, True)
         with serving(guard, web.Impatient) as (host, port):
             link = f"<a href='http://{host}:{port}/?token=open-sesame'>rcod</a>"
@@ -607,7 +607,7 @@ def test_a_link_elsewhere_may_show_the_token(restorer: Restorer, tmp_path: Path)
 def test_only_the_token_becomes_a_cookie(restorer: Restorer, token: str | None):
     with WorkQueue() as engine:
         service = Service(restorer, engine, Limits(token=token))
-        web.add_page(app := create_app(service), service, Sittings())
+        web.add_page(app := create_app(service), service, OpenPhotos())
         client = TestClient(app, follow_redirects=False)
         for given in ("open-sesame", "open-sesamf", "\u20ac", "a;b", ""):
             answer = client.get("/", params={"token": given})

@@ -77,13 +77,13 @@ def measure(page: Chrome, url: str, folder: Path, size: int) -> dict[str, float 
 def compare(example: Path) -> dict[str, float | str | bool]:
     """Blend levels as the page does, tell places as the server does, and look how far both are."""
     photo = read(example)
-    sitting = OpenPhoto(Restorer.load("tiny"), photo)
+    held = OpenPhoto(Restorer.load("tiny"), photo)
 
     def pixels(place: float) -> torch.Tensor:
-        return 255 * sitting.result(Setting(place)).photo.pixels
+        return 255 * held.result(Setting(place)).photo.pixels
 
     nodes = {node: pixels(node) for node in NODES}
-    told = {turn: sitting.view(Setting(turn)) for turn in TURNS}
+    told = {turn: held.view(Setting(turn)) for turn in TURNS}
     errors: dict[str, list[torch.Tensor]] = {"blend": [], "told": []}
     for turn in TURNS:
         own = pixels(turn)

@@ -1,7 +1,7 @@
 """Where and in which precision do we run?
 
-The user names a device and a precision, or leaves the choice to us. Nothing else in the
-package names a device: every function follows the tensors it is given.
+The user names a device and a precision, or leaves the choice to us. Everything
+else follows the tensors it is given, and at most asks of what type their device is.
 
     "auto" -> pick_device -> cuda | mps | cpu
     "auto" -> pick_dtype  -> the fastest precision: measured once on a processor, and kept

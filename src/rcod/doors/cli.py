@@ -30,9 +30,7 @@ from rcod.doors.options import (
     VisionOption,
 )
 from rcod.doors.planning import plan
-from rcod.doors.terminal import heard
-from rcod.doors.terminal import plain_errors as _plain_errors
-from rcod.doors.terminal import say as _say
+from rcod.doors.terminal import heard, plain_errors, say
 from rcod.doors.training import data, train
 from rcod.doors.upscaling import upscale
 from rcod.errors import RcodError
@@ -55,7 +53,7 @@ def main() -> None:
 def print_version(wanted: bool) -> None:
     """Print the version and leave."""
     if wanted:
-        _say(f"rcod {__version__}")
+        say(f"rcod {__version__}")
         raise typer.Exit
 
 
@@ -84,13 +82,13 @@ app.add_typer(data, name="data")
 @app.command()
 def models() -> None:
     """List the systems that can be run, with their licences."""
-    with _plain_errors():
+    with plain_errors():
         from rcod.networks.systems import SYSTEMS
 
         width = max(len(name) for name in SYSTEMS)
         for system in SYSTEMS.values():
             ships = "ships inside" if system.weights else "to be converted"
-            _say(f"{system.name:{width}}  {system.licence}, {ships}: {system.summary}")
+            say(f"{system.name:{width}}  {system.licence}, {ships}: {system.summary}")
 
 
 @app.command()
@@ -103,16 +101,16 @@ def convert(
     ] = None,
 ) -> None:
     """Turn a published checkpoint into one safetensors file; nothing in it is run."""
-    with _plain_errors():
+    with plain_errors():
         from rcod.networks.checkpoint import companions
         from rcod.networks.checkpoint import convert as turn
 
         found = companions(files, system)
         for path in found:
-            _say(f"{path}: taken along, since it lies beside {files[0].name}")
+            say(f"{path}: taken along, since it lies beside {files[0].name}")
         row = turn([*files, *found], system, out, base)
         metric = ", auto included" if row.metric else ""
-        _say(f"{out}: {row.name}{metric}; it stands on {row.base}, named by --base")
+        say(f"{out}: {row.name}{metric}; it stands on {row.base}, named by --base")
 
 
 @app.command("web")
@@ -137,7 +135,7 @@ def serve(
     vision: VisionOption = None,
 ) -> None:
     """Serve the page and the HTTP interface, until Ctrl-C."""
-    with _plain_errors():
+    with plain_errors():
         try:
             from rcod.doors.guard import LOOPBACK, Limits
             from rcod.doors.web import listen_and_serve
@@ -156,5 +154,5 @@ def serve(
             queue, max_megabytes * 10**6, max_megapixels * 10**6, seconds=timeout, token=token
         )
         listen_and_serve(
-            lambda: Restorer.load(model, device, dtype, parts), host, port, limits, _say
+            lambda: Restorer.load(model, device, dtype, parts), host, port, limits, say
         )

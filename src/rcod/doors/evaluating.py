@@ -91,7 +91,7 @@ def evaluate(
         datasets = [thin_out(open_dataset(text, data), limit) for text in sets]
         fast = pick_dtype("auto", torch.device("cpu"))  # of lpips-hed; the protocol names it
         judge = Judge.load(aids, fast, _names(metrics))
-        found = run(datasets, contenders, out, judge, device, dtype, _aside)
+        found = run(datasets, contenders, out, judge, device, dtype, say_aside)
         page = write_report(found, out)
         for line in found.table():
             say(line)
@@ -153,8 +153,3 @@ def study(
 def _names(metrics: str | None) -> list[str] | None:
     """The measures asked for, in lower case."""
     return metrics.lower().replace(" ", "").split(",") if metrics is not None else None
-
-
-def _aside(line: str) -> None:
-    """How far the work is, on standard error."""
-    say_aside(line)

@@ -18,7 +18,7 @@ IDLE = 1200.0  # seconds after which a photo that nobody asks about is put away
 HELD = 2_000_000_000  # bytes that open photos hold together; the latest may hold more
 
 
-class Sittings:
+class OpenPhotos:
     """The photos that are open, by their secret names."""
 
     def __init__(self, held: int = HELD, idle: float = IDLE) -> None:
@@ -27,10 +27,10 @@ class Sittings:
         self._open: OrderedDict[str, tuple[OpenPhoto, float]] = OrderedDict()
         self.tickets: dict[str, Ticket[tuple[View, bytes]]] = {}  # of results under way
 
-    def add(self, sitting: OpenPhoto) -> str:
+    def add(self, held: OpenPhoto) -> str:
         """Keep a photo, put older ones away where memory asks for it, and give its name."""
         name = secrets.token_urlsafe(16)
-        self._open[name] = sitting, time.monotonic()
+        self._open[name] = held, time.monotonic()
         self.tidy()
         return name
 
@@ -41,9 +41,9 @@ class Sittings:
         self.tidy()
         if name not in self._open:
             raise Refusal(404, "this photo was put away; it is sent again by itself")
-        sitting, _ = self._open[name]
-        self._open[name] = sitting, time.monotonic()
-        return sitting
+        held, _ = self._open[name]
+        self._open[name] = held, time.monotonic()
+        return held
 
     def drop(self, name: str) -> None:
         """Put a photo away."""
@@ -54,7 +54,7 @@ class Sittings:
         """Put away what is idle, and the oldest while too much is held."""
         latest = next(reversed(self._open), None)
         now = time.monotonic()
-        sizes = {name: sitting.size for name, (sitting, _) in self._open.items()}
+        sizes = {name: held.size for name, (held, _) in self._open.items()}
         held = sum(sizes.values())
         for name, (_, used) in list(self._open.items()):
             if now - used > self._idle or (held > self._held and name != latest):

@@ -180,8 +180,8 @@ def _add_upscale(app: FastAPI, service: Service) -> None:
 
         def work(ticket: Ticket[tuple[Result, bytes]]) -> tuple[Result, bytes]:
             photo, size = taken(service, content, options)
-            sitting = OpenPhoto(service.restorer, photo)
-            result = sitting.result(replace(place, scale=size), ticket.step)
+            held = OpenPhoto(service.restorer, photo)
+            result = held.result(replace(place, scale=size), ticket.step)
             return result, encode(result.photo, options.format, options.quality)
 
         ticket = service.engine.submit(work)
@@ -214,15 +214,13 @@ def _add_levels(app: FastAPI, service: Service) -> None:
 
         def work(ticket: Ticket[bytes]) -> bytes:
             photo, size = taken(service, content, options)
-            sitting = OpenPhoto(service.restorer, photo, keep=0)  # no level is asked for twice
-            return zip_levels(sitting, Setting(scale=size, color=color), options, ticket)
+            held = OpenPhoto(service.restorer, photo, keep=0)  # no level is asked for twice
+            return zip_levels(held, Setting(scale=size, color=color), options, ticket)
 
         return Response(await service.wait(request, work), media_type=MEDIA["zip"])
 
 
-def zip_levels(
-    sitting: OpenPhoto, place: Setting, options: Options, ticket: Ticket[bytes]
-) -> bytes:
+def zip_levels(held: OpenPhoto, place: Setting, options: Options, ticket: Ticket[bytes]) -> bytes:
     """Every level's file, the contact sheet, and what there is to say about them."""
     said: dict[str, dict[str, str]] = {}
     with zipfile.ZipFile(packed := io.BytesIO(), "w") as file:
@@ -232,7 +230,7 @@ def zip_levels(
             file.writestr(_entry(f"{level}.{options.format}"), content)
             said[level] = facts(result)
 
-        drawn = sitting.sheet("photo", place.scale, place.color, ticket.step, put)
+        drawn = held.sheet("photo", place.scale, place.color, ticket.step, put)
         file.writestr(_entry("levels.png"), encode_png(drawn))
         file.writestr(_entry("levels.json"), json.dumps(said, indent=2))
     return packed.getvalue()

@@ -1,7 +1,7 @@
 """The page: drop a photo, turn the dial, see what was invented.
 
-The page is a few files beside this one, served by the process that restores; it asks no
-other host for anything. A photo that was dropped stays open here for a while (`Sitting`),
+The page is a few files in `rcod/page`, served by the process that restores; it asks no
+other host for anything. A photo that was dropped stays open here for a while (`OpenPhoto`),
 so that a turn of the dial costs one UNet call.
 
     POST /page/photos -> id -> GET /page/photos/ID/{result,file,before,invention,sheet,progress}
@@ -26,7 +26,7 @@ from fastapi.staticfiles import StaticFiles
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rcod.doors.guard import COOKIE, LOOPBACK, Guard, Limits, tokens_in
-from rcod.doors.open_photos import IDLE, Sittings
+from rcod.doors.open_photos import IDLE, OpenPhotos
 from rcod.doors.server import Format, ImageField, create_app, received
 from rcod.doors.service import MEDIA, Service, facts, notes_text, read_dial, strip_tags, timings
 from rcod.doors.work_queue import Ticket, WorkQueue
@@ -55,7 +55,7 @@ DialQuery = Annotated[str, Query(max_length=40)]
 Scale = Annotated[float, Query(ge=1, le=8)]
 
 
-def add_page(app: FastAPI, service: Service, sittings: Sittings) -> None:
+def add_page(app: FastAPI, service: Service, photos: OpenPhotos) -> None:
     """Put the page and what it asks for into the service."""
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
@@ -87,11 +87,11 @@ def add_page(app: FastAPI, service: Service, sittings: Sittings) -> None:
     async def docs() -> Response:
         return FileResponse(PAGE / "docs.html")
 
-    app.include_router(_photos(service, sittings))
+    app.include_router(_photos(service, photos))
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
 
 
-def _photos(service: Service, sittings: Sittings) -> APIRouter:
+def _photos(service: Service, photos: OpenPhotos) -> APIRouter:
     """The routes that only the page uses; they may change with it."""
     router = APIRouter(prefix="/page/photos", include_in_schema=False)
 
@@ -99,7 +99,7 @@ def _photos(service: Service, sittings: Sittings) -> APIRouter:
     async def add(request: Request, image: ImageField) -> dict[str, object]:
         content = await received(request, image)
         photo: Photo = await service.wait(request, lambda ticket: service.take(content))
-        name = sittings.add(OpenPhoto(service.restorer, photo))
+        name = photos.add(OpenPhoto(service.restorer, photo))
         height, width = photo.pixels.shape[-2:]
         alpha, note = photo.alpha is not None, notes_text(photo)
         return {"id": name, "width": width, "height": height, "alpha": alpha, "note": note}
@@ -109,25 +109,25 @@ def _photos(service: Service, sittings: Sittings) -> APIRouter:
         request: Request, name: str, realism: DialQuery = "auto", scale: Scale = 4.0,
         format: Format | None = None, strip: Strip = "nothing",
     ) -> Response:  # fmt: skip
-        sitting, place = _found(service, sittings, name, scale), Setting(read_dial(realism), scale)
-        shown = format or shown_as(sitting.photo)
-        check_format(sitting.photo, scale, shown)
+        held, place = _found(service, photos, name, scale), Setting(read_dial(realism), scale)
+        shown = format or shown_as(held.photo)
+        check_format(held.photo, scale, shown)
 
         def work(ticket: Ticket[tuple[View, bytes]]) -> tuple[View, bytes]:
             if format is None:
-                found = sitting.view(place, ticket.step)
+                found = held.view(place, ticket.step)
             else:  # a file is always the network's own
-                result = sitting.result(place, ticket.step)
+                result = held.result(place, ticket.step)
                 photo = strip_tags(result.photo, Options(format=format, strip=strip))
                 found = View(replace(result, photo=photo), False)
             return found, encode(found.result.photo, shown)
 
-        ticket = sittings.tickets[name] = service.engine.submit(work)
+        ticket = photos.tickets[name] = service.engine.submit(work)
         try:
             found, content = await service.wait_for(request, ticket)
         finally:
-            if sittings.tickets.get(name) is ticket:
-                del sittings.tickets[name]  # and with it the picture
+            if photos.tickets.get(name) is ticket:
+                del photos.tickets[name]  # and with it the picture
         headers = {
             **facts(found.result),
             "x-rcod-told": str(found.interpolated).lower(),
@@ -137,37 +137,37 @@ def _photos(service: Service, sittings: Sittings) -> APIRouter:
 
     @router.delete("/{name}", status_code=204)
     async def drop(name: str) -> None:
-        sittings.drop(name)
+        photos.drop(name)
 
-    _add_views(router, service, sittings)
+    _add_views(router, service, photos)
     return router
 
 
-def _add_views(router: APIRouter, service: Service, sittings: Sittings) -> None:
+def _add_views(router: APIRouter, service: Service, photos: OpenPhotos) -> None:
     """What there is to see of a photo besides a result."""
 
     @router.get("/{name}/progress")
     async def progress(name: str) -> dict[str, float]:
-        ticket = sittings.tickets.get(name)
+        ticket = photos.tickets.get(name)
         if ticket is None:
             return {"position": 0, "fraction": 0.0}
         return {"position": service.engine.position(ticket), "fraction": ticket.fraction}
 
     @router.get("/{name}/before")
     async def before(request: Request, name: str, scale: Scale = 4.0) -> Response:
-        sitting = _found(service, sittings, name, scale)
-        shown = shown_as(sitting.photo)
-        work = service.wait(request, lambda ticket: encode(sitting.before(scale), shown))
+        held = _found(service, photos, name, scale)
+        shown = shown_as(held.photo)
+        work = service.wait(request, lambda ticket: encode(held.before(scale), shown))
         return Response(await work, media_type=MEDIA[shown])
 
     @router.get("/{name}/invention")
     async def invention(
         request: Request, name: str, realism: DialQuery = "auto", scale: Scale = 4.0
     ) -> Response:
-        sitting, place = _found(service, sittings, name, scale), Setting(read_dial(realism), scale)
+        held, place = _found(service, photos, name, scale), Setting(read_dial(realism), scale)
 
         def work(ticket: Ticket[tuple[float, float, bytes]]) -> tuple[float, float, bytes]:
-            found = sitting.invention(place, ticket.step)
+            found = held.invention(place, ticket.step)
             return found.share, found.mean, encode_png(draw_invention(found.where))
 
         share, mean, content = await service.wait(request, work)
@@ -176,19 +176,19 @@ def _add_views(router: APIRouter, service: Service, sittings: Sittings) -> None:
 
     @router.get("/{name}/sheet")
     async def sheet(request: Request, name: str, scale: Scale = 4.0) -> Response:
-        sitting = _found(service, sittings, name, scale)
+        held = _found(service, photos, name, scale)
 
         def work(ticket: Ticket[bytes]) -> bytes:
-            return encode_png(sitting.sheet("your photo", scale, watch=ticket.step))
+            return encode_png(held.sheet("your photo", scale, watch=ticket.step))
 
         return Response(await service.wait(request, work), media_type="image/png")
 
 
-def _found(service: Service, sittings: Sittings, name: str, scale: float) -> OpenPhoto:
+def _found(service: Service, photos: OpenPhotos, name: str, scale: float) -> OpenPhoto:
     """An open photo whose result is not too large to be made here."""
-    sitting = sittings.find(name)
-    service.check_size(sitting.photo, target_size(sitting.photo, scale))
-    return sitting
+    held = photos.find(name)
+    service.check_size(held.photo, target_size(held.photo, scale))
+    return held
 
 
 def shown_as(photo: Photo) -> Format:
@@ -261,9 +261,9 @@ def listen_and_serve(
     local = host in LOOPBACK
     with listener, WorkQueue(limits.seats) as engine:
         service = Service(load(), engine, limits)
-        sittings = Sittings()
-        app = create_app(service, sittings.tidied)
-        add_page(app, service, sittings)
+        photos = OpenPhotos()
+        app = create_app(service, photos.tidied)
+        add_page(app, service, photos)
         config = uvicorn.Config(
             Guard(app, limits, engine, service.meters, local),
             http=Bounded, loop="asyncio", ws="none", lifespan="on", interface="asgi3",

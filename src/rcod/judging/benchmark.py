@@ -215,14 +215,14 @@ def _turn(restorer: "Restorer", image: "Tensor", repeats: int) -> float:
 
     otter = read(Path(__file__).parents[1] / "page" / "otter.jpg")  # noise is no photo to turn
     side = image.shape[-2], image.shape[-1]
-    sitting = OpenPhoto(restorer, Photo(resize(otter.pixels, side).clamp(0, 1)))
+    held = OpenPhoto(restorer, Photo(resize(otter.pixels, side).clamp(0, 1)))
     for node in NODES:
-        sitting.result(Setting(node))
-    sitting.view(Setting(0.1))  # where the page asks whether places tell of others
+        held.result(Setting(node))
+    held.view(Setting(0.1))  # where the page asks whether places tell of others
     turns: list[float] = []
     for number in range(repeats):
         started = time.perf_counter()
-        encode(sitting.view(Setting((number + 0.3) / repeats)).result.photo, "jpg")
+        encode(held.view(Setting((number + 0.3) / repeats)).result.photo, "jpg")
         turns.append(time.perf_counter() - started)
     return median(turns)
 

@@ -65,7 +65,7 @@ class MetricEstimator(nn.Module):
             lr: the photo before enlarging, (B, 3, h, w) in [0, 1].
 
         Returns:
-            Estimated cosine, (B,) in [0, 1].
+            Estimated cosine, (B,), 0 or more.
         """
         height, width = lr.shape[-2:]
         if min(height, width) < LEAST:

@@ -69,13 +69,11 @@ def match_adain(sr: Tensor, up: Tensor) -> Tensor:
     Returns:
         The corrected result, (B, 3, H, W) in [0, 1].
     """
-    mean, spread = _statistics(sr)
-    mean_up, spread_up = _statistics(up)
-    return ((sr - mean) / spread * spread_up + mean_up).clamp_(0, 1)
+    return match_stats(sr, _stats_of(sr), _stats_of(up))
 
 
 class ChannelStats(NamedTuple):
-    """Mean and standard deviation of every channel of a whole picture, (C,) float32 each."""
+    """Mean and standard deviation of every channel of whole pictures, (B, C, 1, 1) each."""
 
     mean: Tensor
     std: Tensor
@@ -95,26 +93,27 @@ class Tally:
         self.total = self.total + values.sum((1, 2), dtype=torch.float64)
         self.squares = self.squares + values.square().sum((1, 2), dtype=torch.float64)
 
-    def spread(self) -> ChannelStats:
+    def stats(self) -> ChannelStats:
         """Of all pieces so far."""
         mean = self.total / self.pixels
         variance = (self.squares - self.pixels * mean.square()).clamp(min=0)
         variance = variance / max(self.pixels - 1, 1)
-        return ChannelStats(mean.float(), (variance + FLOOR).sqrt().float())
+        std = (variance + FLOOR).sqrt()
+        return ChannelStats(*(x.float().view(1, -1, 1, 1) for x in (mean, std)))
 
 
 def match_stats(sr: Tensor, own: ChannelStats, wanted: ChannelStats) -> Tensor:
-    """What `match_adain` does, for a part (B, 3, h, w) of a picture of known spread."""
-    mean, std, mean_up, std_up = (x.to(sr.device).view(1, -1, 1, 1) for x in (*own, *wanted))
+    """What `match_adain` does, for a part (B, 3, h, w) of pictures whose statistics are known."""
+    mean, std, mean_up, std_up = (x.to(sr.device) for x in (*own, *wanted))
     return ((sr - mean) / std * std_up + mean_up).clamp_(0, 1)
 
 
-def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per sample and channel, (B, 3, 1, 1) each."""
+def _stats_of(x: Tensor) -> ChannelStats:
+    """Of whole pictures (B, 3, H, W)."""
     pixels = x.shape[2] * x.shape[3]
     centred = x - x.mean((2, 3), keepdim=True)
     variance = centred.square().sum((2, 3), keepdim=True) / max(pixels - 1, 1)  # unbiased
-    return x.mean((2, 3), keepdim=True), (variance + FLOOR).sqrt()
+    return ChannelStats(x.mean((2, 3), keepdim=True), (variance + FLOOR).sqrt())
 
 
 def _blur(x: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def foresee(
     wide, half = restorer.system.model.widths
     values += 2 * wide + 2 * half // 4  # a layer's input and result, and the same at half the sides
     precision = next(restorer.onestep.parameters()).element_size()  # of the first, the UNet's
-    tile_bytes = (pixels + values * precision) * where.largest + 12 * _result_share(where, size)
+    tile_bytes = (pixels + values * precision) * where.largest + 12 * _result_share(where)
     peak = _process() + own + file + tile_bytes
     return Forecast(size, tile, where.tiles, where.tiles * levels, peak)
 
@@ -155,7 +155,7 @@ def seconds_of(restorer: Restorer, photo: Photo, size: tuple[int, int], levels: 
     return each * where.area * levels + seen.seconds.get("metric", 0.0)
 
 
-def _result_share(where: Grid, size: tuple[int, int]) -> int:
+def _result_share(where: Grid) -> int:
     """Pixels of the result that the largest tile gives."""
     height = max(span.last - span.first for span in where.rows)
     return height * max(span.last - span.first for span in where.columns)

@@ -1,6 +1,6 @@
 """How does one photo stay open while the dial turns?
 
-A sitting looks at a photo once and keeps what it saw, and the results of the places that
+An open photo looks at a photo once and keeps what it saw, and the results of the places that
 were asked for, so that a turn of the dial costs one UNet call and a place visited before
 costs nothing. Every result is the same, byte for byte, as the restorer's own. What is shown
 while the dial turns is told from the results of five places, once those are kept.
@@ -36,8 +36,8 @@ from rcod.using.passes import Seen, Watch, finished
 from rcod.using.restore import Realism, Restorer, Result, check_realism, target_size
 from rcod.using.sheet import ALL, Centre, lay_out
 
-KEEP = 512_000_000  # bytes of results that a sitting keeps; the latest is kept in any case
-LEAST = 20_000  # bytes of a sitting that holds next to nothing
+KEEP = 512_000_000  # bytes of results that an open photo keeps; the latest is kept in any case
+LEAST = 20_000  # bytes of an open photo that holds next to nothing
 LUMA = (0.299, 0.587, 0.114)  # BT.601
 NEAR = 9  # pixels a side of the window over which the map averages
 FULL = 8 / 255  # mean departure within the window that the overlay shows at full strength
@@ -67,7 +67,7 @@ class Invention(NamedTuple):
 
 @dataclass(frozen=True)
 class Setting:
-    """What is asked of a sitting."""
+    """What is asked of an open photo."""
 
     realism: Realism = "auto"
     scale: Scale = 4.0  # or the result's height and width

@@ -40,8 +40,8 @@ STRIP = 2**20  # pixels of the enlarged photo that the towers' view is made of a
 class Seen(NamedTuple):
     """What a photo's levels share; `up` and `z_up` are empty where it goes in tiles."""
 
-    up: Tensor  # (1, 3, 4h, 4w) enlarged photo
-    z_up: Tensor  # (1, C, h, w) its latent
+    up: Tensor  # (1, 3, 4h, 4w) enlarged photo; of published systems as they frame it
+    z_up: Tensor  # its latent, (1, C, h, w) of tiny, (1, 4, h/2, w/2) on Stable Diffusion
     tokens: Tensor  # (1, N, D)
     metric: float | None
     seconds: dict[str, float]

@@ -9,7 +9,7 @@ tiled one by one, since these networks look far: tiles of the photo would show.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -115,7 +115,7 @@ class HostedPass(Order):
             matched = keep_colors(sr, self.seen.up, self.color, self.system.truncate)
             sized = resize(matched, self.size).clamp(0, 1)
         self.watch(1.0)
-        yield replace(finished(self.photo, sized[0].cpu(), self.size)), 0, 0
+        yield finished(self.photo, sized[0].cpu(), self.size), 0, 0
 
     def level(self, t: int) -> Tensor:
         """The picture of one timestep, (1, 3, h, w) in [0, 1], as large as the enlarged photo."""

@@ -45,7 +45,7 @@ def levelled(
                     f"adain, got: {error.strerror}; set TMPDIR to another folder, or use wavelet"
                 ) from None
         file.seek(0)
-        before, after = own.spread(), wanted.spread()
+        before, after = own.stats(), wanted.stats()
         for shape, top, left in places:
             values = np.frombuffer(file.read(2 * int(np.prod(shape))), np.uint16).reshape(shape)
             piece = torch.from_numpy(values.astype(np.float32)) / MOST * RANGE + LEAST
