@@ -53,14 +53,18 @@ def test_a_dry_run_of_the_tiny_model_tells_who_learns_and_what_it_takes(
     assert 10 > number(r"on a card, (\S+) GB on a processor", done.stdout) > 0
 
 
-def test_a_dry_run_weighs_the_adversary(here: Callable[..., CompletedProcess[str]]):
-    done = here("train", "s3diff", "batch=1", "window=256", "--dry-run")
+@pytest.mark.parametrize(
+    "given", ["s3diff", "rcod_o adversary=.1 groups.edges= groups.timesteps=499"]
+)
+def test_a_dry_run_weighs_the_adversary(given: str, here: Callable[..., CompletedProcess[str]]):
+    done = here("train", *given.split(), "batch=1", "window=256", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert number(r"adversary +(\S+) GB", done.stdout) > 0
 
 
 def test_a_dry_run_refuses_what_the_run_would(here: Callable[..., CompletedProcess[str]]):
     assert here("train", "osediff", "das=paper", "--dry-run").returncode == 2
+    assert here("train", "tiny-prior", "--base", "sd", "--dry-run").returncode == 2
 
 
 def number(pattern: str, told: str) -> float:

@@ -271,6 +271,7 @@ def test_a_photo_that_does_not_fit_is_refused(shape: tuple[int, ...]):
         ({"noise": 2}, "less than or equal to 1"),
         ({"modes": ("lanczos",)}, "'area', 'bilinear' or 'bicubic'"),
         ({"modes": ()}, "at least 1 item"),
+        ({"sigma": (1, float("inf"))}, "finite number"),
         ({"sharpen": 1}, "Extra inputs are not permitted"),
         ({"kernel": {"sizes": (4, 8)}}, "kernel sizes must be odd"),
     ],

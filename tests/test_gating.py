@@ -8,7 +8,10 @@ from test_growing import taught
 
 from rcod.device import seeded
 from rcod.networks.backbone import ResidualBlock, TinySettings, TinyUNet
+from rcod.training.catalog import recipe_named
 from rcod.training.gating import End, Gated, open_end, settle
+from rcod.training.recipe import Recipe
+from rcod.training.tiny_losses import choose_timestep
 
 SMALL = TinySettings(latent=8, widths=(8, 12), blocks=(1, 2, 1), tokens=12, heads=2, waves=4)
 FIDELITY, REALISM = (349, 600), (664, 420)
@@ -73,3 +76,12 @@ def test_only_what_time_does_there_is_taught():
 
 def blocks(unet: TinyUNet) -> list[ResidualBlock]:
     return [block for block in unet.modules() if isinstance(block, ResidualBlock)]
+
+
+@pytest.mark.parametrize("end", ["749,799", "260,200"])
+def test_timesteps_stay_on_the_dial_where_what_stays_lies_beyond(end: str):
+    given = {"end": end, "groups.timesteps": "749,499,260", "explore": "1"}
+    setting = recipe_named("tiny-rcod", given)
+    assert isinstance(setting, Recipe)
+    t = choose_timestep(torch.zeros(200), setting, seeded(0))
+    assert 260 <= int(t.min()) <= int(t.max()) <= 749

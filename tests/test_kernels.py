@@ -161,6 +161,7 @@ def test_draw_size_can_be_a_single_one():
         ({"sizes": (9, 7)}, "got 9 to 7; give for example 7 to 21"),
         ({"sigma": (3, 1)}, "goes from low to high, got 3.0 to 1.0; swap the two"),
         ({"sigma": (0, 1)}, "sigma must be positive, got 0.0; start at 0.2 or above"),
+        ({"sigma": (1, float("inf"))}, "finite number"),
         ({"shares": {}}, "not be negative nor all zero, got {}"),
         ({"shares": {"iso": -1}}, "not be negative nor all zero"),
         ({"sinc": 1.5}, "less than or equal to 1"),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from running import ENVIRONMENT
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_golden_systems import BASES, FILES, GOLDEN, converted
 from torch.nn.functional import avg_pool2d
 
@@ -425,6 +425,51 @@ def test_a_run_goes_on_with_the_file_that_it_began_with(photos: Path, tmp_path: 
     del place["origin"]  # as states were before
     theirs.seek(place)
     assert ours.done == theirs.done == 4
+
+
+def shifted(folder: Path, out: Path) -> Path:
+    """A folder of networks whose weights are others."""
+    shutil.copytree(folder, out)
+    for path in out.rglob("*.safetensors"):
+        save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
+    return out
+
+
+def test_a_run_goes_on_with_the_networks_and_captions_that_it_began_with(
+    photos: Path, tmp_path: Path, blind: None
+):
+    setting = recipe("rcod_o", text="captions")
+    first, second = tmp_path / "first.txt", tmp_path / "second.txt"
+    first.write_text("0\tred\n1\tblue\n2\tgreen\n")
+    second.write_text("0\tred\n1\tblue\n2\tgrey\n")
+    moved = shutil.copytree(str(sources(setting, photos).base), tmp_path / "moved")
+    given = sources(setting, photos)._replace(captions=first)
+    place = published_task.prepare(setting, given, photos, TEAM).position()
+    base, vision = (shifted(Path(str(x)), tmp_path / Path(str(x)).name) for x in given[4:6])
+    for change, words in (
+        ({"captions": second}, "--captions must say of every photo what it said when"),
+        ({"base": str(base)}, "--base and --vision must be the networks that the run was begun"),
+        ({"vision": str(vision)}, "--base and --vision must be the networks that the run was"),
+    ):
+        other = published_task.prepare(setting, given._replace(**change), photos, TEAM)
+        with pytest.raises(RcodError, match=words):
+            other.seek(place)
+        older = {name: x for name, x in place.items() if name not in ("captions", "frozen")}
+        other.seek(older)
+    published_task.prepare(setting, given._replace(base=str(moved)), photos, TEAM).seek(place)
+
+
+def test_a_metric_is_estimated_by_the_encoder_that_found_its_groups(photos: Path, tmp_path: Path):
+    row, tensors = read_tensors(converted("rcod_s"))
+    start = tmp_path / "start.safetensors"
+    made = recipe("rcod_s", group_encoder="frozen").model_dump_json()
+    write_tensors(start, row.model_copy(update={"metric": False}), tensors, made)
+    setting = recipe("mem")
+    given = sources(setting, photos)._replace(start=start)
+    with pytest.raises(RcodError, match="group_encoder must be frozen, which measured for the gr"):
+        open_student(setting, given, CPU)
+    open_student(recipe("mem", group_encoder="frozen"), given, CPU)
+    open_student(setting, given._replace(start=converted("rcod_s")), CPU)  # which doesn't say
 
 
 def test_metric_estimation_leaves_the_rest_of_the_row_alone(photos: Path, tmp_path: Path):

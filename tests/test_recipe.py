@@ -70,6 +70,9 @@ def test_a_metric_has_edges_of_its_own_and_an_estimator_is_of_the_cosine():
     assert isinstance(found, Recipe) and found.groups.edges == (-0.9, -0.4)
     with pytest.raises(RcodError, match="an estimator learns the cosine; leave"):
         recipe_named("tiny-metric", {"groups.by": "l1", "groups.edges": "-0.9,-0.4"})
+    for change in ({"groups.edges": "0.42,0.67"}, {"formula": "general"}):
+        with pytest.raises(RcodError, match="leaves step and dial as --start has them; leave form"):
+            recipe_named("tiny-metric", change)
 
 
 def test_an_unknown_recipe_names_the_known_ones():
@@ -112,6 +115,12 @@ def test_an_unknown_recipe_names_the_known_ones():
 def test_impossible_combinations_are_refused(name: str, changes: dict[str, str], words: str):
     with pytest.raises(RcodError, match=words):
         recipe_named(name, changes)
+
+
+def test_the_paper_has_one_rate_for_student_and_critic():
+    paper = recipe_named("rcod_o-paper", {})
+    assert isinstance(paper, PublishedRecipe)
+    assert paper.optim.lr == paper.critic_lr == 2e-5
 
 
 def test_every_published_recipe_makes_sense_by_its_own_rules():

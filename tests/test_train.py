@@ -436,6 +436,13 @@ def test_errors_say_what_to_do(sources: Sources, tmp_path: Path):
     with pytest.raises(RcodError, match="tiny-prior trains on the processor, got --device cuda:0"):
         elsewhere = sources._replace(device="cuda:0")
         train.run(recipe("tiny-prior"), elsewhere, tmp_path / "run")
+    for other in (
+        sources._replace(base="sd"),
+        sources._replace(vision="clip"),
+        sources._replace(captions=tmp_path / "tags.txt"),
+    ):
+        with pytest.raises(RcodError, match="is of published systems, and tiny-prior trains the p"):
+            train.run(recipe("tiny-prior"), other, tmp_path / "run")
     with pytest.raises(RcodError, match="photos must be a folder or a list"):
         train.run(recipe("tiny-prior"), Sources(tmp_path / "none"), tmp_path / "other")
     with pytest.raises(RcodError, match=r"the aid hed_vgg16\.safetensors must be a file"):

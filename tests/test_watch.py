@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,26 @@ def test_what_is_watched_is_looked_at_before_the_long_work(sources: Sources, tmp
         with pytest.raises(RcodError, match=words):
             train.run(setting, given._replace(watch=watch), tmp_path / "run")
     assert not (tmp_path / "cache").exists()
+
+
+def test_unfit_photos_are_named_once_and_not_watched(sources: Sources, tmp_path: Path):  # noqa: F811
+    setting = recipe("tiny-prior", steps="2", watch_every="1", best="psnr")
+    folder = tmp_path / "watched"
+    shutil.copytree(sources.photos, folder)
+    (folder / "0b.png").write_bytes(b"no")
+    train.run(setting, sources._replace(watch=folder), tmp_path / "run")
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    notes = [row["note"] for row in map(json.loads, lines) if "note" in row]
+    assert [note for note in notes if "0b.png" in note] == [notes[0]]
+    assert notes[0].startswith("passed over of --watch: ")
+    with Image.open(tmp_path / "run" / "samples" / "0000001.png") as sheet:
+        assert sheet.height == 22 + 2 * 96  # two photos, none of them twice
+    for path in folder.glob("[01].png"):
+        path.unlink()
+    with pytest.raises(
+        RcodError, match=r"--watch must hold a photo that is fit, got none: .*0b\.p"
+    ):
+        train.run(setting, sources._replace(watch=folder), tmp_path / "other")
 
 
 def best_of_a_run(folder: Path, by: str, best: float | None, watched: bool = True) -> float:

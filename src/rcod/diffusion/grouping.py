@@ -26,7 +26,7 @@ LatentMetric = Literal["cosine", "l1", "mse"]
 MetricSize = Literal["enlarged", "reduced"]
 
 
-class GroupSettings(BaseModel, frozen=True, extra="forbid"):
+class GroupSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """How the latent metric becomes a timestep (RCOD, Eq. 5; defaults as released)."""
 
     edges: tuple[float, ...] = (0.5, 0.7)  # metric where the next group starts, rising

@@ -50,6 +50,8 @@ SEEN = 16  # samples of a batch that are run at the most; the rest is in proport
 
 def foresee(recipe: Recipe | PublishedRecipe, sources: Sources) -> list[str]:
     """The resolved recipe, its parameters, its memory and its epochs, as lines."""
+    if isinstance(recipe, Recipe):
+        tiny_task.check_sources(recipe, sources)
     lines = recipe.model_dump_json(indent=1).splitlines()
     if isinstance(recipe, PublishedRecipe) and sources.photos:
         photos, seen = len(photos_in(sources.photos, sources.cache)), recipe.batch

@@ -4,7 +4,9 @@ a.png<TAB>a red door
 second/a.png<TAB>a blue one
 """
 
+import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from rcod.errors import RcodError
@@ -31,3 +33,8 @@ def read_captions(path: Path, photos: list[Source]) -> list[str]:
             raise RcodError(f"{path} must have a caption for every photo, and has none for {place}")
         found.append(text)
     return found
+
+
+def name_captions(captions: Sequence[str]) -> str:
+    """A short name for captions and their order."""
+    return hashlib.sha256("\n".join(captions).encode()).hexdigest()[:16]

@@ -132,7 +132,7 @@ def draw_size(sizes: tuple[int, int], rng: torch.Generator) -> int:
 
 
 def _draw_beta(span: tuple[float, float], rng: torch.Generator) -> float:
-    """Draw an exponent: as often below 1 as above, however lopsided the range."""
+    """Draw an exponent: as often below 1 as above; of a range without 1, half are its near end."""
     low, high = span
     middle = min(max(1.0, low), high)
     return uniform((low, middle) if happens(0.5, rng) else (middle, high), rng)

@@ -33,7 +33,7 @@ from rcod.networks.voices import Choir, add_voice
 from rcod.pickles import read_pickle
 from rcod.pixels.aids import digest, find_published
 from rcod.training.published_recipe import PublishedRecipe
-from rcod.training.task import Sources, check_cosine, check_ranks
+from rcod.training.task import Sources, check_cosine, check_encoder, check_ranks
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -256,6 +256,7 @@ def _started(recipe: PublishedRecipe, sources: Sources) -> tuple[System, dict[st
             )
         if recipe.goal == "metric":  # which leaves the step and its dial as they are
             system = _estimated(recipe, other)
+            check_encoder(recipe.group_encoder, sources.start)
         found.pop(FIXED, None)  # of its own condition
         if other.condition != system.condition:
             found = {k: v for k, v in found.items() if not k.startswith("prompt.")}

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from rcod.pixels.likeness import Lpips
 from rcod.pixels.perceptual import LpipsHed
 from rcod.training import published_losses as losses
 from rcod.training.adversary import PatchDiscriminator
-from rcod.training.captions import read_captions
+from rcod.training.captions import name_captions, read_captions
 from rcod.training.course import Precision
 from rcod.training.learner import Learner
 from rcod.training.photos import Source, fingerprint, photos_in
@@ -35,25 +35,36 @@ from rcod.training.presets import settings_named
 from rcod.training.projected import load_dino
 from rcod.training.published_losses import Heard, Perceive, Roles
 from rcod.training.published_recipe import PublishedRecipe
-from rcod.training.published_student import open_student
+from rcod.training.published_student import Student, open_student
 from rcod.training.stream import Dice, Lot, Numbers, Samples, collate, damage_all, lots
-from rcod.training.task import LearnerLoss, Sources, TaskState
+from rcod.training.task import LearnerLoss, Sources, TaskState, check_same, name_weights
 from rcod.training.team import Team
 from rcod.using.restore import Restorer
 
 MEASURED = 256  # samples whose metric sets the groups, where the data do
 
-Hear = Callable[[Lot], Heard]
+
+class Texts(NamedTuple):
+    """What the teacher hears."""
+
+    hear: Callable[[Lot], Heard] | None  # of a batch; nothing where nobody asks it
+    name: str = ""  # that tells captions from others
 
 
 class AdapterTask:
     """A published system's student, its data and its losses, for the loop."""
 
     def __init__(
-        self, recipe: PublishedRecipe, roles: Roles, samples: Samples, hear: Hear | None, team: Team
+        self, recipe: PublishedRecipe, roles: Roles, samples: Samples, texts: Texts, team: Team
     ) -> None:
-        self.recipe, self.roles, self.samples, self.hear = recipe, roles, samples, hear
-        self.team, self.photos = team, fingerprint(samples.photos)
+        self.recipe, self.roles, self.samples, self.team = recipe, roles, samples, team
+        self.hear = texts.hear
+        self.given = {  # to the run, by names that tell it from others
+            "photos": fingerprint(samples.photos),
+            "origin": roles.student.origin,
+            "captions": texts.name,
+            "frozen": name_weights(*_frozen(roles.student)),
+        }
         self.groups = recipe.groups if recipe.group_by == "edges" else None  # not yet measured
         self.learners = learners_of(recipe, roles)
         self.images = recipe.batch
@@ -105,27 +116,16 @@ class AdapterTask:
         return losses.groups_of(torch.cat(found), self.recipe)
 
     def position(self) -> TaskState:
-        """How many samples were seen, of which photos, where it all began, and the groups."""
+        """How many samples were seen, what names all that the run was given, and the groups."""
         return {
+            **self.given,
             "done": self.done,
-            "photos": self.photos,
-            "origin": self.roles.student.origin,
             "groups": None if self.groups is None else self.groups.model_dump(),
         }
 
     def seek(self, place: TaskState) -> None:
-        """Go on from there; the photos must be the same, and the file it began with."""
-        if place["photos"] != self.photos:
-            raise RcodError(
-                "--photos must be the photos that the run was begun with, unchanged, in the same "
-                "order; begin a new run with --start to go on with others"
-            )
-        origin = self.roles.student.origin
-        if place.get("origin", origin) != origin:
-            raise RcodError(
-                "--start must be the file that the run was begun with, or left out if there was "
-                "none; begin a new run with --run FOLDER to go on from another"
-            )
+        """Go on from there; all that the run was given must be the same, as far as it is known."""
+        check_same(self.given, place)
         self.done, self._lots = cast(int, place["done"]), None
         known = place["groups"]
         self.groups = None if known is None else GroupSettings.model_validate(known)
@@ -153,11 +153,8 @@ class AdapterTask:
 
     def _split(self) -> str:
         """Leave each process a part of what is frozen; says how much."""
-        student = self.roles.student
-        body, tower = student.onestep.backbone, getattr(student.onestep.prompt, "tower", None)
-        networks = [body.unets, body.vae, *([] if tower is None else [tower])]
-        whole = (*student.handles.values(), *student.critic)
-        before, now = (size / 1e6 for size in self.team.split(networks, whole))
+        networks, learning = _frozen(self.roles.student)
+        before, now = (size / 1e6 for size in self.team.split(networks, learning))
         return f"each process holds {now:.2f} MB of networks that take {before:.2f}"
 
     def _next(self) -> Lot:
@@ -206,10 +203,17 @@ def prepare(recipe: PublishedRecipe, sources: Sources, folder: Path, team: Team)
     settings = settings_named(recipe.degradation) if recipe.damage == "workers" else None
     perceive = perception(recipe, sources.aids, team.device)
     judge = load_discriminator(recipe, sources.aids, team.device)
-    hear = teacher_texts(recipe, sources, photos, team.device)
+    texts = teacher_texts(recipe, sources, photos, team.device)
     student = open_student(recipe, sources, team.device)
     samples = Samples(photos, recipe.window, settings, recipe.seed)
-    return AdapterTask(recipe, Roles(student, perceive, judge), samples, hear, team)
+    return AdapterTask(recipe, Roles(student, perceive, judge), samples, texts, team)
+
+
+def _frozen(student: Student) -> tuple[list[nn.Module], tuple[Tensor, ...]]:
+    """The networks that a student stands on, and what of them learns."""
+    body, tower = student.onestep.backbone, getattr(student.onestep.prompt, "tower", None)
+    networks = [body.unets, body.vae, *([] if tower is None else [tower])]
+    return networks, (*student.handles.values(), *student.critic)
 
 
 def learners_of(recipe: PublishedRecipe, roles: Roles) -> dict[str, Learner]:
@@ -264,7 +268,7 @@ def load_discriminator(
 
 def teacher_texts(
     recipe: PublishedRecipe, sources: Sources, photos: list[Source], device: torch.device
-) -> Hear | None:
+) -> Texts:
     """What the teacher hears of each batch: captions of its photos, a phrase, or nothing."""
     if sources.captions is not None and recipe.text != "captions":
         raise RcodError(
@@ -272,7 +276,7 @@ def teacher_texts(
             "leave the file out"
         )
     if recipe.distill == "off" or recipe.goal == "metric":
-        return None
+        return Texts(None)
     base = recipe.row.base
     assert base is not None
     tower = TextTower(find_base(base, sources.base))
@@ -280,8 +284,12 @@ def teacher_texts(
     if recipe.text != "captions":
         phrase = tower([recipe.phrase if recipe.text == "fixed" else ""]).to(device)
         away = negative if recipe.text == "fixed" else None
-        return lambda lot: Heard(phrase.expand(len(lot.lr), -1, -1), away)
+        return Texts(lambda lot: Heard(phrase.expand(len(lot.lr), -1, -1), away))
     if sources.captions is None:
         raise RcodError("text=captions needs --captions FILE, a photo's name, a tab, its caption")
     known = read_captions(sources.captions, photos)
-    return lambda lot: Heard(tower([known[i] for i in lot.photos]).to(device), negative)
+
+    def hear(lot: Lot) -> Heard:
+        return Heard(tower([known[i] for i in lot.photos]).to(device), negative)
+
+    return Texts(hear, name_captions(known))

@@ -53,9 +53,15 @@ class Recipe(Course, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def an_estimator_learns_the_cosine(self) -> Self:
-        """Refuse another metric, which its answers don't range over."""
+        """Refuse another metric, which its answers don't range over, and a dial of its own."""
         if self.goal == "metric" and self.groups.by != "cosine":
             raise ValueError("an estimator learns the cosine; leave groups.by out")
+        own = self.groups != GroupSettings() or self.formula != "residual"
+        if self.goal == "metric" and own:
+            raise ValueError(
+                "an estimator leaves step and dial as --start has them; leave formula and groups "
+                "out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -5,18 +5,33 @@ before the second is computed; it knows who learns from which, how to write the 
 stands, and where in its data and its dice it is.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from torch import Tensor
+from safetensors import safe_open
+from torch import Tensor, nn
 
 from rcod.errors import RcodError
+from rcod.networks.checkpoint import RECIPE
 from rcod.networks.systems import System
 from rcod.training.learner import Learner
 from rcod.using.restore import Restorer
 
 TaskState = dict[str, object]  # nested dicts, lists, numbers and tensors
+FEW = 64  # numbers of a tensor that tell it from another base's
+OTHERS = {
+    "photos": "--photos must be the photos that the run was begun with, unchanged, in the same "
+    "order; begin a new run with --start to go on with others",
+    "origin": "--start must be the file that the run was begun with, or left out if there was "
+    "none; begin a new run with --run FOLDER to go on from another",
+    "captions": "--captions must say of every photo what it said when the run was begun; begin a "
+    "new run with --run FOLDER to go on with others",
+    "frozen": "--base and --vision must be the networks that the run was begun with; begin a new "
+    "run with --run FOLDER to train on others",
+}  # what a run is told that is given something else to go on with
 
 
 class Sources(NamedTuple):
@@ -40,6 +55,38 @@ def check_cosine(recipe: str, system: System) -> None:
             f"{recipe} learns the cosine, and --start must be grouped by it, got groups by "
             f"{system.groups.by}"
         )
+
+
+def check_encoder(ours: str, start: Path) -> None:
+    """Refuse to estimate a metric that another encoder measures than the one of --start's groups.
+
+    A file that no run of ours has made doesn't say which that was.
+    """
+    with safe_open(start, framework="pt") as file:
+        told: dict[str, str] = json.loads((file.metadata() or {}).get(RECIPE, "{}"))
+    theirs = told.get("group_encoder", ours)
+    if theirs != ours:
+        raise RcodError(
+            f"group_encoder must be {theirs}, which measured for the groups of --start, got "
+            f"{ours}; set group_encoder={theirs}"
+        )
+
+
+def name_weights(networks: Iterable[nn.Module], learning: Iterable[Tensor]) -> str:
+    """A short name for what of networks is frozen, by the first numbers of each of its tensors."""
+    apart, named = {id(tensor) for tensor in learning}, hashlib.sha256()
+    for network in networks:
+        for tensor in network.parameters():
+            if id(tensor) not in apart:
+                named.update(tensor.detach().flatten()[:FEW].float().cpu().numpy().tobytes())
+    return named.hexdigest()[:16]
+
+
+def check_same(given: Mapping[str, str], place: TaskState) -> None:
+    """Refuse to go on with something else than a run was begun with; older states name less."""
+    for what, name in given.items():
+        if place.get(what, name) != name:
+            raise RcodError(OTHERS[what])
 
 
 def check_ranks(fresh: Mapping[str, Tensor], started: Mapping[str, Tensor]) -> None:

@@ -144,7 +144,8 @@ def choose_timestep(metric: Tensor, recipe: Recipe, rng: torch.Generator) -> Ten
     t = timestep_of_metric(metric, recipe.groups)
     low, high = min(recipe.groups.timesteps), max(recipe.groups.timesteps)
     if recipe.end:
-        low, high = sorted((recipe.end[0], sum(recipe.end) // 2))
+        near, far = sorted((recipe.end[0], sum(recipe.end) // 2))
+        low, high = max(low, near), min(high, far)  # what stays may lie beyond the dial
     anywhere = torch.randint(low, high + 1, t.shape, generator=rng)
     return torch.where(torch.rand(t.shape, generator=rng) < recipe.explore, anywhere, t)
 

@@ -99,6 +99,24 @@ class TinyTask:
         return onestep, self.nets.metric
 
 
+def check_sources(recipe: Recipe, sources: Sources) -> None:
+    """Refuse what published systems alone stand on, hear, or compute with."""
+    if sources.device not in ("auto", "cpu"):
+        raise RcodError(
+            f"{recipe.name} trains on the processor, got --device {sources.device}; leave it out"
+        )
+    for option, given in (
+        ("--base", sources.base),
+        ("--vision", sources.vision),
+        ("--captions", sources.captions),
+    ):
+        if given is not None:
+            raise RcodError(
+                f"{option} is of published systems, and {recipe.name} trains the project's own "
+                f"model, got {given}; leave it out"
+            )
+
+
 def prepare(recipe: Recipe, sources: Sources, folder: Path) -> TinyTask:
     """Everything a run needs, its crops and pairs built where they aren't there yet."""
     cache, notes = sources.cache or folder / "cache", list[str]()

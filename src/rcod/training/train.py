@@ -52,10 +52,8 @@ def run(recipe: Course, sources: Sources, folder: Path, resume: bool = False) ->
         folder: the run's folder.
         resume: go on from the run's own state.
     """
-    if isinstance(recipe, Recipe) and sources.device not in ("auto", "cpu"):
-        raise RcodError(
-            f"{recipe.name} trains on the processor, got --device {sources.device}; leave it out"
-        )
+    if isinstance(recipe, Recipe):
+        tiny_task.check_sources(recipe, sources)
     team = gather(sources.device)
     rundir = RunDir(folder, recipe, resume, team.leads)
     if isinstance(recipe, Recipe) and recipe.goal == "autoencoder":
@@ -146,6 +144,8 @@ class Loop:
                 self.watch.best = self.best[0]
         self.saved = self.n
         self.rundir.begin(self.n)
+        for words in () if self.watch is None else self.watch.lost:
+            self.rundir.note(self.n, f"passed over of --watch: {words}")
 
     def _once(self) -> None:
         """One step and what it calls for."""

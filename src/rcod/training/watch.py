@@ -48,9 +48,14 @@ class Watch:
     """The watched photos, and the best score so far."""
 
     def __init__(
-        self, pairs: Sequence[tuple[Tensor, Tensor]], by: str, far: LpipsHed | None
+        self,
+        pairs: Sequence[tuple[Tensor, Tensor]],
+        by: str,
+        far: LpipsHed | None,
+        lost: Sequence[str] = (),
     ) -> None:
         self.pairs = pairs  # hr (3, S, S), lr (3, S/4, S/4), in [0, 1]
+        self.lost = lost  # what is wrong with the photos that could not be watched
         self.by = by
         self.far = far
         self.best = math.inf  # lower is better; others stand here with their sign turned
@@ -76,13 +81,16 @@ class Watch:
             damage = recipe.data.damage(max(mix, key=lambda name: mix[name]))
         photos = photos_in(sources.watch, sources.cache)[:MOST]
         samples = Samples(photos, side, damage, seed=0)
-        found = [samples[number] for number in range(len(photos))]
+        try:
+            found = [samples[number] for number in range(len(photos))]
+        except RcodError as error:  # not even another in the place of one that is unfit
+            raise RcodError(f"--watch must hold a photo that is fit, got none: {error}") from None
         made = [one for one in found if not one.lost]
-        if not made:
-            raise RcodError(f"--watch must have a photo that fits, and none does: {found[0].lost}")
+        lost = list(dict.fromkeys(words for one in found for words in one.lost))
         known = aid(HED, sources.aids).is_file()
         far = LpipsHed.load(sources.aids) if known else None
-        return cls([(one.hr.float() / 255, one.lr.float() / 255) for one in made], recipe.best, far)
+        pairs = [(one.hr.float() / 255, one.lr.float() / 255) for one in made]
+        return cls(pairs, recipe.best, far, lost)
 
     @property
     def measure(self) -> str:
