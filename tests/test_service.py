@@ -54,3 +54,22 @@ def test_a_photo_may_be_as_large_as_its_result():
         Refusal, match=r"got 250 x 160; choose a smaller scale, at most 1, or serve"
     ):
         service.check_size(photo, (160, 250))
+
+
+@pytest.mark.parametrize(
+    ("limit", "size", "words"),
+    [
+        (100, (9500, 9000), "at most 80 megapixels here, got 9500 x 9000; shrink or cut it first"),
+        (100, (11000, 11000), "at most 80 megapixels here, got 11000 x 11000; shrink or cut it"),
+        (60, (30000, 30000), "at most 60 megapixels here, got many more; shrink or cut it first"),
+        (60, (10000, 7000), "at most 60 megapixels here, .* --max-megapixels 70"),
+    ],
+)
+def test_a_photo_is_told_the_limit_that_holds_and_an_option_that_helps(
+    limit: int, size: tuple[int, int], words: str
+):
+    Image.new("1", size).save(content := io.BytesIO(), "PNG")
+    with pytest.raises(Refusal, match=words) as told:
+        limited(limit * 10**6).take(content.getvalue())
+    assert told.value.status == 413
+    assert ("--max-megapixels" in str(told.value)) == (size == (10000, 7000))

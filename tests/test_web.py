@@ -314,11 +314,13 @@ def test_a_bad_file_leaves_the_photo_that_was_under_way(server: Running, tmp_pat
         assert page.execute_script("return document.getElementById('after').width") == 640
 
 
-def test_a_photo_may_be_given_up_before_it_is_shown(server: Running, tmp_path: Path):
+@pytest.mark.parametrize("first", [False, True])
+def test_a_photo_may_be_given_up_before_it_is_shown(server: Running, tmp_path: Path, first: bool):
     with chromium(1280, 800, tmp_path) as page:
         page.get(server.url)
-        example(page, "otter")
-        wait_for(page, settled("otter"))
+        if not first:
+            example(page, "otter")
+            wait_for(page, settled("otter"))
         page.execute_script("""
             const fetched = window.fetch;
             window.fetch = (url, options) => !/before/.test(url)
@@ -330,14 +332,19 @@ def test_a_photo_may_be_given_up_before_it_is_shown(server: Running, tmp_path: P
         example(page, "heron")
         wait_for(page, "window.held")
         page.find_element(By.ID, "cancel").click()
-        wait_for(page, settled("otter"), 5)
-        assert page.execute_script("return document.getElementById('after').width") == 640
+        wait_for(page, "document.body.dataset.state === 'empty'" if first else settled("otter"), 5)
+        assert page.find_element(By.ID, "empty").is_displayed() is first
+        assert not page.find_element(By.ID, "wait").is_displayed()
+        wide = page.execute_script("return document.getElementById('after').width")
+        assert first or wide == 640
 
 
-def test_a_server_that_is_gone_is_said_so(server: Running, tmp_path: Path):
+def test_a_server_that_is_gone_is_said_so(tmp_path: Path):
+    running = start()
     with chromium(1280, 800, tmp_path) as page:
-        page.get(server.url)
-        page.execute_script("""window.fetch = () => Promise.reject(new TypeError("no"));""")
+        page.get(running.url)
+        wait_for(page, "document.getElementById('limits').textContent.includes('megapixels')")
+        assert running.end() == (0, "")
         for ask in (lambda: example(page, "otter"), lambda: choose(page, EXAMPLE)):
             ask()
             wait_for(page, "!document.getElementById('alert').hidden")
@@ -355,9 +362,21 @@ def test_another_photo_closes_the_sheet_of_the_one_before(server: Running, tmp_p
         example(page, "heron")
         wait_for(page, "document.getElementById('file').textContent === 'heron.jpg'")
         assert not page.execute_script("return document.getElementById('sheet').open")
-        assert "timestep" not in text(page, "status") or page.execute_script(
-            "return document.body.dataset.state === 'exact'"
-        )
+
+
+def test_the_status_says_nothing_of_the_photo_before(server: Running, tmp_path: Path):
+    with chromium(1280, 800, tmp_path) as page:
+        page.get(server.url)
+        page.execute_script(WAYLAID)
+        example(page, "otter")
+        wait_for(page, settled("otter"))
+        assert "timestep" in text(page, "status")
+        page.execute_script("window.waylay = '/result'")
+        example(page, "heron")
+        wait_for(page, "window.go && document.getElementById('file').textContent === 'heron.jpg'")
+        assert text(page, "status") == ""
+        page.execute_script("window.go()")
+        wait_for(page, settled("heron"))
 
 
 def test_space_is_a_tick_where_a_tick_is_in_focus(server: Running, tmp_path: Path):

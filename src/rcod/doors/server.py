@@ -124,8 +124,8 @@ def create_app(service: Service, lifespan: Lifespan[FastAPI] | None = None) -> F
         return {"status": "ok", "version": __version__}
 
     @app.get(
-        "/metrics", summary="Counts and times for Prometheus", responses=answers,
-        response_class=PlainTextResponse,
+        "/metrics", summary="Counts and times for Prometheus", response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **answers},
     )  # fmt: skip
     async def metrics() -> PlainTextResponse:
         return PlainTextResponse(

@@ -77,7 +77,10 @@ class Service:
         """Read a photo, unless it is too large; in the engine's thread."""
         most = min(self.limits.pixels, MAX_PIXELS)
         advice = "shrink or cut it first"
-        return take(content, lambda size: self._check("photo", size, advice, most))
+        try:
+            return take(content, lambda size: self._check("photo", size, advice, most))
+        except TooLarge:  # for Pillow even to tell its size
+            raise _too_large("photo", most, "many more", advice) from None
 
     def check_size(self, photo: Photo, size: tuple[int, int]) -> None:
         """Refuse a result, of that height and width, which is too large to be made here."""
@@ -94,11 +97,13 @@ class Service:
         if what == "result" or width * height <= MAX_PIXELS:
             need = math.ceil(width * height / 1e6)
             advice += f", or serve it with rcod web --max-megapixels {need}"
-        raise Refusal(
-            413,
-            f"a {what} must have at most {most / 1e6:g} megapixels here, got {width} x {height}; "
-            f"{advice}",
-        )
+        raise _too_large(what, most, f"{width} x {height}", advice)
+
+
+def _too_large(what: str, most: int, came: str, advice: str) -> Refusal:
+    """The refusal of a picture with too many pixels."""
+    limit = f"at most {most / 1e6:g} megapixels here"
+    return Refusal(413, f"a {what} must have {limit}, got {came}; {advice}")
 
 
 def read_dial(text: str) -> Realism:
