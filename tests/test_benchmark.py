@@ -64,3 +64,14 @@ def test_peak_memory_grows_with_what_is_held():
 def test_a_failing_command_is_told_not_timed():
     with pytest.raises(RcodError, match="must succeed, it said: no such picture"):
         run([sys.executable, "-c", "import sys; sys.exit('no such picture')"])
+
+
+@needs_tiny
+@pytest.mark.parametrize(
+    ("model", "dtype", "words"), [("tiny", "foo", "dtype must be one of"), ("nothere", "auto", "")]
+)
+def test_a_mistake_is_one_sentence_and_no_traceback(model: str, dtype: str, words: str):
+    with pytest.raises(RcodError, match=f"^{words}") as told:
+        benchmark(model, size=32, repeats=1, device="cpu", dtype=dtype)
+    said = str(told.value)
+    assert "\n" not in said and "Traceback" not in said and "timed command" not in said

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -148,23 +149,104 @@ def test_the_files_of_a_folder_are_not_held_with_all_that_is_known_of_them(tmp_p
     assert peak < 500e6 * count / 1e6 + 1e6  # and a portion of the plan, while it is written
 
 
+def finish(out: Path, tasks: Sequence[str], suffix: str = ".png") -> None:
+    """Do what a cluster does: lay a result where each task wants it, and record it."""
+    lines: list[str] = []
+    for task in map(json.loads, tasks):
+        result = out / f"{task['place']}{suffix}"
+        result.parent.mkdir(parents=True, exist_ok=True)
+        result.touch()
+        files = [str(result.relative_to(out))]
+        lines.append(json.dumps({**task, "files": files, "error": None}))
+    Store(str(out)).add_lines(DONE, lines)
+
+
 @needs_fsspec
 def test_what_is_recorded_is_left_out_and_what_has_changed_is_not(tmp_path):
     draw(tmp_path / "photos", 4)
     out = str(tmp_path / "out")
     first = plan([str(tmp_path / "photos")], out, PLAN, "settings", "same", True)
     lines = list(Store(out).lines(PLAN))
-    kept = [json.loads(line) for line in lines[:2]]
-    told = [json.dumps({**task, "files": [], "error": None}) for task in kept]
+    finish(tmp_path / "out", lines[:2])
     bad = json.dumps({**json.loads(lines[2]), "files": [], "error": "no"})
-    Store(out).add_lines(DONE, [*told, bad])
+    Store(out).add_lines(DONE, [bad])
     second = plan([str(tmp_path / "photos")], out, PLAN, "settings", "same", True)
     assert (first.tasks, second.tasks, second.done) == (4, 2, 2)
     assert plan([str(tmp_path / "photos")], out, PLAN, "others", "same", True).tasks == 4
     assert plan([str(tmp_path / "photos")], out, PLAN, "settings", "same", False).tasks == 4
-    changed = Path(kept[0]["source"].removeprefix("file://"))
+    changed = Path(json.loads(lines[0])["source"].removeprefix("file://"))
     write(changed, Photo(torch.zeros(3, 40, 30)))
     assert plan([str(tmp_path / "photos")], out, PLAN, "settings", "same", True).tasks == 3
+
+
+@needs_fsspec
+def test_what_another_photo_replaced_or_somebody_removed_is_made_again(tmp_path):
+    draw(tmp_path / "one", 1)
+    draw(tmp_path / "two", 1)
+    out = tmp_path / "out"
+
+    def done(folder: str) -> int:
+        planned = plan([str(tmp_path / folder)], str(out), PLAN, "", "same", True)
+        finish(out, list(Store(str(out)).lines(PLAN)))
+        Store(str(out)).clear(PLAN)
+        return planned.done
+
+    assert [done(folder) for folder in ("one", "one", "two", "one", "one")] == [0, 1, 0, 0, 1]
+    for path in out.rglob("*.png"):
+        path.unlink()
+    assert [done("one"), done("one")] == [0, 1]
+
+
+@needs_fsspec
+def test_results_that_differ_in_their_format_alone_stay_done(tmp_path):
+    for name in ("a.png", "a.webp"):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        write(tmp_path / "photos" / name, Photo(torch.zeros(3, 4, 4)))
+    photos, out = [str(tmp_path / "photos")], tmp_path / "out"
+    assert plan(photos, str(out), PLAN, "", "same", True).tasks == 2
+    for task in list(Store(str(out)).lines(PLAN)):
+        finish(out, [task], Path(json.loads(task)["source"]).suffix)
+    assert plan(photos, str(out), PLAN, "", "same", True).done == 2
+
+
+@needs_fsspec
+def test_results_in_a_store_are_looked_for_there(tmp_path):
+    draw(tmp_path / "photos", 2)
+    photos, out = [str(tmp_path / "photos")], f"memory://{uuid.uuid4().hex}"
+    store = Store(out)
+    assert plan(photos, out, PLAN, "", "same", True).tasks == 2
+    tasks = [json.loads(line) for line in store.lines(PLAN)]
+    for task in tasks:
+        store.fs.pipe_file(store.path(f"{task['place']}.png"), b"")
+        made = {**task, "files": [f"{task['place']}.png"], "error": None}
+        store.add_lines(DONE, [json.dumps(made)])
+    assert plan(photos, out, PLAN, "", "same", True).done == 2
+    store.fs.rm(store.path(f"{tasks[0]['place']}.png"))
+    assert plan(photos, out, PLAN, "", "same", True).done == 1
+
+
+@needs_fsspec
+def test_a_photo_named_twice_is_one(tmp_path, monkeypatch):
+    draw(tmp_path / "photos", 1)
+    (path,) = (tmp_path / "photos").rglob("photo*")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    here = path.relative_to(tmp_path)
+    names = [str(path), f"file://{path}", f"local://{path}", str(here), f"~/{here}"]
+    (listed := tmp_path / "photos.txt").write_text("\n".join(names))
+    given = [str(tmp_path / "photos"), str(path), str(listed)]
+    for some in (given, given[::-1], [str(listed)]):
+        planned = plan(some, str(tmp_path / "out"), f"{PLAN}-{len(some)}", "", "same", True)
+        assert (planned.tasks, planned.refused) == (1, ())
+
+
+@needs_fsspec
+def test_a_photo_that_is_gone_is_told_with_the_reason(tmp_path):
+    networks = "tiny", "cpu", "float32", Parts()
+    hand = Hand(networks, Options(), str(tmp_path / "out"), 1)
+    for source in (f"file://{tmp_path}/none.png", "memory://none.png"):
+        error = hand.take(PhotoTask(source=source, place="none", print=""))["error"]
+        assert error == f"{source}: no such file; check the address"
 
 
 @needs_fsspec
@@ -174,8 +256,7 @@ def test_of_several_calls_the_last_one_counts(tmp_path):
     for settings in ("fidelity", "realism", "fidelity"):
         planned = plan(photos, out, f"{PLAN}-{uuid.uuid4().hex}", settings, "same", True)
         (path,) = planned.portions  # what lies there was made by other settings
-        (line,) = Path(path).read_text().splitlines()
-        Store(out).add_lines(DONE, [json.dumps({**json.loads(line), "files": [], "error": None})])
+        finish(tmp_path / "out", Path(path).read_text().splitlines())
     assert plan(photos, out, PLAN, "fidelity", "same", True).done == 1
 
 

@@ -1,5 +1,7 @@
 """Sets open by name and by folder; synthetic ones come from a seed alone."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,31 @@ def test_torn_file_is_named(tmp_path: Path):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(RcodError, match=r"a\.png must be a whole picture"):
         pixels(path)
+
+
+def test_names_of_sets_are_those_of_folders(tmp_path: Path):
+    folder = tmp_path / "x@y" / "lr=1" / "mine"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    assert open_dataset(str(folder), tmp_path).name == "mine"
+    assert open_dataset(f"theirs={folder}", tmp_path).name == "theirs"
+    assert open_dataset(f"theirs={folder.parent}", tmp_path).name == "theirs"
+    for name in ("../esc", "", "..", "a/b"):
+        with pytest.raises(RcodError, match=r"a set's name must be letters, .*; give another by"):
+            open_dataset(f"{name}={folder}", tmp_path)
+    with pytest.raises(RcodError, match="got 'lr=1'; give another by NAME=FOLDER"):
+        open_dataset(str(folder.parent), tmp_path)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="not checked here: other systems' names are all text"
+)
+def test_names_that_are_no_text_are_refused_before_any_work(tmp_path: Path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    with pytest.raises(RcodError, match=r"name must be UTF-8, got 'caf\\udce9\.png'; rename it"):
+        open_dataset(f"mine={tmp_path}", tmp_path)
+    (folder := tmp_path / os.fsdecode(b"caf\xe9")).mkdir()
+    with pytest.raises(RcodError, match="a set's name must be letters") as told:
+        open_dataset(str(folder), tmp_path)
+    str(told.value).encode()  # can be printed

@@ -1,6 +1,7 @@
 """An evaluation is whole, repeats to the byte, and never does finished work again."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -13,10 +14,10 @@ from running import ENVIRONMENT
 from rcod.errors import RcodError
 from rcod.judging import evaluate as evaluating
 from rcod.judging import judge
-from rcod.judging.contenders import parse
+from rcod.judging.contenders import described, parse
 from rcod.judging.datasets import Dataset, Pair, open_dataset, thin_out
 from rcod.judging.evaluate import Found, run
-from rcod.judging.journal import Made, append, read_lines
+from rcod.judging.journal import Made, Scored, append, read_lines
 from rcod.judging.judge import Judge
 from rcod.judging.peers import bicubic, perform
 from rcod.judging.report import save_csv
@@ -241,3 +242,43 @@ def test_journal_goes_on_after_a_torn_line(tmp_path: Path):
     path.write_bytes(path.read_bytes() + b'{"dataset": "s", "la')
     append(path, made)
     assert read_lines(path, Made) == [made, made]
+
+
+def test_a_line_torn_within_a_letter_counts_as_unwritten(tmp_path: Path):
+    row = Scored(protocol="p", sr="ü", hr="", values={})
+    append(tmp_path / "work.jsonl", row)
+    append(tmp_path / "work.jsonl", row)
+    content = (tmp_path / "work.jsonl").read_bytes()
+    (tmp_path / "work.jsonl").write_bytes(content[: content.rindex("ü".encode()) + 1])
+    assert read_lines(tmp_path / "work.jsonl", Scored) == [row]
+    append(tmp_path / "work.jsonl", row)
+    assert read_lines(tmp_path / "work.jsonl", Scored) == [row, row]
+
+
+def test_a_file_of_weights_may_lie_anywhere(tmp_path: Path):
+    place = tmp_path / "a@b" / "lr=1"
+    place.mkdir(parents=True)
+    shutil.copy(find_weights("tiny"), place / "m.safetensors")
+    for text, labels in (
+        (f"{place}/m.safetensors", ("m",)), (f"X={place}/m.safetensors@0.3", ("X@0.3",)),
+    ):  # fmt: skip
+        assert parse(text).labels[0].startswith(labels[0])
+
+
+@pytest.mark.parametrize("text", ["dir:true={}", "true=tiny"])
+def test_no_system_is_called_as_the_true_picture_is(tmp_path: Path, text: str):
+    with pytest.raises(RcodError, match="what reports call the true picture"):
+        parse(text.format(tmp_path))
+
+
+@needs_tiny
+def test_one_name_stands_for_the_same_weights(dataset: Dataset, tmp_path: Path):
+    weights, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    shutil.copy(find_weights("tiny"), weights)
+    other.write_bytes(weights.read_bytes()[:-1] + b"x")
+    one, same, others = (parse(f"X={file}@{level}") for file, level in
+                         ((weights, "0.3"), (weights, "0.5"), (other, "0.5")))  # fmt: skip
+    assert list(described([one, same])) == ["X"]
+    with pytest.raises(RcodError, match="one name must have the same weights, and X names two"):
+        run([dataset], [one, others], tmp_path / "out", Judge())
+    assert not (tmp_path / "out").exists()

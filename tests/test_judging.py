@@ -2,13 +2,18 @@
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from rcod.judging.datasets import Pair
+from rcod.judging.judge import Judge
+from rcod.judging.studies import blend
 from rcod.networks.checkpoint import find_weights
+from rcod.using.restore import Restorer
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 needs_tiny = pytest.mark.skipif(
@@ -75,3 +80,26 @@ def test_study_tells_what_it_found(name: str, words: str, pairs: Path, tmp_path:
     assert done.returncode == 0, done.stderr
     assert words in done.stdout
     assert json.loads(out.read_text())
+
+
+@needs_tiny
+def test_blend_leaves_out_what_some_results_lack(tmp_path: Path):
+    class Blind(Judge):
+        """One that finds no detail in what is dark."""
+
+        def values(
+            self, results: Sequence[torch.Tensor], hr: torch.Tensor | None
+        ) -> list[dict[str, float]]:
+            found = super().values(results, hr)
+            dark = hr is not None and float(hr.mean()) < 0.5
+            return [{k: v for k, v in one.items() if k == "psnr" or not dark} for one in found]
+
+    def pair(folder: Path, light: int) -> Pair:
+        for role, side in (("LR", 16), ("HR", 64)):
+            Image.new("RGB", (side, side), 3 * (light,)).save(folder / f"{role}{light}.png")
+        return Pair(str(light), folder / f"LR{light}.png", folder / f"HR{light}.png")
+
+    pairs = [pair(tmp_path, light) for light in (200, 20)]
+    found = blend(Restorer.load("tiny", "cpu", "float32"), pairs, Blind())
+    assert found.lines[0].split() == ["PSNR"]
+    assert "SSIM is blank: not every result has it" in found.lines

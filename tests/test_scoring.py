@@ -214,3 +214,14 @@ def test_the_inception_sees_bytes_about_128_and_none_that_a_resize_throws_beyond
     checks = ((torch.arange(40).view(1, -1) // 8 + torch.arange(40).view(-1, 1) // 8) % 2).float()
     Inception({})(checks.expand(3, 40, 40))
     assert (float(seen[0].min()), float(seen[0].max())) == (-1, 127 / 128)
+
+
+def test_fid_of_one_pair_is_blank_with_its_reason(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+):
+    for folder in folders:
+        for i in (1, 2):
+            (folder / f"a_{i}.png").unlink()
+    monkeypatch.setattr(Inception, "features", lambda self, x: torch.zeros(1, 2048))
+    found = score_folder(*folders, Judge(inception=Inception({})))
+    assert found.missing["fid"] == "it needs two pictures" and "fid" not in found.mean

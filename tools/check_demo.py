@@ -3,7 +3,7 @@
 python tools/check_demo.py examples demo
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 from PIL import Image
@@ -30,11 +30,15 @@ def check(photo: Path, folder: Path) -> int:
 
 def main() -> None:
     """Check every example against the demo's folder."""
-    examples, folder = Path(sys.argv[1]), Path(sys.argv[2])
-    count = sum(check(photo, folder) for photo in sorted(examples.glob("*.jpg")))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("examples", type=Path, help="folder of the photos")
+    parser.add_argument("demo", type=Path, help="folder of the results")
+    options = parser.parse_args()
+    photos = sorted(options.examples.glob("*.jpg"))
+    count = sum(check(photo, options.demo) for photo in photos)
     if not count:
-        raise SystemExit(f"no example photos in {examples}")
-    print(f"{count} pictures in {folder} open and have the right size")
+        raise SystemExit(f"no example photos in {options.examples}")
+    print(f"{count} pictures in {options.demo} open and have the right size")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ command as a user without rights where this runs as root, runs the health check,
 and ends the process as Docker does. Also checks that compose.yaml names what the image has.
 """
 
+import argparse
 import json
 import os
 import re
@@ -29,6 +30,7 @@ PORT = "7861"  # not the image's own, which may be in use here
 
 def main() -> None:
     """Do the steps, saying each."""
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
     steps = instructions((ROOT / "Dockerfile").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory(prefix="rcod-image-") as folder:
         root = Path(folder)

@@ -10,6 +10,7 @@ and what is told are from the exact pictures, in 8-bit steps, for every example,
 way from fidelity to realism.
 """
 
+import argparse
 import json
 import sys
 import tempfile
@@ -40,6 +41,7 @@ TIMES = "return performance.getEntriesByName(arguments[0]).map(entry => entry.du
 
 def main() -> None:
     """Measure every size and print one JSON object a line."""
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
     server = start()
     try:
         with tempfile.TemporaryDirectory() as folder, chromium(1280, 800, Path(folder)) as page:

@@ -9,6 +9,7 @@ file that takes over 10 s, no memory over 3 GB, one sentence naming the file for
 compares the results with those of an unbroken run, byte for byte.
 """
 
+import argparse
 import importlib
 import importlib.util
 import io
@@ -40,9 +41,17 @@ KINDS = ("png", "jpg", "webp", "tif", "bmp", "gif", "avif", "jp2", "tga", "ppm",
 
 def main() -> None:
     """Run one of the two."""
-    what, counts = sys.argv[1], [int(number) for number in sys.argv[2:]]
-    found = fuzz(*counts) if what == "fuzz" else kill(*counts)
-    print(json.dumps(found))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("what", choices=("fuzz", "kill"), help="damage files, or kill runs")
+    parser.add_argument("count", type=int, nargs="?", help="of files (1000) or of photos (200)")
+    parser.add_argument("times", type=int, nargs="?", help="to kill a run (20)")
+    options = parser.parse_args()
+    if options.what == "fuzz" and options.times is not None:
+        parser.error("fuzz takes one number, of files")
+    counts = [number for number in (options.count, options.times) if number is not None]
+    if any(number < 1 for number in counts):
+        parser.error("numbers must be 1 or more")
+    print(json.dumps(fuzz(*counts) if options.what == "fuzz" else kill(*counts)))
 
 
 def fuzz(count: int = 1000) -> dict[str, float]:

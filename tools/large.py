@@ -8,6 +8,7 @@ without it, less the seconds of the same command for a photo of 16 x 16. Every s
 three times, and the fastest turn counts: what slows one down is the machine.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -25,7 +26,14 @@ SOURCE = Path(rcod.__file__).parents[1]
 
 def main() -> None:
     """Print one line a size."""
-    given, sizes = Path(sys.argv[1]), [float(size) for size in sys.argv[2:]] or [4.0, 16.0, 64.0]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("photo", type=Path, help="what is enlarged")
+    parser.add_argument("sizes", type=float, nargs="*", default=[4.0, 16.0, 64.0],
+                        help="megapixels of the results")  # fmt: skip
+    options = parser.parse_args()
+    given, sizes = options.photo, options.sizes
+    if not given.is_file() or min(sizes) * 2**20 < 16:
+        parser.error(f"a photo and sizes of a pixel or more must be given, got {given} {sizes}")
     first: dict[str, float] = {}
     turns = [[measure(given, size) for size in (64 * 64 / 2**20, *sizes)] for _ in range(3)]
     least = [min(turn, key=lambda found: found["seconds"]) for turn in zip(*turns, strict=True)]

@@ -6,8 +6,8 @@ FOUND.txt lists the original photos' paths, one a line. Each example is a crop, 
 averaging, then damaged as cheap cameras and web pages do: blur, sensor noise, JPEG.
 """
 
+import argparse
 import hashlib
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,14 +84,20 @@ def find_original(example: Example, listed: list[Path]) -> Path:
 
 def main() -> None:
     """Write every example next to the others."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("found", type=Path, help="list of the originals' paths, one a line")
+    parser.add_argument("examples", type=Path, nargs="?", default=Path("examples"),
+                        help="folder of the examples")  # fmt: skip
+    options = parser.parse_args()
+    if not options.found.is_file() or not options.examples.is_dir():
+        parser.error("a file that lists the originals, and a folder, must be given")
     import pillow_jxl  # noqa: F401  one original is JPEG XL
 
-    listed = [Path(line) for line in Path(sys.argv[1]).read_text().split("\n") if line]
-    folder = Path(sys.argv[2] if len(sys.argv) > 2 else "examples")
+    listed = [Path(line) for line in options.found.read_text().split("\n") if line]
     for example in EXAMPLES:
         with Image.open(find_original(example, listed)) as photo:
             result = damage(photo.convert("RGB"), example)
-        path = folder / f"{example.name}.jpg"
+        path = options.examples / f"{example.name}.jpg"
         result.save(path, quality=example.quality)
         print(f"{path}: {result.width} x {result.height}, {path.stat().st_size / 1000:.1f} kB")
 

@@ -81,8 +81,8 @@ def sheet(
         middle = square // 2 - side // 2
         for image in (*images, pixels(truth_of(pair))):
             height, width = image.shape[1:]
-            y = min(max(top + middle, 0), height - side)
-            x = min(max(left + middle, 0), width - side)
+            y = min(max(top + middle, 0), max(height - side, 0))
+            x = min(max(left + middle, 0), max(width - side, 0))
             yield image[:, y : y + side, x : x + side]
 
     rows = [list(row(pair)) for pair in chosen]

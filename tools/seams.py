@@ -7,7 +7,7 @@ sizes, at realism, in bfloat16 and in float32, and prints the differences in 8-b
 piece in float32 with other margins than our own.
 """
 
-import sys
+import argparse
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rcod.errors import RcodError
 from rcod.pixels.images import Photo, read
 from rcod.pixels.resample import resize
 from rcod.using import passes
@@ -27,8 +28,14 @@ MARGINS = (0, 2, 4, 6, 8, 12, 16)
 
 def main() -> None:
     """Print a line for every size of tiles in both precisions, and for every margin."""
-    each = max(1, 12 // len(sys.argv[1:]))
-    cut = [piece for name in sys.argv[1:] for piece in islice(pieces(Path(name)), each)]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("photos", type=Path, nargs="+", help="files")
+    photos = parser.parse_args().photos
+    each = max(1, 12 // len(photos))
+    try:
+        cut = [piece for photo in photos for piece in islice(pieces(photo), each)]
+    except RcodError as error:
+        parser.error(str(error))
     for dtype in ("bfloat16", "float32"):
         restorer = Restorer.load("tiny", dtype=dtype)
         whole = [restorer(piece, 1.0).photo.pixels for piece in cut]

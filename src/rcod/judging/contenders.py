@@ -9,6 +9,7 @@ that spandrel reads.
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from rcod import __version__
 from rcod.diffusion.grouping import LEVELS
 from rcod.errors import RcodError
+from rcod.judging.datasets import checked
 from rcod.judging.judge import code
 from rcod.networks.checkpoint import KEY, find_weights
 from rcod.networks.systems import SYSTEMS, System
@@ -26,7 +28,6 @@ from rcod.pixels.aids import digest
 
 Kind = Literal["bicubic", "dir", "ncnn", "spandrel", "rcod"]
 EVERY = (*LEVELS, "auto")
-NAME = re.compile(r"[\w .+-]+")
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,7 @@ def parse(text: str, base: str | None = None, vision: str | None = None) -> Cont
         if not equals or not Path(path).is_dir():
             raise RcodError(f"a folder of results is given as dir:NAME=FOLDER, got {text}")
         return Contender(_checked(name), "dir", path)
-    head, _, tail = text.partition("@")
-    name, equals, path = head.partition("=")
-    if not equals:
-        name, path = "", head
+    name, path, tail = _parted(text)
     if path in SYSTEMS:
         weights = str(find_weights(path))
         return Contender(_checked(name or path), "rcod", weights, _levels(tail))
@@ -109,6 +107,17 @@ def parse(text: str, base: str | None = None, vision: str | None = None) -> Cont
         return Contender(name, kind, path, levels)
     levels = levels if tail or row.metric else tuple(LEVELS)
     return Contender(name, kind, path, levels, base, vision)
+
+
+def described(contenders: Sequence[Contender]) -> dict[str, dict[str, str]]:
+    """Kind and weights of every system, by its name; one name stands for the same weights."""
+    found: dict[str, dict[str, str]] = {}
+    for one in contenders:
+        mine = {"kind": one.kind, **one.weights()}
+        if found.setdefault(one.name, mine) != mine:
+            raise RcodError(f"systems of one name must have the same weights, and {one.name} names "
+                            "two; give one of them another NAME=...")  # fmt: skip
+    return found
 
 
 def _row(file: Path) -> System:
@@ -158,8 +167,22 @@ def _levels(text: str) -> tuple[str, ...]:
     return levels
 
 
+def _parted(text: str) -> tuple[str, str, str]:
+    """Name, path and levels of NAME=PATH@LEVELS; a file's path may have these signs."""
+    head, _, tail = text.rpartition("@")
+    for whole, levels in ((text, ""), (head, tail)):
+        name, equals, path = whole.partition("=")
+        if Path(whole).is_file():
+            return "", whole, levels
+        if equals and Path(path).is_file():
+            return name, path, levels
+    head, _, tail = text.partition("@")
+    name, equals, path = head.partition("=")
+    return (name, path, tail) if equals else ("", head, tail)
+
+
 def _checked(name: str) -> str:
-    """A name that can be a folder's."""
-    if not NAME.fullmatch(name) or name.strip(". ") != name:
-        raise RcodError(f"a system's name must be letters, digits, '.', '+' and '-', got {name!r}")
-    return name
+    """A system's name, which is a folder's and a column's."""
+    if name == "true":
+        raise RcodError("true is what reports call the true picture; choose another name")
+    return checked(name, "a system's", "NAME=...")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 SCALE = 4  # LR to HR in every set here
+NAME = re.compile(r"[\w .+-]+")  # what folders can be called everywhere
 ROLE = re.compile(r"_(LR|HR|SR)\d*$|_x\d$", re.IGNORECASE)  # what follows a picture's name
 LOWS, HIGHS = ("LR", "test_LR", "lq", "lr"), ("HR", "test_HR", "gt", "hr")  # folders of a set
 KNOWN = {  # name -> number of pictures, folders it is published in
@@ -61,6 +62,8 @@ def open_dataset(text: str, root: Path) -> Dataset:
     A folder holds LR and HR (also test_LR and test_HR, or lq and gt), or photos alone.
     """
     name, equals, path = text.partition("=")
+    if Path(text).is_dir() and text not in KNOWN:  # whose path may have that sign
+        return _open_folder(Path(text).resolve().name, Path(text))
     if equals and name in KNOWN:
         raise RcodError(f"{name} names a known set, beside which papers' rows stand; give {path} "
                         "another name")  # fmt: skip
@@ -80,8 +83,18 @@ def open_dataset(text: str, root: Path) -> Dataset:
     return dataset
 
 
+def checked(name: str, whose: str, way: str) -> str:
+    """A name that a folder of results can have."""
+    if not NAME.fullmatch(name) or name.strip(". ") != name:
+        shown = name.encode(errors="backslashreplace").decode()
+        raise RcodError(f"{whose} name must be letters, digits, '.', '+' and '-', got {shown!r}; "
+                        f"give another by {way}")  # fmt: skip
+    return name
+
+
 def _open_folder(name: str, folder: Path) -> Dataset:
     """Open a folder with pairs, or with photos alone."""
+    checked(name, "a set's", "NAME=FOLDER")
     low = next((folder / low for low in LOWS if (folder / low).is_dir()), None)
     high = next((folder / high for high in HIGHS if (folder / high).is_dir()), None)
     if low is None and high is not None:
@@ -196,6 +209,8 @@ def by_picture(paths: Sequence[Path]) -> dict[str, Path]:
     """Files by the picture they show, sorted by name; two of one name are refused."""
     found: dict[str, Path] = {}
     for path in sorted(paths):
+        if any("\ud800" <= sign <= "\udfff" for sign in path.name):
+            raise RcodError(f"a picture's name must be UTF-8, got {path.name!a}; rename it")
         if (other := found.setdefault(stem(path), path)) != path:
             raise RcodError(
                 f"{path.parent} holds two files of one picture, {other.name} and {path.name}; "

@@ -21,7 +21,7 @@ import torch
 from pydantic import BaseModel
 
 from rcod.errors import RcodError
-from rcod.judging.contenders import Contender
+from rcod.judging.contenders import Contender, described
 from rcod.judging.datasets import SCALE, Dataset, Pair, by_picture, check, pixels
 from rcod.judging.inception import frechet
 from rcod.judging.journal import Made, Scored, append, read_lines
@@ -115,6 +115,7 @@ def run(
     for names in (labels, [dataset.name for dataset in datasets]):
         if twice := [name for name in names if names.count(name) > 1]:
             raise RcodError(f"names must differ, got {twice[0]} twice; give one NAME=...")
+    systems = described(contenders)
     ensure_folder(out)
     files: dict[tuple[str, str, str], Path] = {}
     made: dict[tuple[str, str, str], Made] = {}
@@ -130,7 +131,7 @@ def run(
         "device": device,
         "dtype": dtype,
         "colour fix": "each model's own (tiny: wavelet); none for the others",
-        "systems": {one.name: {"kind": one.kind, **one.weights()} for one in contenders},
+        "systems": systems,
         "sets": {one.name: len(one.pairs) for one in datasets},
     }
     rows = _score(datasets, labels, files, made, out, judge, say)

@@ -41,7 +41,7 @@ def read_lines(path: Path, kind: type[Line]) -> list[Line]:
     if not path.is_file():
         return []
     found: list[Line] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in filter(None, path.read_bytes().split(b"\n")):
         try:
             found.append(kind.model_validate_json(line))
         except ValidationError:

@@ -23,10 +23,15 @@ from rcod.errors import RcodError
 SIDE = 2048  # of the matrices: far larger than caches, and still a moment's work
 PRODUCTS = 3  # of them after every call
 BLOCK = 2**26  # bytes that are copied
-CHILD = (
-    "import json, sys; from {module} import {name}; "
-    "sys.stdout.write(json.dumps({name}(*json.loads(sys.argv[1]))))"
-)
+CHILD = """
+import json, sys
+from {module} import {name}
+from rcod.errors import RcodError
+try:
+    sys.stdout.write(json.dumps({name}(*json.loads(sys.argv[1]))))
+except RcodError as error:
+    sys.exit(f"error: {{error}}")
+"""
 
 
 class Repeats(TypedDict):
@@ -98,5 +103,8 @@ def run(command: Sequence[str]) -> str:
     """Run one command and return what it printed; what it said on failing becomes the error."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
+        last = done.stderr.strip().rpartition("\n")[2]
+        if last.startswith("error: "):
+            raise RcodError(last.removeprefix("error: "))
         raise RcodError(f"the timed command must succeed, it said: {done.stderr.strip()[-500:]}")
     return done.stdout

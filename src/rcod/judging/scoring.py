@@ -66,6 +66,8 @@ def score_folder(
     mean = average(images.values())
     if len(clouds[0]) > 1:
         mean["fid"] = frechet(torch.stack(clouds[0]), torch.stack(clouds[1]))
+    elif judge.inception is not None:
+        missing["fid"] = "it needs two pictures"
     return Sheet(images, mean, missing, judge.protocol())
 
 

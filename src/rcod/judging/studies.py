@@ -26,6 +26,7 @@ from rcod.judging.intervals import spearman
 from rcod.judging.judge import MEASURES, Judge
 from rcod.judging.peers import bicubic
 from rcod.judging.promises import BICUBIC, study_dial
+from rcod.judging.scoring import shared_means
 from rcod.networks.framing import BORDER, continued, cut
 from rcod.networks.onestep import Encode, compared, measured
 from rcod.pixels.color import match_wavelet
@@ -129,21 +130,21 @@ def mem(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
 def blend(restorer: Restorer, pairs: Sequence[Pair], judge: Judge) -> Studied:
     """How should the dial stand between its ends? Three ways, at three places each."""
     _check_tiny(restorer, "ways between")
-    scores: dict[str, dict[str, list[float]]] = {}
+    scores: dict[str, list[dict[str, float]]] = {}
     for pair in pairs:
         for place in (0.25, 0.5, 0.75):
             between = _between(restorer, pixels(pair.lr), place)
             values = judge.values(list(between.values()), pixels(truth_of(pair)))
             for way, found in zip(between, values, strict=True):
-                row = scores.setdefault(f"{way} {place}", {})
-                for name, value in found.items():
-                    row.setdefault(name, []).append(value)
-    means = {row: {name: fmean(of) for name, of in found.items()} for row, found in scores.items()}
-    names = list(next(iter(means.values())))
+                scores.setdefault(f"{way} {place}", []).append(found)
+    means = {row: shared_means(found) for row, found in scores.items()}
+    names = [name for name in MEASURES if all(name in found for found in means.values())]
     lines = [" " * 14 + "".join(f"{MEASURES[name].label:>11}" for name in names)]
     for row, found in sorted(means.items(), key=lambda item: item[0].split()[::-1]):
         cells = (f"{found[name]:11.{MEASURES[name].digits + 1}f}" for name in names)
         lines.append(f"{row:14}{''.join(cells)}")
+    lines += [f"{MEASURES[name].label} is blank: not every result has it"
+              for name in judge.able if name not in names]  # fmt: skip
     return Studied(tuple(lines), {"pictures": len(pairs), "means": means})
 
 

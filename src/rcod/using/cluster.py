@@ -69,7 +69,10 @@ class Hand:
         """Fetch a photo, enlarge it as a plain call does, and store what came of it."""
         fs, path = opened(task["source"])
         photo = folder / Path(path).name
-        fs.get_file(path, str(photo))
+        try:
+            fs.get_file(path, str(photo))
+        except FileNotFoundError:  # which often says no more than the path
+            raise RcodError(f"{task['source']}: no such file; check the address") from None
         results = folder / "out"
         report = run(self._load, [photo], results, self.options)
         if report.errors:
@@ -120,7 +123,7 @@ def run_on_ray(
 
     Args:
         networks: as for `Restorer.load`.
-        photos: addresses, as for `caravan.plan`.
+        photos: addresses, as for `cluster_plan.plan`.
         out: the output folder's address.
         options: how, for all of them.
         workers: how many; by default one for every core, which is fastest.

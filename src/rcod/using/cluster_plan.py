@@ -5,7 +5,7 @@ addresses in text files. They are written down line by line in portions beside t
 never held in memory as a whole; what earlier calls have recorded as done is left out.
 
     addresses -> names settled, done ones left out -> rcod-plan-ID/*.jsonl
-    records   -> rcod-done/*.jsonl -> a number for each -> left out the next time
+    records   -> rcod-done/*.jsonl, files still there -> a number for each -> left out next time
 """
 
 import hashlib
@@ -13,6 +13,8 @@ import json
 import os
 import time
 import uuid
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -72,10 +74,7 @@ class Store:
         return "/".join((self.root.rstrip("/"), *parts))
 
     def add_lines(self, folder: str, lines: Sequence[str]) -> str:
-        """Write lines into a new file of a folder; whole or not at all where stores do so.
-
-        Files sort by the time when they were written.
-        """
+        """Write lines into a new file, whole where stores do so; files sort by their time."""
         self.fs.makedirs(self.path(folder), exist_ok=True)
         path = self.path(folder, f"{time.time_ns():020}-{uuid.uuid4().hex[:8]}.jsonl")
         part = path.removesuffix(".jsonl") + ".part"
@@ -84,13 +83,13 @@ class Store:
         return path
 
     def lines(self, folder: str) -> Iterator[str]:
-        """All lines of a folder's files."""
+        """All lines of a folder's files, the last one first."""
         if not self.fs.isdir(self.path(folder)):
             return
-        for path in sorted(self.fs.ls(self.path(folder), detail=False)):
-            if str(path).endswith(".jsonl"):
+        for path in sorted(map(str, self.fs.ls(self.path(folder), detail=False)), reverse=True):
+            if path.endswith(".jsonl"):
                 with cast("TextIO", self.fs.open(path, "rt", encoding="utf-8")) as file:
-                    yield from file
+                    yield from reversed(file.readlines())
 
     def clear(self, folder: str) -> None:
         """Remove a folder."""
@@ -101,9 +100,7 @@ class Store:
 def plan(
     photos: Sequence[str], out: str, folder: str, settings: str, format: str, skip: bool
 ) -> Planned:
-    """Write down what is to be done, in portions.
-
-    Of a million photos, numbers of eight bytes are held, for names and records, and no more.
+    """Write down what is to be done, in portions; of photos, numbers of eight bytes are held.
 
     Args:
         photos: addresses of photos, of folders of them, and of lists (.txt), one address a line.
@@ -114,12 +111,17 @@ def plan(
         skip: leave out what is recorded as done.
     """
     store = Store(out)
-    done = _done(store) if skip else {}
-    names = _Names(store)
+    done = _done(store) if skip else array("Q")
+    names, seen = _Names(store), set[int]()
+    several = len(photos) != 1 or photos[0].endswith(".txt")  # a folder names each photo once
     portions, waiting, refused = [], [], []
     tasks = left = 0
     for source, name, stamp in _found(photos, store):
-        print = _short(f"{__version__}\n{settings}\n{source}\n{stamp}")
+        if (number := _number(source)) in seen:
+            continue
+        if several:
+            seen.add(number)
+        print = str(_number(f"{__version__}\n{settings}\n{source}\n{stamp}"))
         place = PurePosixPath(name)
         if not place.name:
             refused.append(f"{source}: must be a photo's address, and names no file")
@@ -128,11 +130,12 @@ def plan(
         if (why := names.refuse(source, str(target))) is not None:
             refused.append(why)
             continue
-        if done.get(_number(source)) == _number(print):
+        at = bisect_left(done, _number(print))
+        if done[at : at + 1] == array("Q", [_number(print)]):
             left += 1
             continue
-        task = PhotoTask(source=source, place=str(place.with_suffix("")), print=print)
-        waiting.append(json.dumps(task))
+        where = str(place.with_suffix(""))
+        waiting.append(json.dumps(PhotoTask(source=source, place=where, print=print)))
         tasks += 1
         if len(waiting) == PORTION:
             portions.append(store.add_lines(folder, waiting))
@@ -188,7 +191,8 @@ def _found(photos: Sequence[str], store: Store) -> Iterator[tuple[str, str, str]
         fs, path = opened(given)
         if path.endswith(".txt"):
             for address in _listed(fs, path, given):
-                yield address, PurePosixPath(address.partition("://")[2] or address).name, ""
+                name = PurePosixPath(address.partition("://")[2] or address).name
+                yield _whole(address) if name else address, name, ""
         elif fs.isdir(path):
             if fs.unstrip_protocol(path) == store.fs.unstrip_protocol(store.root):
                 raise RcodError(f"{given}: results must lie in another folder than the photos")
@@ -197,6 +201,14 @@ def _found(photos: Sequence[str], store: Store) -> Iterator[tuple[str, str, str]
             yield fs.unstrip_protocol(path), PurePosixPath(path).name, _stamp(fs.info(path))
         else:
             raise RcodError(f"{given}: no such file or folder; check the address")
+
+
+def _whole(address: str) -> str:
+    """An address as folders give theirs; those of stores are whole, and no store is asked."""
+    if "://" in address and not address.startswith(("file://", "local://")):
+        return address
+    fs, path = opened(address)
+    return fs.unstrip_protocol(path)
 
 
 def _listed(fs: "AbstractFileSystem", path: str, given: str) -> Iterator[str]:
@@ -210,13 +222,24 @@ def _listed(fs: "AbstractFileSystem", path: str, given: str) -> Iterator[str]:
 
 def _inside(fs: "AbstractFileSystem", path: str, out: str) -> Iterator[tuple[str, str, str]]:
     """The photos in a folder and below, folder after folder; the output folder is left out."""
-    walk = _walk_here(path, out) if "file" in fs.protocol else _walk_there(fs, path, out)
-    for top, names, stamp in walk:
+    for top, names, stamp in _walk(fs, path, out):
         for name in names:
             if PurePosixPath(name).suffix.lower() in SUFFIXES and not name.startswith(".rcod-"):
                 whole = f"{top.rstrip('/')}/{name}"
                 below = whole.removeprefix(path.rstrip("/") + "/")
                 yield fs.unstrip_protocol(whole), below, stamp(name)
+
+
+def _walk(fs: "AbstractFileSystem", path: str, out: str) -> Iterator[Listing]:
+    """Folders but for the output folder; of a store's fsspec holds about a kilobyte a file."""
+    if "file" in fs.protocol:
+        yield from _walk_here(path, out)
+        return
+    for top, folders, files in fs.walk(path, detail=True):
+        for name in [name for name in folders if not _is_other(str(top), name, out)]:
+            del folders[name]
+        listed = cast("dict[str, dict[str, object]]", files)
+        yield str(top), sorted(listed), lambda name, listed=listed: _stamp(listed[name])
 
 
 def _walk_here(path: str, out: str) -> Iterator[Listing]:
@@ -235,16 +258,8 @@ def _walk_here(path: str, out: str) -> Iterator[Listing]:
                 return ""
             return f"{now.st_size} {now.st_mtime}"
 
-        yield top, sorted(names), stamp
-
-
-def _walk_there(fs: "AbstractFileSystem", path: str, out: str) -> Iterator[Listing]:
-    """Folders of a store; fsspec holds the listing of each, about a kilobyte a file."""
-    for top, folders, files in fs.walk(path, detail=True):
-        for name in [name for name in folders if not _is_other(str(top), name, out)]:
-            del folders[name]
-        listed = cast("dict[str, dict[str, object]]", files)
-        yield str(top), sorted(listed), lambda name, listed=listed: _stamp(listed[name])
+        names.sort()
+        yield top, names, stamp
 
 
 def _is_other(top: str, name: str, out: str) -> bool:
@@ -258,24 +273,28 @@ def _stamp(info: dict[str, object]) -> str:
     return " ".join(str(info[name]) for name in names if name in info)
 
 
-def _done(store: Store) -> dict[int, int]:
-    """What was done last with every photo: a number for the photo, and one for its print."""
-    found: dict[int, int] = {}
+def _done(store: Store) -> "array[int]":
+    """Prints of the photos whose results are there still: a file is whose it became last."""
+    found = array("Q")
+    store.fs.invalidate_cache()  # what was listed before may be old
+    walk = _walk(store.fs, store.root, "") if store.fs.isdir(store.path(DONE)) else ()
+    there = {_number(f"{top}/{name}".removeprefix(store.path(""))) for top, names, _ in walk
+             for name in names}  # fmt: skip
+    store.fs.invalidate_cache()  # about a kilobyte a file
     for line in store.lines(DONE):
         try:
             record = json.loads(line)
         except json.JSONDecodeError:  # a store that was filled up
             continue
-        if record.get("error") is None and "print" in record:
-            found[_number(record["source"])] = _number(record["print"])
-    return found
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+        if record.get("error") is None and record.get("files") and "print" in record:
+            files = {_number(name) for name in record["files"]}
+            if files <= there:
+                found.append(_number(record["print"]))
+            there -= files
+    return array("Q", sorted(found))
 
 
 def _number(text: str) -> int:
-    """Eight bytes that stand for a text: among a million two are alike once in 40 million times."""
+    """60 bits that stand for a text: among a million two are alike once in 2 million times."""
     digest = hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest()
-    return int.from_bytes(digest)
+    return int.from_bytes(digest) >> 4
