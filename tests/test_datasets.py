@@ -79,6 +79,7 @@ def test_names_of_sets_are_those_of_folders(tmp_path: Path):
     Image.new("RGB", (8, 8)).save(folder / "a.png")
     assert open_dataset(str(folder), tmp_path).name == "mine"
     assert open_dataset(f"theirs={folder}", tmp_path).name == "theirs"
+    Image.new("RGB", (8, 8)).save(folder.parent / "a.png")
     assert open_dataset(f"theirs={folder.parent}", tmp_path).name == "theirs"
     for name in ("../esc", "", "..", "a/b"):
         with pytest.raises(RcodError, match=r"a set's name must be letters, .*; give another by"):

@@ -224,8 +224,8 @@ def _inside(fs: "AbstractFileSystem", path: str, out: str) -> Iterator[tuple[str
     """The photos in a folder and below, folder after folder; the output folder is left out."""
     for top, names, stamp in _walk(fs, path, out):
         for name in names:
-            if PurePosixPath(name).suffix.lower() in SUFFIXES and not name.startswith(".rcod-"):
-                whole = f"{top.rstrip('/')}/{name}"
+            whole = f"{top.rstrip('/')}/{name}"  # a path of the name alone would keep it
+            if PurePosixPath(whole).suffix.lower() in SUFFIXES and not name.startswith(".rcod-"):
                 below = whole.removeprefix(path.rstrip("/") + "/")
                 yield fs.unstrip_protocol(whole), below, stamp(name)
 
