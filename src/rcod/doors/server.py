@@ -3,7 +3,7 @@
 One engine answers everybody; a request waits for its turn, and leaves the queue when its
 client does. The picture's bytes are those that the command line writes.
 
-    POST /v1/upscale -> read -> seat in the queue -> Sitting.result -> encode -> bytes
+    POST /v1/upscale -> read -> seat in the queue -> OpenPhoto.result -> encode -> bytes
     POST /v1/levels  ->                              every level, a sheet    -> zip
 """
 

@@ -60,7 +60,7 @@ def run(
         watch: told of every picture: its outcome, how many are done, of how many.
         stop: asked before every picture whether to leave the others.
         step: told the share of the picture in hand that is done.
-        elsewhere: other processes that do the pictures (see `hands`); without it this one does.
+        elsewhere: other processes that do the pictures (see `workers`); without it this one does.
     """
     jobs, lost = plan_jobs(photos, out, options)
     hall = _Hall(load, options, options.settings(), options.mask(), step)
