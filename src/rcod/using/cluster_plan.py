@@ -223,9 +223,9 @@ def _listed(fs: "AbstractFileSystem", path: str, given: str) -> Iterator[str]:
 def _inside(fs: "AbstractFileSystem", path: str, out: str) -> Iterator[tuple[str, str, str]]:
     """The photos in a folder and below, folder after folder; the output folder is left out."""
     for top, names, stamp in _walk(fs, path, out):
-        for name in names:
-            whole = f"{top.rstrip('/')}/{name}"  # a path of the name alone would keep it
-            if PurePosixPath(whole).suffix.lower() in SUFFIXES and not name.startswith(".rcod-"):
+        for name in names:  # as text: Python keeps what a Path was made of as long as its parts
+            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".rcod-"):  # noqa: PTH122
+                whole = f"{top.rstrip('/')}/{name}"
                 below = whole.removeprefix(path.rstrip("/") + "/")
                 yield fs.unstrip_protocol(whole), below, stamp(name)
 
