@@ -87,11 +87,11 @@ def _foretell(restorer: "Restorer", path: Path, options: "Options") -> "Forecast
     """Say what one photo takes."""
     from rcod.pixels.images import check_writable, read
     from rcod.using.forecast import foresee, keep_to, seconds_of
-    from rcod.using.jobs import nameless, suffix_for
+    from rcod.using.jobs import suffix_for
     from rcod.using.passes import reduced
-    from rcod.using.sources import name_of
+    from rcod.using.sources import STDIN, content_of, name_of
 
-    content = nameless(path)
+    content = content_of(path) if path == STDIN else None
     photo = read(path if content is None else content, name_of(path))
     height, width = photo.pixels.shape[-2:]
     suffix = suffix_for(path, options.format, content)

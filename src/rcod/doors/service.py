@@ -183,8 +183,7 @@ def speak_plainly(app: FastAPI) -> None:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"][1:]) or "the request"
             return say(422, f"{where}: {first['msg']}")
-        status = 413 if isinstance(error, TooLarge) else 507 if is_short(error) else 422
-        return say(status, str(error))
+        return say(507 if is_short(error) else 422, str(error))
 
     for kind in (*foreseen, Exception):
         app.add_exception_handler(kind, refused)

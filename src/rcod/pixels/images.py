@@ -8,7 +8,6 @@ photo's own colours and depth, with its profile and its tags.
 """
 
 import dataclasses
-import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from rcod.pixels.decode import STRIP, decode, decode_pil, one_sentence_errors
 from rcod.pixels.encode import PictureHeader, Writer, unwritable_tags, writer
 from rcod.pixels.metadata import Tags, collect, ignored_tags, is_adobe
 from rcod.pixels.placing import placed
-from rcod.pixels.planes import DAMAGE, Planes, Refuse
+from rcod.pixels.planes import DAMAGE, Planes, Refuse, stream
 from rcod.pixels.profiles import (
     ProfileError,
     Shaper,
@@ -136,11 +135,11 @@ def to_pil(photo: Photo) -> Image.Image:
     return Image.fromarray(rounded.permute(1, 2, 0).contiguous().numpy())
 
 
-def suffix_of(content: bytes) -> str:
-    """The ending for a result in the format of a picture's bytes; .png where it can't be."""
+def suffix_of(source: Path | bytes) -> str:
+    """The ending for a result in the format of what a picture holds; .png where it can't be."""
     known = {encoder: suffix for suffix, encoder in reversed(ENCODERS.items())} | {"MPO": ".jpg"}
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with stream(source) as file, Image.open(file) as image:
             return known.get(image.format or "", ".png")
     except (*DAMAGE, Image.DecompressionBombError):
         return ".png"

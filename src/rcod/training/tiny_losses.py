@@ -160,9 +160,7 @@ def add_perceptual(
     """Add the perceptual term to what is paid; returns it, (K,)."""
     settings, rng = how[0].losses, how[1]
     assert nets.trunk is not None, "cost asks for this term only where there is a trunk"
-    weights = losses.weight_of(settings.perceptual, drawn.realism)
-    some, factor = losses.draw_share(weights, settings.share, rng)
-    target = models(batch, drawn, some, rng)
+    some, factor, target = chosen(batch, drawn, (settings.perceptual, settings.share), rng)
     term = nets.trunk.between(*losses.taps_at_random_scale(nets.trunk, drawn.sr[some], target, rng))
     paid["student"] = paid["student"] + factor * term.mean()
     return {"perceptual": term}
@@ -177,13 +175,27 @@ def add_adversary(
 ) -> dict[str, Tensor]:
     """Add the adversary's term for the student and its own loss; returns them."""
     settings, rng = how[0].losses, how[1]
-    weights = losses.weight_of(settings.adversary, drawn.realism)
-    some, factor = losses.draw_share(weights, settings.opposed, rng)
-    target = models(batch, drawn, some, rng)
+    some, factor, target = chosen(batch, drawn, (settings.adversary, settings.opposed), rng)
     term, own = adversary.relativistic_losses(nets.adversary, drawn.sr[some], target, rng)
     paid["student"] = paid["student"] + factor * term.mean()
     paid["adversary"] = own
     return {"adversary": term, "discriminator": own}
+
+
+def chosen(
+    batch: Batch, drawn: Drawn, paying: tuple[losses.Ends, float], rng: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Which samples a costly term looks at, (K,), its factor, and their goals (K, 3, H, W).
+
+    Args:
+        batch: with guides.
+        drawn: what came of the batch.
+        paying: the term's weight at both ends of the dial, and the share of samples.
+        rng: draws them.
+    """
+    weights = losses.weight_of(paying[0], drawn.realism)
+    some, factor = losses.draw_share(weights, paying[1], rng)
+    return some, factor, models(batch, drawn, some, rng)
 
 
 def models(batch: Batch, drawn: Drawn, some: Tensor, rng: torch.Generator) -> Tensor:

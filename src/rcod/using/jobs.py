@@ -75,7 +75,7 @@ def plan_jobs(photos: Sequence[Path], out: Path, options: Options) -> tuple[list
     taken: dict[str, Path] = {}  # target's name without case -> the picture it belongs to
     for source, place in sources.values():
         try:
-            content = nameless(source)
+            content = content_of(source) if source == STDIN else None
             suffix = suffix_for(source, options.format, content)
         except RcodError as error:
             lost.append(Lost(source, str(error)))
@@ -89,7 +89,7 @@ def plan_jobs(photos: Sequence[Path], out: Path, options: Options) -> tuple[list
             lost.append(Lost(source, error))
             continue
         taken |= {str(target).casefold(): source for target in targets}
-        jobs.append(Job(source, targets, content if source == STDIN else None))
+        jobs.append(Job(source, targets, content))
     return jobs, lost
 
 
@@ -103,15 +103,12 @@ def suffix_for(source: PurePath, format: str, content: bytes | None = None) -> s
     """The ending of a picture's results; `same` is its own, where that can be written."""
     if format != "same":
         return f".{format}"
+    known = source.suffix.lower()
     if content is not None:
         return suffix_of(content)
-    known = source.suffix.lower()
+    if known not in SUFFIXES and isinstance(source, Path):  # a file whose name doesn't tell
+        return suffix_of(source)
     return source.suffix if known in ENCODERS else ".jpg" if known in JPEGS else ".png"
-
-
-def nameless(source: Path) -> bytes | None:
-    """The content of a picture whose format its name doesn't tell."""
-    return None if source.suffix.lower() in SUFFIXES else content_of(source)
 
 
 def make_folder(out: Path, jobs: Sequence[Job]) -> None:
