@@ -26,10 +26,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layers of every kind, and few of them."""
     body = {"block_out_channels": [32] * 4, "norm_num_groups": 8, "layers_per_block": 1}
     slim = {"num_hidden_layers": 2, "intermediate_size": 64, "vocab_size": 64}
+    monkeypatch.setattr(fullsize, "TEXT", fullsize.TEXT | slim)
     for module in (ancestor, fullsize):
         monkeypatch.setattr(module, "UNET", fullsize.UNET | body | {"attention_head_dim": 2})
         monkeypatch.setattr(module, "VAE", fullsize.VAE | body)
-        monkeypatch.setattr(module, "TEXT", fullsize.TEXT | slim)
     torch.manual_seed(0)
 
 
@@ -38,7 +38,7 @@ def test_the_ancestors_order_gives_our_picture():
     exact = torch.float32
     unet = cast("UNet2DConditionModel", ancestor._adapted(ancestor.UNET, "unet", exact))
     vae = cast("AutoencoderKL", ancestor._adapted(ancestor.VAE, "vae", exact))
-    tower, _ = ancestor._text_tower(exact)
+    tower, _ = fullsize.text_tower(exact, 1)
     lr = torch.rand(1, 3, 32, 24)
     torch.manual_seed(5)
     seconds: dict[str, float] = {}
@@ -60,7 +60,7 @@ def test_the_ancestors_order_gives_our_picture():
 
 
 def test_the_ancestor_is_measured_stage_by_stage():
-    cost = ancestor.measure(16, "bfloat16", 2)
+    cost = ancestor.measure_ancestor(16, "bfloat16")
     stages = {"tokens", "encode", "predict", "decode", "color"}
     assert set(cost["seconds"]) == stages | {"total"}
     assert cost["gmacs"]["tokens"] > 0

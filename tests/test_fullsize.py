@@ -5,7 +5,8 @@ import torch
 
 from rcod.errors import RcodError
 from rcod.judging import fullsize
-from rcod.judging.fullsize import count, measure, measure_all, table
+from rcod.judging.fullsize import SystemCost, count, measure
+from rcod.judging.turns import measure_all, sum_up, table
 from rcod.networks.checkpoint import arrange
 from rcod.networks.systems import SYSTEMS
 
@@ -33,14 +34,27 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["rcod_o", "s3diff", "rcod_s"])
 def test_small_shapes_run_through_every_stage(name: str, small: None):
-    cost = measure(name, 16, "bfloat16", 1)
+    cost = measure(name, 16, "bfloat16")
     stages = {"encode", "tokens", "predict", "decode", "color", "total"}
     guided = SYSTEMS[name].adapters == "guided"
     assert set(cost["seconds"]) == (stages | {"metric"} if guided else stages)
     assert (cost["gmacs"]["tokens"] > 0) == (SYSTEMS[name].condition == "visual")
     assert (cost["text"] is None) == (SYSTEMS[name].condition == "visual")
-    lines = table([cost, cost])
-    assert lines[0].split() == [name, name] and lines[-1].startswith("peak, MB")
+    lines = table([sum_up([cost], [cost])])
+    assert lines[0].split() == [f"{name}@bfloat16"]
+    assert lines[-1].split() == ["times", "1st", "1.00", "(1.00", "to", "1.00)"]
+
+
+def test_ratios_are_taken_within_a_turn(small: None):
+    once = measure("osediff", 16, "float32")
+    hours = [0.5, 1, 4]  # of a machine whose rate moves
+    first = [SystemCost(**{**once, "seconds": {"total": hour}}) for hour in hours]
+    other = [
+        SystemCost(**{**once, "seconds": {"total": 3 * hour}, "peak_mb": hour}) for hour in hours
+    ]
+    found = sum_up(other, first)
+    assert found["times"] == {"median": 3, "low": 3, "high": 3}
+    assert found["seconds"] == {"total": 3} and found["peak_mb"] == 4
 
 
 def test_beside_a_processor_every_network_has_one_precision(small: None):
@@ -54,8 +68,16 @@ def test_beside_a_processor_every_network_has_one_precision(small: None):
     assert {t.dtype for t in exact.backbone.vae.parameters()} == {torch.float32}
 
 
-def test_unknown_systems_and_precisions_are_named():
-    with pytest.raises(RcodError, match=r"must be among osediff,rcod_o,.*got tiny"):
-        measure_all(["tiny"])
-    with pytest.raises(RcodError, match="must be bfloat16 or float32 for --systems, got float16"):
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("tiny", "must be among osediff,rcod_o,.*,osediff-own, got tiny"),
+        ("osediff@float16", "must be bfloat16 or float32 for --systems, got float16"),
+        ("osediff@", "must be bfloat16 or float32 for --systems, got osediff@"),
+    ],
+)
+def test_unknown_systems_and_precisions_are_named(asked: str, words: str):
+    with pytest.raises(RcodError, match=words):
+        measure_all([asked])
+    with pytest.raises(RcodError, match="got float16"):
         measure_all(["osediff"], dtype="float16")

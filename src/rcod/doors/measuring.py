@@ -1,12 +1,11 @@
 """The commands about speed: `benchmark` measures, `export` takes a model out of PyTorch.
 
 rcod benchmark [--size 512] [--against ncnn:PATH --against bicubic] [--json FILE]
-rcod benchmark --systems osediff,rcod_o --size sd
+rcod benchmark --systems rcod_o,osediff-own,osediff-own@float32 --size sd --repeats 3
 rcod benchmark --folder photos/ --repeats 3
 rcod export --to onnx -o DIR [--model tiny]
 """
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +28,7 @@ def benchmark(
     model: ModelOption = "tiny",
     size: Annotated[str, typer.Option(help="Side of the input; sd with --systems.")] = "128",
     systems: Annotated[
-        str | None, typer.Option(help="Published systems at full size, as in rcod_o,osediff-own.")
+        str | None, typer.Option(help="Published, at full size: rcod_o,osediff-own@float32.")
     ] = None,
     rivals: Annotated[
         list[str] | None,
@@ -109,20 +108,14 @@ def _check_one(*asked: object) -> None:
 
 def _systems(systems: str, size: str, dtype: str, repeats: int, out: Path | None) -> None:
     """Published systems at full size."""
-    from rcod.judging.ancestor import NAME, measure_ancestor
-    from rcod.judging.fullsize import measure_all, table
+    from rcod.judging.turns import measure_all, table
 
     precision = "bfloat16" if dtype == "auto" else dtype
     side = 128 if size == "sd" else _side(size)
-    names = systems.split(",")
-    ours = [name for name in names if name != NAME]
-    costs = measure_all(ours, side, precision, repeats, say_aside)
-    if NAME in names:
-        costs.append(measure_ancestor(side, precision, repeats))
-    for line in table(costs):
-        say_aside(line)
-    say(json.dumps(costs, indent=2))
-    keep_json(out, costs)
+    found = measure_all(systems.split(","), side, precision, repeats, say_aside)
+    for line in table(found):
+        say(line)
+    keep_json(out, found)
 
 
 def _folder(

@@ -7,8 +7,6 @@ with the networks that `fullsize` measures, so that the difference is the order 
     up, text tower -> tokens      encode with adapters -> sample -> UNet with adapters -> decode
 """
 
-import json
-from statistics import median
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -19,16 +17,14 @@ from rcod.judging.fullsize import (
     SystemCost,
     count,
     fill,
-    gmacs_of,
     is_adapted,
-    place,
     random_factors,
+    text_tower,
 )
-from rcod.judging.machine import fresh
 from rcod.judging.peers import peak_mb
 from rcod.networks.lora import attach_factors
 from rcod.networks.onestep import enlarge
-from rcod.networks.shapes import TEXT, UNET, VAE, WORDS
+from rcod.networks.shapes import UNET, VAE, WORDS
 from rcod.networks.stable import Part, empty_network
 from rcod.networks.systems import OSEDIFF
 from rcod.pixels.color import match_adain
@@ -44,35 +40,24 @@ RANK = 4
 TIMESTEP = 999
 
 
-def measure_ancestor(side: int = 128, dtype: str = "bfloat16", repeats: int = 1) -> SystemCost:
-    """Measure OSEDiff's own order of work in a fresh process.
+@torch.inference_mode()
+def measure_ancestor(side: int, dtype: str) -> SystemCost:
+    """Time the first call of OSEDiff's own order of work, in this process.
 
     Args:
         side: pixels of the photo.
         dtype: of all networks and all sums, bfloat16 or float32.
-        repeats: timed calls, of which medians are taken.
     """
-    return json.loads(fresh(__name__, "measure", [side, dtype, repeats]))
-
-
-@torch.inference_mode()
-def measure(side: int, dtype: str, repeats: int) -> SystemCost:
-    """Measure it in this process."""
     precision = torch.bfloat16 if dtype == "bfloat16" else torch.float32
     unet, vae = _adapted(UNET, "unet", precision), _adapted(VAE, "vae", precision)
-    tower, heard = _text_tower(precision)
+    tower, heard = text_tower(precision, 1)
     lr = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    calls: list[dict[str, float]] = []
-    for _ in range(repeats):
-        calls.append({})
-        _restore(
-            lr, cast("UNet2DConditionModel", unet), cast("AutoencoderKL", vae), tower, calls[-1]
-        )
-        calls[-1]["total"] = sum(calls[-1].values())
+    seconds: dict[str, float] = {}
+    _restore(lr, cast("UNet2DConditionModel", unet), cast("AutoencoderKL", vae), tower, seconds)
     return SystemCost(
         system=NAME, dtype=dtype, size_in=side, size_out=4 * side,
         threads=torch.get_num_threads(),
-        seconds={stage: median(one[stage] for one in calls) for stage in calls[0]},
+        seconds=seconds | {"total": sum(seconds.values())},
         gmacs=count(OSEDIFF, side) | {"tokens": heard}, text=None,
         parameters=sum(p.numel() for net in (unet, vae, tower) for p in net.parameters()) / 1e6,
         peak_mb=peak_mb(),
@@ -113,15 +98,3 @@ def _adapted(config: dict[str, object], part: Part, dtype: torch.dtype) -> nn.Mo
     }
     attach_factors(network, adapters)
     return network.eval().requires_grad_(False)
-
-
-def _text_tower(dtype: torch.dtype) -> tuple[nn.Module, float]:
-    """SD 2.1's text tower, and the 10^9 multiply-adds of a text."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    with torch.device("meta"):
-        tower = CLIPTextModel(CLIPTextConfig(**TEXT))  # pyright: ignore[reportArgumentType]
-        gmacs = gmacs_of(lambda: tower(torch.ones(1, WORDS, dtype=torch.long)))
-    tower = fill(tower, dtype).eval().requires_grad_(False)
-    place(tower)
-    return tower, gmacs

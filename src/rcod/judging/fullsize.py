@@ -1,24 +1,20 @@
 """What do the published systems cost at their true size?
 
 Networks of the true shapes with random weights, since speed does not depend on what they say.
-Every system is measured in a process of its own; multiply-adds are counted on a copy without
-memory. A text is heard once, when a system is loaded, so its tower stands apart from the stages.
+Multiply-adds are counted on a copy without memory. A text is heard once, when a system is
+loaded, so its tower stands apart from the stages.
 
-    measure_all -> a process for each system -> seconds and multiply-adds of each stage, peak
+    name, side, precision -> measure -> seconds and multiply-adds of each stage, peak
 """
 
-import json
 import time
-from collections.abc import Callable, Sequence
-from statistics import median
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rcod.errors import RcodError
-from rcod.judging.machine import fresh
 from rcod.judging.peers import peak_mb
 from rcod.networks.checkpoint import arrange
 from rcod.networks.estimators import DegradationEstimator
@@ -38,87 +34,41 @@ if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-STAGES = ("metric", "encode", "tokens", "predict", "decode", "color", "total")
 RANKS = {"unet": 32, "vae": 16}  # S3Diff's
 
 
 class SystemCost(TypedDict):
-    """One system at full size; seconds and 10^9 multiply-adds of each stage."""
+    """One call at full size; seconds and 10^9 multiply-adds of each stage."""
 
     system: str
     dtype: str
     size_in: int
     size_out: int
     threads: int
-    seconds: dict[str, float]  # medians
+    seconds: dict[str, float]
     gmacs: dict[str, float]
     text: tuple[float, float] | None  # seconds and 10^9 multiply-adds of its texts, once
     parameters: float  # millions, of everything that runs for a photo
     peak_mb: float
 
 
-def measure_all(
-    names: Sequence[str],
-    side: int = 128,
-    dtype: str = "bfloat16",
-    repeats: int = 1,
-    say: Callable[[str], None] = lambda line: None,
-) -> list[SystemCost]:
-    """Measure systems one after another, each in a fresh process.
+@torch.inference_mode()
+def measure(name: str, side: int, dtype: str) -> SystemCost:
+    """Time one system's first call, in this process.
 
     Args:
-        names: of systems that stand on Stable Diffusion.
+        name: of a system that stands on Stable Diffusion.
         side: pixels of the photo.
         dtype: of the UNet's weights, bfloat16 or float32.
-        repeats: timed calls, of which medians are taken.
-        say: told of every system as soon as it is measured.
     """
-    known = [name for name, system in SYSTEMS.items() if system.base is not None]
-    if wrong := [name for name in names if name not in known]:
-        raise RcodError(f"--systems must be among {','.join(known)}, got {wrong[0]}")
-    if dtype not in ("bfloat16", "float32"):
-        raise RcodError(f"--dtype must be bfloat16 or float32 for --systems, got {dtype}")
-    costs: list[SystemCost] = []
-    for name in names:
-        cost: SystemCost = json.loads(fresh(__name__, "measure", [name, side, dtype, repeats]))
-        say(f"{name}: {json.dumps(cost['seconds'])}, {cost['peak_mb']:.0f} MB at most")
-        costs.append(cost)
-    return costs
-
-
-def table(costs: Sequence[SystemCost]) -> list[str]:
-    """Systems side by side: seconds and 10^9 multiply-adds of each stage."""
-    lines = ["".ljust(10) + "".join(f"{cost['system']:>18}" for cost in costs)]
-    lines.append("".ljust(10) + "".join(f"{'s':>9}{'GMAC':>9}" for _ in costs))
-    for stage in STAGES:
-        cells = (
-            _cell(cost["seconds"].get(stage), 2) + _cell(cost["gmacs"].get(stage), 1)
-            for cost in costs
-        )
-        lines.append(stage.ljust(10) + "".join(cells))
-    texts = (cost["text"] or (None, None) for cost in costs)
-    lines.append("text, once".ljust(10) + "".join(_cell(s, 2) + _cell(g, 1) for s, g in texts))
-    lines.append("peak, MB".ljust(10) + "".join(f"{cost['peak_mb']:18.0f}" for cost in costs))
-    return lines
-
-
-def _cell(value: float | None, digits: int) -> str:
-    return " " * 9 if value is None else f"{value:9.{digits}f}"
-
-
-@torch.inference_mode()
-def measure(name: str, side: int, dtype: str, repeats: int) -> SystemCost:
-    """Measure one system in this process."""
     system, counts = SYSTEMS[name], count(SYSTEMS[name], side)
     text = hear(system) if system.condition == "text" else None
     onestep = invent(system, torch.bfloat16 if dtype == "bfloat16" else torch.float32)
     photo = Photo(torch.rand(3, side, side, generator=torch.Generator().manual_seed(0)))
-    calls = [call(system, onestep, photo) for _ in range(repeats)]
     return SystemCost(
         system=name, dtype=dtype, size_in=side, size_out=side * system.scale,
         threads=torch.get_num_threads(),
-        seconds={stage: median(one[stage] for one in calls) for stage in calls[0]},
-        gmacs=counts, text=text,
+        seconds=call(system, onestep, photo), gmacs=counts, text=text,
         parameters=sum(tensor.numel() for tensor in onestep.parameters()) / 1e6,
         peak_mb=peak_mb(),
     )  # fmt: skip
@@ -171,17 +121,23 @@ def gmacs_of(work: Callable[[], object]) -> float:
 
 def hear(system: System) -> tuple[float, float]:
     """Seconds and 10^9 multiply-adds of a system's texts through SD 2.1's text tower."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    config = CLIPTextConfig(**TEXT)  # pyright: ignore[reportArgumentType]
     ids = torch.ones(len(system.texts), WORDS, dtype=torch.long)
-    with torch.device("meta"):
-        tower = CLIPTextModel(config).eval()
-        gmacs = gmacs_of(lambda: tower(ids.to("meta")))
-    place(fill(tower, torch.float32))
+    tower, gmacs = text_tower(torch.float32, len(ids))
     started = time.perf_counter()
     tower(ids)
     return time.perf_counter() - started, gmacs
+
+
+def text_tower(dtype: torch.dtype, texts: int) -> tuple[nn.Module, float]:
+    """SD 2.1's text tower with random weights, and the 10^9 multiply-adds of some texts."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.device("meta"):
+        tower = CLIPTextModel(CLIPTextConfig(**TEXT))  # pyright: ignore[reportArgumentType]
+        gmacs = gmacs_of(lambda: tower(torch.ones(texts, WORDS, dtype=torch.long)))
+    tower = fill(tower, dtype).eval().requires_grad_(False)
+    place(tower)
+    return tower, gmacs
 
 
 def invent(system: System, dtype: torch.dtype) -> OneStep[StableBackbone]:
