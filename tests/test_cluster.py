@@ -18,12 +18,12 @@ import torch
 
 from rcod.doors.clustering import address
 from rcod.errors import RcodError
-from rcod.networks.assembly import Parts
 from rcod.networks.checkpoint import find_weights
 from rcod.pixels.images import Photo, write
 from rcod.using.cluster import Hand, run_on_ray
 from rcod.using.cluster_plan import DONE, PLAN, PhotoTask, Store, plan
 from rcod.using.orders import Options
+from rcod.using.restore import Networks
 
 MANY = 1_000_000
 SOURCES = str(Path(__file__).parents[1] / "src")
@@ -242,7 +242,7 @@ def test_a_photo_named_twice_is_one(tmp_path, monkeypatch):
 
 @needs_fsspec
 def test_a_photo_that_is_gone_is_told_with_the_reason(tmp_path):
-    networks = "tiny", "cpu", "float32", Parts()
+    networks = Networks("tiny", "cpu", "float32")
     hand = Hand(networks, Options(), str(tmp_path / "out"), 1)
     for source in (f"file://{tmp_path}/none.png", "memory://none.png"):
         error = hand.take(PhotoTask(source=source, place="none", print=""))["error"]
@@ -280,7 +280,7 @@ def test_a_worker_replaces_no_file_of_the_user(tmp_path):
     options = Options(realism=0.0, scale=1.0)
 
     def take(where: Path, options: Options = options) -> str | None:
-        return Hand(("tiny", "cpu", "float32", Parts()), options, str(where), 1).take(task)["error"]
+        return Hand(Networks("tiny", "cpu", "float32"), options, str(where), 1).take(task)["error"]
 
     assert take(out) is None is take(out)  # its own is replaced
     before = source.read_bytes()
@@ -315,7 +315,7 @@ def test_workers_of_a_machine_share_the_memory(tmp_path, monkeypatch, workers, m
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setitem(sys.modules, "ray.data", ray.data)
     draw(tmp_path / "photos", 1)
-    networks = "tiny", "cpu", "float32", Parts()
+    networks = Networks("tiny", "cpu", "float32")
     given = [str(tmp_path / "photos")], str(tmp_path / "out"), Options(memory=8_000), workers
     with pytest.raises(RcodError, match="every photo must come back"):
         run_on_ray(networks, *given)
@@ -341,7 +341,7 @@ def test_a_call_leaves_no_plan_and_other_calls_plans_alone(tmp_path, monkeypatch
 
     blocks = ray.data.read_text.return_value.repartition.return_value
     blocks.map_batches.return_value.iter_rows.side_effect = rows
-    planned, failed = run_on_ray(("tiny", "cpu", "float32", Parts()), photos, str(out), Options())
+    planned, failed = run_on_ray(Networks("tiny", "cpu", "float32"), photos, str(out), Options())
     assert (planned.tasks, failed, len(records(out))) == (1, [], 1)
     assert sorted(path.name for path in out.iterdir()) == [DONE, f"{PLAN}-other"]
 
@@ -352,7 +352,7 @@ def test_without_ray_nothing_is_planned(tmp_path, monkeypatch):
     draw(tmp_path / "photos", 1)
     given = [str(tmp_path / "photos")], str(tmp_path / "out"), Options()
     with pytest.raises(RcodError, match="ray must be installed"):
-        run_on_ray(("tiny", "cpu", "float32", Parts()), *given)
+        run_on_ray(Networks("tiny", "cpu", "float32"), *given)
     assert not (tmp_path / "out").exists()
 
 
@@ -369,7 +369,7 @@ def test_what_cannot_be_planned_is_one_sentence(tmp_path, monkeypatch):
         ("photos", file, "photo000.png a folder to write to, got: "),
     ):
         with pytest.raises(RcodError, match=words):
-            run_on_ray(("tiny", "cpu", "float32", Parts()), [str(tmp_path / photos)],
+            run_on_ray(Networks("tiny", "cpu", "float32"), [str(tmp_path / photos)],
                        str(tmp_path / out), Options())  # fmt: skip
     assert not (tmp_path / "out").exists()
 

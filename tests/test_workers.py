@@ -16,13 +16,12 @@ from test_cli import ENVIRONMENT
 
 from rcod.doors.terminal import STOPPED
 from rcod.errors import RcodError
-from rcod.networks.assembly import Parts
 from rcod.networks.checkpoint import find_weights
 from rcod.pixels.images import Photo, write
 from rcod.using.batch import run
 from rcod.using.jobs import Job
 from rcod.using.orders import Options
-from rcod.using.restore import Restorer
+from rcod.using.restore import Networks, Restorer
 from rcod.using.workers import hands
 
 needs_tiny = pytest.mark.skipif(
@@ -39,7 +38,7 @@ def test_several_processes_do_what_one_does(tmp_path: Path):
             tmp_path / "in" / f"{number}.png", Photo(torch.rand(3, 16, 20 + number, generator=rng))
         )
     (tmp_path / "in" / "broken.jpg").write_bytes(b"no picture")
-    networks = ("tiny", "cpu", "float32", Parts(), "auto")
+    networks = Networks("tiny", "cpu", "float32")
     options = Options("neutral")
     seen: list[int] = []
     with hands(networks, options, 2) as elsewhere:
@@ -64,7 +63,7 @@ def test_several_processes_do_what_one_does(tmp_path: Path):
 def test_processes_of_one_core_are_copies_that_have_loaded_everything(tmp_path: Path):
     weights = Path(shutil.copy(find_weights("tiny"), tmp_path / "tiny.safetensors"))
     write(tmp_path / "photo.png", Photo(torch.rand(3, 16, 16)))
-    networks = (str(weights), "cpu", "float32", Parts(), "auto")
+    networks = Networks(str(weights), "cpu", "float32")
     with hands(networks, Options("neutral"), os.cpu_count() or 1) as elsewhere:
         weights.unlink()
         out = tmp_path / "out"
@@ -77,7 +76,7 @@ def test_processes_of_one_core_are_copies_that_have_loaded_everything(tmp_path: 
 def test_processes_share_the_memory(tmp_path: Path):
     write(tmp_path / "photo.png", Photo(torch.rand(3, 16, 16)))
     options = Options("neutral", memory=900_000_000)  # enough for one, and a quarter is not
-    with hands(("tiny", "cpu", "float32", Parts(), "auto"), options, 4) as elsewhere:
+    with hands(Networks("tiny", "cpu", "float32"), options, 4) as elsewhere:
         report = run(lambda: pytest.fail("nothing is done here"), [tmp_path / "photo.png"],
                      tmp_path / "out", options, elsewhere=elsewhere)  # fmt: skip
     assert "memory must be at least" in report.errors[0] and "got 0.23 GB" in report.errors[0]
@@ -147,7 +146,7 @@ def test_the_second_ctrl_c_ends_all_processes_at_once(tmp_path: Path):
 @pytest.mark.skipif(sys.platform != "linux", reason="not checked here: processes aren't copied")
 @pytest.mark.parametrize("asked", [False, True])
 def test_where_one_process_is_killed_all_end(tmp_path: Path, asked: bool):
-    networks = ("tiny", "cpu", "float32", Parts(), "auto")
+    networks = Networks("tiny", "cpu", "float32")
     write(tmp_path / "photo.png", Photo(torch.rand(3, 16, 16)))
     job = Job(tmp_path / "photo.png", (tmp_path / "result.png",))
     before = set(active_children())
@@ -192,7 +191,7 @@ def test_standard_input_is_read_by_the_process_that_has_it(
     write(tmp_path / "photo.png", Photo(torch.rand(3, 16, 16)))
     with (
         (tmp_path / "photo.png").open() as given,
-        hands(("tiny", "cpu", "float32", Parts(), "auto"), Options("neutral"), 1) as elsewhere,
+        hands(Networks("tiny", "cpu", "float32"), Options("neutral"), 1) as elsewhere,
     ):
         monkeypatch.setattr("sys.stdin", given)
         report = run(lambda: pytest.fail("nothing is done here"), [Path("-")], tmp_path / "out",
@@ -203,6 +202,6 @@ def test_standard_input_is_read_by_the_process_that_has_it(
 def test_no_processes_are_too_few():
     with (
         pytest.raises(RcodError, match="--workers must be at least 1"),
-        hands(("tiny", "cpu", "float32", Parts(), "auto"), Options(), 0),
+        hands(Networks("tiny", "cpu", "float32"), Options(), 0),
     ):
         pass

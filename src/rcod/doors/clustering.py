@@ -15,16 +15,16 @@ from rcod.doors.terminal import PIPE, complain, say
 from rcod.errors import RcodError
 
 if TYPE_CHECKING:
-    from rcod.networks.assembly import Parts
     from rcod.using.cluster_plan import Record
     from rcod.using.orders import Options
+    from rcod.using.restore import Networks
 
 
 def upscale_on_ray(
     photos: Sequence[Path],
     out: Path,
     options: "Options",
-    networks: "tuple[str, str, str, Parts]",
+    networks: "Networks",
     workers: int | None,
     dry_run: bool,
 ) -> None:

@@ -63,10 +63,8 @@ from rcod.doors.terminal import (
 from rcod.errors import RcodError
 
 if TYPE_CHECKING:
-    from rcod.networks.assembly import Parts
     from rcod.using.orders import Options
-    from rcod.using.restore import Realism
-    from rcod.using.workers import Networks
+    from rcod.using.restore import Networks, Realism
 
 MIB = 2**20
 
@@ -108,18 +106,17 @@ def upscale(
     with plain_errors():
         with lasting():
             from rcod.networks.assembly import Parts
-            from rcod.using.jobs import place_of
-            from rcod.using.orders import Options
+            from rcod.using import jobs, orders, restore
         parts = Parts(base=base, vision=vision, vae=vae, prompt=prompt, tags=tags, pixel=pixel,
                       semantic=semantic, sample=seed_of(seed, sample))  # fmt: skip
-        networks = model, device, dtype, parts, engine
-        folder, name = place_of(photos, out)
-        options = Options(
+        networks = restore.Networks(model, device, dtype, parts, engine)
+        folder, name = jobs.place_of(photos, out)
+        options = orders.Options(
             realism=dial_of(realism, realism_map), scale=scale_of(scale, width, height),
             color=color, format=format, overwrite=overwrite, width=width, height=height,
             max_side=max_side, quality=quality, realism_map=realism_map, name=name,
             strip="all" if strip else "gps" if strip_gps else "nothing", memory=memory_of(memory),
-            skip_existing=skip_existing, identity=_identity(*networks))  # fmt: skip
+            skip_existing=skip_existing, identity=_identity(networks))  # fmt: skip
         return _do(photos, folder, options, networks, workers, dry_run)
 
 
@@ -132,8 +129,9 @@ def _do(
     dry_run: bool,
 ) -> None:
     """Enlarge into a folder or a pipe; exit 1 if a picture was not done, 130 if stopped."""
-    if networks[-1] == "ray":
-        return upscale_on_ray(photos, out, options, networks[:-1], workers, dry_run)
+    if networks.engine == "ray":
+        networks = networks._replace(engine="auto")  # of a worker's own
+        return upscale_on_ray(photos, out, options, networks, workers, dry_run)
     if dry_run:
         return _rehearse(photos, out, options)
     if out == PIPE:
@@ -197,12 +195,13 @@ def _stream(photos: list[Path], options: "Options", networks: "Networks") -> Non
         say_aside(f"note: {photos[0]} {note}")
 
 
-def _identity(model: str, device: str, dtype: str, parts: "Parts", engine: str) -> str:
+def _identity(networks: "Networks") -> str:
     """What of the networks a result depends on: weights, device and precision."""
     from rcod.device import pick_device
     from rcod.networks.checkpoint import find_weights
     from rcod.networks.engines import precision
 
+    model, device, dtype, parts, engine = networks
     place = pick_device(device)
     weights = _glimpse(Path(find_weights(model)))
     sums = precision("auto" if engine == "ray" else engine, dtype, place)

@@ -22,17 +22,14 @@ from typing import BinaryIO, cast
 import torch
 
 from rcod.errors import RcodError
-from rcod.networks.assembly import Parts
 from rcod.pixels.placing import foreign, is_ours_open, placed
 from rcod.using.batch import run
 from rcod.using.cluster_plan import DONE, PLAN, PhotoTask, Planned, Record, Store, opened, plan
 from rcod.using.orders import Options
-from rcod.using.restore import Restorer
+from rcod.using.restore import Networks, Restorer
 
 HELD = 8  # photos that a worker holds, and that are done again when it dies
 PAUSE = 2.0  # seconds between two times that records are written
-
-Networks = tuple[str, str, str, Parts]
 
 
 class Hand:
@@ -122,7 +119,7 @@ def run_on_ray(
     """Enlarge photos on a Ray cluster: the one of RAY_ADDRESS, or this machine.
 
     Args:
-        networks: as for `Restorer.load`.
+        networks: which every worker loads.
         photos: addresses, as for `cluster_plan.plan`.
         out: the output folder's address.
         options: how, for all of them.

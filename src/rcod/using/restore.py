@@ -11,7 +11,7 @@ a result leaves in pieces, so that it may be larger than memory. Levels share a 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import torch
 from PIL.Image import Image
@@ -47,6 +47,17 @@ from rcod.using.published_pass import look_at, passing, resolve_dial
 __all__ = ["Realism", "Restorer", "Result", "check_realism"]
 
 T = TypeVar("T")
+
+
+class Networks(NamedTuple):
+    """What `Restorer.load` takes, to be said in another process."""
+
+    name: str = "tiny"
+    device: str = "auto"
+    dtype: str = "auto"
+    parts: Parts = Parts()
+    engine: str = "auto"
+
 
 LEAST_TILE = 128  # LR pixels a side; what is tried last when memory runs out
 

@@ -25,13 +25,10 @@ import torch
 
 from rcod.device import pick_device
 from rcod.errors import RcodError
-from rcod.networks.assembly import Parts
 from rcod.using.batch import Elsewhere, take
 from rcod.using.jobs import Job
 from rcod.using.orders import Options, Outcome
-from rcod.using.restore import Restorer
-
-Networks = tuple[str, str, str, Parts, str]
+from rcod.using.restore import Networks, Restorer
 
 
 @contextmanager
@@ -39,7 +36,7 @@ def hands(networks: Networks, options: Options, workers: int) -> Iterator[Elsewh
     """Processes that do photos; Ctrl-C that gets as far as here ends them at once.
 
     Args:
-        networks: as for `Restorer.load`.
+        networks: which every process loads.
         options: how photos are enlarged.
         workers: how many processes; they share the cores and the memory.
 
@@ -86,9 +83,8 @@ def hands(networks: Networks, options: Options, workers: int) -> Iterator[Elsewh
 
 def _may_be_copied(networks: Networks) -> bool:
     """Whether a process that holds these networks can be copied: other engines have threads."""
-    _, device, _, _, engine = networks
-    on_processor = pick_device(device).type == "cpu"
-    return sys.platform == "linux" and on_processor and engine in ("auto", "torch")
+    on_processor = pick_device(networks.device).type == "cpu"
+    return sys.platform == "linux" and on_processor and networks.engine in ("auto", "torch")
 
 
 def _begin(threads: int) -> None:
