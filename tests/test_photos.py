@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from rcod.errors import RcodError
-from rcod.training.photos import Source, check, fingerprint, photos_in, read_rgb
+from rcod.training.photos import Source, area, check, fingerprint, photos_in, read_rgb
 from rcod.training.presets import settings_named
 from rcod.training.stream import Dice, Numbers, Samples, lots
 
@@ -41,6 +41,18 @@ def folder(tmp_path: Path) -> Path:
     for i in range(3):
         picture(i).save(place / f"{i}.png")
     return place
+
+
+def test_photos_for_training_are_read_as_those_to_enlarge(tmp_path: Path):
+    ramp = np.linspace(0, 65535, 96 * 64).astype(np.uint16).reshape(64, 96)
+    file = tmp_path / "white-is-0.tif"
+    Image.fromarray(ramp).save(file, tiffinfo={262: 0})
+    assert area(file) == 96 * 64
+    shown = np.asarray(read_rgb(file))
+    assert shown[0, 0, 0] == 255 and shown[-1, -1, 0] == 0
+    pytest.importorskip("pi_heif", reason="not checked here: pip install 'rcod[heic]'")
+    file = Path(__file__).parent / "two.heic"
+    assert read_rgb(file).width * read_rgb(file).height == area(file)
 
 
 def pack(folder: Path, shard: Path) -> Path:

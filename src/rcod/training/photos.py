@@ -10,7 +10,6 @@ after that any photo of it is one read, or one request, and the order of trainin
 """
 
 import hashlib
-import io
 import json
 import math
 import re
@@ -18,6 +17,7 @@ import tarfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
@@ -26,9 +26,8 @@ import numpy as np
 from PIL import Image
 
 from rcod.errors import RcodError
-from rcod.pixels.images import SUFFIXES, find, from_pil
+from rcod.pixels.images import SUFFIXES, Photo, find, read, to_pil
 from rcod.pixels.placing import placed
-from rcod.pixels.planes import DAMAGE
 
 SOFT = 42.0  # dB: what survives /2 x2 better than this holds little fine detail
 ALIKE = 12  # of 256 places; more say that it is another picture
@@ -99,6 +98,10 @@ def read_lines(path: Path, rule: str) -> list[str]:
         raise RcodError(f"{rule}, got {path}, which is no text in UTF-8; name another") from None
 
 
+class _Enough(Exception):
+    """What was asked for is known, and nothing more is read."""
+
+
 def identity(photo: Source) -> str:
     """What tells a photo from others, and from what may come to lie in its place."""
     if isinstance(photo, Path):
@@ -114,27 +117,21 @@ def fingerprint(photos: Sequence[Source]) -> str:
 
 def read_rgb(photo: Source) -> Image.Image:
     """A photo, turned upright, in sRGB with 8 bits; `RcodError` says what is wrong with it."""
-    _register_jxl()
-    try:
-        with Image.open(_open(photo)) as image:
-            pixels = from_pil(image.copy(), str(photo)).pixels  # (3, H, W)
-    except DAMAGE as error:
-        if isinstance(error, RcodError):
-            raise
-        raise RcodError(
-            f"{photo}: must be a whole picture, and reading it failed: {error}"
-        ) from None
-    return Image.fromarray(pixels.mul(255).round().byte().permute(1, 2, 0).numpy())
+    return to_pil(Photo(read(_content(photo), str(photo)).pixels))
 
 
 def area(photo: Source) -> int:
     """Pixels of a photo, from its header."""
-    _register_jxl()
-    try:
-        with Image.open(_open(photo)) as image:
-            return image.width * image.height
-    except DAMAGE as error:
-        raise RcodError(f"{photo}: must be a picture, and cannot be read: {error}") from None
+    pixels = 0
+
+    def stop(size: tuple[int, int]) -> None:
+        nonlocal pixels
+        pixels = size[0] * size[1]
+        raise _Enough
+
+    with suppress(_Enough):
+        read(_content(photo), str(photo), stop)
+    return pixels
 
 
 def softness(image: Image.Image) -> float:
@@ -258,14 +255,22 @@ def _whole(shard: str) -> BinaryIO:
     return Path(shard).open("rb")
 
 
-def _open(photo: Source) -> Path | BinaryIO:
+def _content(photo: Source) -> Path | bytes:
     """A photo's file, or its bytes inside a shard."""
     if isinstance(photo, Path):
         return photo
-    if not _is_far(photo.shard):
+    try:
+        if _is_far(photo.shard):
+            return _part(photo)
         with Path(photo.shard).open("rb") as file:
             file.seek(photo.start)
-            return io.BytesIO(file.read(photo.size))
+            return file.read(photo.size)
+    except OSError as error:
+        raise RcodError(f"{photo}: its shard must be readable, got: {error}") from None
+
+
+def _part(photo: Member) -> bytes:
+    """A photo out of a shard behind a URL."""
     last = photo.start + photo.size - 1
     request = urllib.request.Request(photo.shard, headers={"Range": f"bytes={photo.start}-{last}"})
     with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
@@ -275,13 +280,6 @@ def _open(photo: Source) -> Path | BinaryIO:
                 "download it, or take another server"
             )
         try:
-            return io.BytesIO(answer.read())
+            return answer.read()
         except HTTPException as error:
             raise RcodError(f"{photo} must come whole, got: {error!r}") from None
-
-
-def _register_jxl() -> None:
-    try:
-        import pillow_jxl  # noqa: F401  (registers JPEG XL with Pillow)
-    except ImportError:
-        return
