@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rcod.doors.guard import Guard, Limits, Refusal, check_token, host_of
+from rcod.doors.callers import has_token, host_of, is_foreign, is_loopback, is_own, resolve
+from rcod.doors.guard import Guard, Limits, Refusal
 from rcod.doors.meters import Meters
 from rcod.doors.work_queue import WorkQueue
 from rcod.errors import RcodError
@@ -20,18 +21,83 @@ def test_host_without_port(header: str, name: str):
     assert host_of(header) == name
 
 
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [("localhost", True), ("LOCALHOST", True), ("127.0.0.1", True), ("127.0.0.2", True),
+     ("127.1", True), ("::1", True), ("0:0:0:0:0:0:0:1", True), ("::ffff:127.0.0.1", True),
+     ("0.0.0.0", False), ("::", False), ("192.0.2.1", False)],
+)  # fmt: skip
+def test_loopback_is_known_in_every_spelling(host: str, local: bool):
+    assert is_loopback(host) is local
+
+
+@pytest.mark.parametrize("host", ["nosuch.invalid", "127.0..0.1", ""])
+def test_a_host_that_leads_nowhere_is_one_sentence(host: str):
+    with pytest.raises(RcodError, match=f"the host must be a name .*, got '{host}' .* --host"):
+        resolve(host)
+
+
+@pytest.mark.parametrize(
+    ("header", "own", "right"),
+    [
+        ("127.0.0.1:7860", "LOCALHOST", True),
+        ("localhost:7860", "127.0.0.2", True),
+        ("127.0.0.2", "127.0.0.2", True),
+        ("[::1]:80", "::1", True),
+        ("My-Machine:80", "my-machine", True),  # what --host says may lead back by /etc/hosts
+        ("evil.example:7860", "localhost", False),
+        ("192.0.2.1:7860", "127.0.0.1", False),
+        ("", "localhost", False),
+    ],
+)
+def test_only_names_that_no_name_server_tells_are_ours(header: str, own: str, right: bool):
+    assert is_own(header, own) is right
+
+
+@pytest.mark.parametrize(
+    ("headers", "foreign"),
+    [
+        ({}, False),  # a program
+        ({"origin": "http://here:7860"}, False),
+        ({"origin": "https://HERE:7860"}, False),  # behind a proxy that encrypts
+        ({"origin": "http://evil.example"}, True),
+        ({"origin": "http://here:3000"}, True),
+        ({"origin": "http://evil.example/here:7860"}, True),
+        ({"origin": "null"}, True),
+        ({"origin": "null", "host": ""}, True),
+        ({"origin": "http://here:3000", "sec-fetch-site": "same-site"}, True),
+        ({"sec-fetch-site": "cross-site"}, True),
+        ({"sec-fetch-site": "none"}, False),
+        ({"origin": "https://photos.example", "sec-fetch-site": "same-origin"}, False),  # a proxy
+    ],
+)
+def test_pages_of_other_sites_are_known(headers: dict[str, str], foreign: bool):
+    assert is_foreign({"host": "here:7860", **headers}) is foreign
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "PUT"])
+def test_pages_of_other_sites_change_nothing(method: str):
+    start, body, _ = sent(reader, Limits(), [], method, host="here", origin="http://evil.example")
+    assert start["status"] == 403
+    assert b"other sites' pages may not send requests here" in body["body"]
+
+
 def test_token_is_shown_as_bearer_cookie_or_in_the_pages_address():
     token = "open-sesame"
-    check_token(token, {"authorization": "Bearer open-sesame"}, "")
-    check_token(token, {"cookie": "a=b; rcod-token=open-sesame"}, "")
-    check_token(token, {"cookie": 'prefs={"a":1}; [x]=1; rcod-token=open-sesame'}, "")
-    check_token(token, {}, "token=open-sesame")
-    check_token("one+one=2%", {}, "token=one+one%3D2%25")  # a plus is no space here
-    for headers, query in (({}, ""), ({"authorization": "Bearer open"}, "token="),
-                           ({"cookie": "rcod-token=open-sesam\u00e9"}, "")):  # fmt: skip
-        with pytest.raises(Refusal) as refusal:
-            check_token(token, headers, query)
-        assert refusal.value.status == 401 and "www-authenticate" in refusal.value.headers
+    for scheme in ("Bearer", "bearer", "BEARER ", "bEARER"):
+        assert has_token(token, {"authorization": f"{scheme} open-sesame"}, "")
+    assert has_token(token, {"cookie": "a=b; rcod-token=open-sesame"}, "")
+    assert has_token(token, {"cookie": 'prefs={"a":1}; [x]=1; rcod-token=open-sesame'}, "")
+    assert has_token(token, {}, "token=open-sesame")
+    assert has_token("one+one=2%", {}, "token=one+one%3D2%25")  # a plus is no space here
+    for headers, query in (
+        ({}, ""), ({"authorization": "Bearer open"}, "token="),
+        ({"authorization": "open-sesame"}, ""), ({"authorization": "Basic open-sesame"}, ""),
+        ({"cookie": "rcod-token=open-sesam\u00e9"}, ""),
+    ):  # fmt: skip
+        assert not has_token(token, headers, query)
+    start, _, _ = sent(reader, Limits(token=token), [])
+    assert start["status"] == 401 and (b"www-authenticate", b"Bearer") in start["headers"]
 
 
 @pytest.mark.parametrize(
@@ -49,11 +115,13 @@ def test_limits_make_sense(values: dict, words: str):
         Limits(**values)
 
 
-def sent(app: ASGIApp, limits: Limits, messages: list[Message], **headers: str) -> list[Message]:
-    """What a guarded app answers to a POST of these messages; then the client says nothing."""
+def sent(
+    app: ASGIApp, limits: Limits, messages: list[Message], method: str = "POST", **headers: str
+) -> list[Message]:
+    """What a guarded app answers to these messages; then the client says nothing."""
     answers: list[Message] = []
     scope: Scope = {
-        "type": "http", "method": "POST", "path": "/v1/upscale", "query_string": b"",
+        "type": "http", "method": method, "path": "/v1/upscale", "query_string": b"",
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
     }  # fmt: skip
 
@@ -67,7 +135,7 @@ def sent(app: ASGIApp, limits: Limits, messages: list[Message], **headers: str) 
         answers.append(message)
 
     with WorkQueue() as engine:
-        asyncio.run(Guard(app, limits, engine, Meters(), False)(scope, receive, send))
+        asyncio.run(Guard(app, limits, engine, Meters(), None)(scope, receive, send))
     return answers
 
 

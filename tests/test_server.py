@@ -219,7 +219,7 @@ def answered(restorer: Restorer, path: str = "/v1/upscale", **fields: str) -> ht
     with WorkQueue() as engine:
         service = Service(restorer, engine)
         add_page(inner := create_app(service), service, OpenPhotos())
-        app = Guard(inner, service.limits, engine, service.meters, False)
+        app = Guard(inner, service.limits, engine, service.meters, None)
         return asyncio.run(ask(app))
 
 
@@ -249,7 +249,7 @@ def test_an_uploads_temporary_file_ends_before_its_request_waits(
         seen.append("closed")
         await close(upload)
 
-    def taken(service: Service, content: bytes) -> Photo:
+    def taken(service: Service, content: bytes, *more: Options) -> Photo:
         seen.append("taken")
         raise RcodError("enough")
 
@@ -316,6 +316,77 @@ def test_what_is_wrong_is_said_in_one_sentence(
     assert words in sentence and "\n" not in sentence
     for secret in ("Traceback", "/tmp", "rcod-", str(ROOT), ".py"):
         assert secret not in answer.text
+
+
+Parts = list[tuple[str, tuple[str | None, bytes]]]
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "words"),
+    [
+        (
+            "/v1/upscale",
+            [("realsim", (None, b"0.4"))],
+            "one of image, realism, realism_map, color, ",
+        ),
+        ("/v1/upscale", [("realsim", (None, b"0.4"))], "got 'realsim'; correct or leave it out"),
+        ("/v1/upscale", [("mask", ("m.png", b""))], "got 'mask'; correct or leave it out"),
+        ("/v1/levels", [("realism", (None, b"0.4"))], "got 'realism'; correct or leave it out"),
+        ("/v1/upscale", [("image", ("b.png", b""))], "image must come once, got it 2 times"),
+        ("/v1/levels", [("scale", (None, b"2"))] * 3, "scale must come once, got it 3 times"),
+        ("/v1/upscale?realism=0.4&scale=2", [], "must come in the form, got 'realism' in the addr"),
+        ("/v1/levels?scale=2", [], "must come in the form, got 'scale' in the address"),
+        (
+            "/v1/upscale",
+            [("realism_map", (None, b"m.png"))],
+            "realism_map must be a file, got text",
+        ),
+    ],
+)
+def test_no_field_goes_unread(server: Running, path: str, more: Parts, words: str):
+    parts: Parts = [("image", ("a.png", small(8))), *more]
+    answer = httpx.post(server.url + path, files=parts, timeout=30)
+    assert answer.status_code == 422 and words in answer.json()["error"]
+
+
+def test_a_file_that_comes_as_text_is_one_sentence(server: Running):
+    url = f"{server.url}/v1/upscale"
+    for answer in (
+        httpx.post(url, files={"image": (None, b"abc")}), httpx.post(url, data={"image": "abc"}),
+    ):  # fmt: skip
+        assert answer.status_code == 422
+        sentence = "image must be a file, got text; send it as curl -F image=@photo.jpg does"
+        assert answer.json() == {"error": sentence}
+
+
+def test_every_place_has_the_realism_of_the_map_or_of_its_metric(
+    server: Running, restorer: Restorer, tmp_path: Path
+):
+    (source := tmp_path / "a.png").write_bytes(content := small())
+    Image.linear_gradient("L").save(drawn := io.BytesIO(), "PNG")
+    files = {"image": ("a.png", content), "realism_map": ("m.png", drawn.getvalue())}
+    answer = httpx.post(f"{server.url}/v1/upscale", files=files, timeout=30)
+    write(tmp_path / "map.png", restorer(source, take(drawn.getvalue()).pixels.mean(0)).photo)
+    assert answer.content == (tmp_path / "map.png").read_bytes()
+    assert answer.headers["x-rcod-level"] == "map"
+    answer = post(server.url, content, realism="auto-local")
+    write(tmp_path / "local.png", restorer(source, "auto-local").photo)
+    assert answer.content == (tmp_path / "local.png").read_bytes()
+    assert answer.headers["x-rcod-level"] == "auto-local"
+
+
+def test_a_map_that_does_not_fit_is_one_sentence(server: Running):
+    Image.new("L", (90, 30)).save(wide := io.BytesIO(), "PNG")
+    Image.new("L", (2000, 600)).save(large := io.BytesIO(), "PNG")
+    for drawn, fields, status, words in (
+        (wide.getvalue(), {}, 422, "the realism map must have the photo's shape, got 90 x 30"),
+        (wide.getvalue(), {"realism": "0.4"}, 422, "for every place, got realism 0.4, too; leave"),
+        (b"none", {}, 422, "realism_map: must be a picture that can be read"),
+        (large.getvalue(), {}, 413, "a realism map must have at most 1 megapixels here, got 2000"),
+    ):
+        files = {"image": ("a.png", small()), "realism_map": ("m.png", drawn)}
+        answer = httpx.post(f"{server.url}/v1/upscale", files=files, data=fields, timeout=30)
+        assert answer.status_code == status and words in answer.json()["error"]
 
 
 def test_too_many_pixels_are_refused_before_decoding(server: Running):
@@ -400,8 +471,26 @@ def test_file_names_are_never_used(server: Running, name: str):
 def test_other_hosts_names_and_other_sites_are_refused(server: Running):
     answer = httpx.get(f"{server.url}/v1/models", headers={"host": "evil.example"})
     assert answer.status_code == 403
-    answer = httpx.post(f"{server.url}/v1/upscale", headers={"sec-fetch-site": "cross-site"})
-    assert answer.status_code == 403
+    url, files = f"{server.url}/v1/upscale", {"image": ("a.png", small(8))}
+    for headers in (
+        {"sec-fetch-site": "cross-site"}, {"origin": "http://evil.example"}, {"origin": "null"},
+        {"origin": "http://localhost:3000", "sec-fetch-site": "same-site"},
+    ):  # fmt: skip
+        assert httpx.post(url, headers=headers, files=files).status_code == 403
+    own = {"origin": server.url, "sec-fetch-site": "same-origin"}
+    assert httpx.post(url, headers=own, files=files, timeout=30).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "LOCALHOST"])
+def test_this_machine_is_itself_in_every_spelling(host: str):
+    running = start("--host", host)
+    try:
+        assert httpx.get(f"{running.url}/page/about").json()["megabytes"] == 512
+        answer = httpx.get(f"{running.url}/v1/models", headers={"host": "evil.example"})
+        assert answer.status_code == 403
+    finally:
+        code, _ = running.end()
+    assert code == 0
 
 
 def test_every_answer_keeps_pages_apart(server: Running):

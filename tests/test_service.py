@@ -13,7 +13,10 @@ from test_tiff import make_tiff
 from rcod.doors.guard import Limits, Refusal
 from rcod.doors.service import Service
 from rcod.doors.work_queue import WorkQueue
+from rcod.errors import RcodError
 from rcod.pixels import tiff
+from rcod.pixels.metadata import TURN
+from rcod.using.orders import Options
 from rcod.using.restore import Restorer
 
 
@@ -54,6 +57,32 @@ def test_a_photo_may_be_as_large_as_its_result():
         Refusal, match=r"got 250 x 160; choose a smaller scale, at most 1, or serve"
     ):
         service.check_size(photo, (160, 250))
+
+
+def test_a_result_is_measured_before_its_photo_is_decoded(monkeypatch: pytest.MonkeyPatch):
+    Image.new("L", (800, 600)).save(content := io.BytesIO(), "WEBP")
+
+    def decoded(*_: object) -> None:
+        raise AssertionError("it was decoded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFile.ImageFile, "load", decoded)
+        with pytest.raises(Refusal, match=r"got 3200 x 2400; choose a smaller scale, at most 1.4"):
+            limited(10**6).take(content.getvalue(), Options())
+        with pytest.raises(RcodError, match=r"the result must be 0.0625 to 8 times the photo's"):
+            limited(10**6).take(content.getvalue(), Options(width=9000))
+    assert limited(10**6).take(content.getvalue(), Options(scale=1.4)).pixels.shape[-1] == 800
+
+
+def test_a_photo_may_be_turned_before_its_result_is_measured():
+    exif = Image.Exif()
+    exif[TURN] = 6
+    Image.new("L", (100, 10)).save(content := io.BytesIO(), "JPEG", exif=exif)
+    service, options = limited(5000), Options(width=20)  # 20 x 200; as it lies it were 20 x 2
+    photo = service.take(content.getvalue(), options)
+    service.check_size(photo, options.size(photo))
+    photo = limited(4001).take(content.getvalue(), options := Options(height=160))  # 16 x 160
+    assert options.size(photo) == (160, 16)  # and as it lies it were sixteen times as high
 
 
 @pytest.mark.parametrize(

@@ -573,9 +573,20 @@ def test_a_signal_that_comes_as_the_address_appears_ends_the_server(
     rescue.cancel()
 
 
-def test_a_host_that_cannot_be_named_is_one_sentence():
-    with pytest.raises(RcodError, match="must be free to listen on, got: encoding with 'idna'"):
-        web.listen("127.0..0.1", 0)
+@pytest.mark.parametrize("host", ["127.0..0.1", "nosuch.invalid", "192.0.2.1"])
+def test_a_host_that_is_not_here_is_blamed_and_not_its_port(host: str):
+    with pytest.raises(
+        RcodError, match=f"the host must be .* of this machine, got '{host}'"
+    ) as told:
+        web.listen(host, 0)
+    assert "port" not in str(told.value)
+
+
+def test_other_photos_fields_are_refused(server: Running):
+    image = {"image": ("a.png", b"")}
+    answer = httpx.post(f"{server.url}/page/photos", files=image, data={"scale": "2"})
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith("a field must be one of image, got 'scale'")
 
 
 def test_examples_of_the_page_are_those_of_the_project():
@@ -614,7 +625,7 @@ def test_a_link_elsewhere_may_show_the_token(restorer: Restorer, tmp_path: Path)
     with WorkQueue() as engine, chromium(1280, 800, tmp_path) as page:
         service = Service(restorer, engine, limits)
         web.add_page(app := create_app(service), service, OpenPhotos())
-        guard = Guard(app, limits, engine, service.meters, True)
+        guard = Guard(app, limits, engine, service.meters, "127.0.0.1")
         with serving(guard, web.Impatient) as (host, port):
             link = f"<a href='http://{host}:{port}/?token=open-sesame'>rcod</a>"
             page.get(f"data:text/html,{link}")

@@ -2,6 +2,6 @@
 
 A module imports only modules before it:
 
-    work_queue, meters, guard, service, server, open_photos, web, comfy, terminal, options,
-    clustering, upscaling, planning, evaluating, measuring, training, cli
+    work_queue, meters, callers, guard, fields, service, server, open_photos, web, comfy, terminal,
+    options, clustering, upscaling, planning, evaluating, measuring, training, cli
 """

@@ -137,7 +137,8 @@ def serve(
     """Serve the page and the HTTP interface, until Ctrl-C."""
     with plain_errors():
         try:
-            from rcod.doors.guard import LOOPBACK, Limits
+            from rcod.doors.callers import is_loopback
+            from rcod.doors.guard import Limits
             from rcod.doors.web import listen_and_serve
         except ImportError as error:
             what = f"the page and the HTTP interface need {error.name}, which isn't installed"
@@ -149,7 +150,7 @@ def serve(
         if token is None:
             token = os.environ.get("RCOD_TOKEN")  # typer would take an empty one for none
         if max_megabytes is None:
-            max_megabytes = 512 if host in LOOPBACK else 64
+            max_megabytes = 512 if is_loopback(host) else 64
         limits = Limits(
             queue, max_megabytes * 10**6, max_megapixels * 10**6, seconds=timeout, token=token
         )

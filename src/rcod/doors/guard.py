@@ -9,7 +9,6 @@ a sentence too, and its trace stays in the server's own log.
 """
 
 import asyncio
-import hmac
 import json
 import logging
 import math
@@ -17,17 +16,14 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import parse_qs
 
-from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rcod.doors.callers import has_token, is_foreign, is_own
 from rcod.doors.meters import Meters
 from rcod.doors.work_queue import Full, WorkQueue
 from rcod.errors import RcodError
 
-COOKIE = "rcod-token"
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
 OPEN = ("/healthz",)  # answered without a token
 LINGER = 2.0  # seconds for which the rest of a refused body is read and dropped
 ROUTES = ("/v1/upscale", "/v1/levels", "/v1/models", "/healthz", "/metrics", "/openapi.json",
@@ -85,14 +81,14 @@ class Guard:
     """The outermost layer of the service."""
 
     def __init__(
-        self, app: ASGIApp, limits: Limits, engine: WorkQueue, meters: Meters, local: bool
+        self, app: ASGIApp, limits: Limits, engine: WorkQueue, meters: Meters, own: str | None
     ) -> None:
-        """`local` says that only names of this machine are served, so that no page rebinds one."""
+        """`own` is the host of a service to this machine alone: no page may rebind another."""
         self._app = app
         self._limits = limits
         self._engine = engine
         self._meters = meters
-        self._local = local
+        self._own = own
         self._bodies: set[Body] = set()  # of the POSTs under way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -129,13 +125,14 @@ class Guard:
         """Refuse what need not be read."""
         headers = {name.decode("latin-1"): value.decode("latin-1")
                    for name, value in scope["headers"]}  # fmt: skip
-        if self._local and host_of(headers.get("host", "")) not in LOOPBACK:
+        if self._own is not None and not is_own(headers.get("host", ""), self._own):
             raise Refusal(403, "this service answers only to names of its own machine")
-        if headers.get("sec-fetch-site") == "cross-site" and scope["method"] != "GET":
+        if scope["method"] not in ("GET", "HEAD") and is_foreign(headers):
             raise Refusal(403, "other sites' pages may not send requests here")
         if self._limits.token is not None and scope["path"] not in OPEN:
             query = scope["query_string"].decode("latin-1") if scope["path"] == "/" else ""
-            check_token(self._limits.token, headers, query)
+            if not has_token(self._limits.token, headers, query):
+                raise untold()
         if scope["method"] != "POST":
             return
         if not headers.get("content-length", "0").isdecimal():
@@ -230,34 +227,19 @@ async def linger(receive: Receive) -> None:
             return
 
 
-def check_token(token: str, headers: Mapping[str, str], query: str) -> None:
-    """Refuse who shows the token neither as a bearer's, nor in the page's cookie or address."""
-    shown = [headers.get("authorization", "").removeprefix("Bearer ")]
-    shown += tokens_in(query)
-    shown.append(cookie_parser(headers.get("cookie", "")).get(COOKIE, ""))
-    if not any(hmac.compare_digest(text.encode(), token.encode()) for text in shown):
-        raise Refusal(
-            401,
-            "this service needs its token: send the header 'Authorization: Bearer TOKEN', "
-            "or open the page as /?token=TOKEN",
-            {"www-authenticate": "Bearer"},
-        )
-
-
-def tokens_in(query: str) -> list[str]:
-    """The tokens in the page's address, where a plus stands for itself and not for a space."""
-    plain = query.replace("+", "%2B")
-    return parse_qs(plain, keep_blank_values=True).get("token", [])
-
-
 def unranged(scope: Scope) -> Scope:
     """A request for the whole of what it asks a part of: files are small here."""
     return {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"range"]}
 
 
-def host_of(header: str) -> str:
-    """The name in a Host header, without the port."""
-    return re.sub(r":\d*$", "", header).lower()
+def untold() -> Refusal:
+    """The refusal of who does not show the token."""
+    return Refusal(
+        401,
+        "this service needs its token: send the header 'Authorization: Bearer TOKEN', "
+        "or open the page as /?token=TOKEN",
+        {"www-authenticate": "Bearer"},
+    )
 
 
 def too_long(limits: Limits, length: int) -> Refusal:

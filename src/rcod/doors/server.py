@@ -3,63 +3,45 @@
 One engine answers everybody; a request waits for its turn, and leaves the queue when its
 client does. The picture's bytes are those that the command line writes.
 
-    POST /v1/upscale -> read -> seat in the queue -> OpenPhoto.result -> encode -> bytes
-    POST /v1/levels  ->                              every level, a sheet    -> zip
+    POST /v1/upscale -> fields known -> read -> seat in the queue -> Restorer -> encode -> bytes
+    POST /v1/levels  ->                                  every level, a sheet -> zip
 """
 
 import io
 import json
 import zipfile
-from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from fastapi import Depends, FastAPI, File, Form, Request, UploadFile
+from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel
 from starlette.types import Lifespan
+from torch import Tensor
 
 from rcod import __version__
+from rcod.diffusion.dial import check_dial
+from rcod.doors.fields import (
+    CHECKED,
+    Asked,
+    ColorField,
+    ImageField,
+    MapField,
+    RealismField,
+    received,
+)
+from rcod.doors.guard import Refusal
 from rcod.doors.service import MEDIA, Service, facts, read_dial, speak_plainly, strip_tags, timings
 from rcod.doors.work_queue import Ticket
+from rcod.errors import RcodError
 from rcod.networks.systems import SYSTEMS
 from rcod.pixels.images import Photo
-from rcod.pixels.metadata import Strip
 from rcod.using.open_photo import OpenPhoto, Setting, check_format, encode, encode_png
 from rcod.using.orders import Options
 from rcod.using.passes import reduced
-from rcod.using.restore import ColorFix, Result
+from rcod.using.restore import Result
 
-Format = Literal["png", "jpg", "webp", "tif", "avif"]
-LONGEST = 1_000_000  # pixels of a side that may be asked for
 DATE = (2000, 1, 1, 0, 0, 0)  # of files in a zip, so that equal pictures are equal bytes
 
-ImageField = Annotated[UploadFile, File(description="The photo: PNG, JPEG, WebP, TIFF, ...")]
-RealismField = Annotated[
-    str, Form(description="fidelity, neutral, realism, auto, or a number from 0 to 1")
-]
-ScaleField = Annotated[float, Form(ge=1, le=8, description="enlargement; the result measures "
-                                   "round(scale * side)")]  # fmt: skip
-WidthField = Annotated[
-    int | None, Form(ge=1, le=LONGEST, description="of the result, pixels; instead of scale")
-]
-HeightField = Annotated[
-    int | None,
-    Form(ge=1, le=LONGEST, description="of the result; with width, it fits into both"),
-]
-MaxSideField = Annotated[
-    int | None,
-    Form(ge=1, le=LONGEST, description="pixels of the result's longer side at most"),
-]
-FormatField = Annotated[Format, Form(description="of the result's file")]
-QualityField = Annotated[
-    int | None, Form(ge=1, le=100, description="of JPEG, WebP and AVIF; else 95, of AVIF 90")
-]
-StripField = Annotated[
-    Strip, Form(description="tags that are left out: gps is where the photo was taken")
-]
-ColorField = Annotated[
-    ColorFix, Form(description="how the photo's colours are kept; auto as the model does")
-]
 PICTURE = {
     "description": "The picture. X-Rcod-Level, -Realism, -Timestep, -Metric and -Auto tell how it "
     "came about, X-Rcod-Note what of the photo was left out, Server-Timing what took how long.",
@@ -135,37 +117,11 @@ def create_app(service: Service, lifespan: Lifespan[FastAPI] | None = None) -> F
     return app
 
 
-async def asked(
-    scale: ScaleField = 4.0,
-    width: WidthField = None,
-    height: HeightField = None,
-    max_side: MaxSideField = None,
-    format: FormatField = "png",
-    quality: QualityField = None,
-    strip: StripField = "nothing",
-) -> Options:
-    """The fields that every picture of an answer follows."""
-    return Options(
-        scale=scale, width=width, height=height, max_side=max_side, format=format,
-        quality=quality, strip=strip,
-    )  # fmt: skip
-
-
-Asked = Annotated[Options, Depends(asked)]
-
-
-async def received(request: Request, image: UploadFile) -> bytes:
-    """An upload's bytes; temporary files in which a form may have come end here."""
-    content = await image.read()
-    await request.close()
-    return content
-
-
 def _add_upscale(app: FastAPI, service: Service) -> None:
     """One photo in, one picture out."""
 
     @app.post(
-        "/v1/upscale", summary="Enlarge and restore one photo",
+        "/v1/upscale", summary="Enlarge and restore one photo", dependencies=CHECKED,
         response_class=Response, responses={200: PICTURE, **ERRORS},
     )  # fmt: skip
     async def upscale(
@@ -173,15 +129,21 @@ def _add_upscale(app: FastAPI, service: Service) -> None:
         image: ImageField,
         options: Asked,
         realism: RealismField = "auto",
+        realism_map: MapField = None,
         color: ColorField = "auto",
     ) -> Response:
-        place = Setting(read_dial(realism), color=color)
+        dial = read_dial(realism)
+        check_dial(dial)
+        if realism_map is not None and dial != "auto":
+            raise Refusal(422, f"a realism map says it for every place, got realism {dial}, too; "
+                          "leave one out")  # fmt: skip
+        mask = None if realism_map is None else await realism_map.read()
         content = await received(request, image)
 
         def work(ticket: Ticket[tuple[Result, bytes]]) -> tuple[Result, bytes]:
             photo, size = taken(service, content, options)
-            held = OpenPhoto(service.restorer, photo)
-            result = held.result(replace(place, scale=size), ticket.step)
+            place = dial if mask is None else read_map(service, mask)
+            result = service.restorer(photo, place, size, color, ticket.step)
             return result, encode(result.photo, options.format, options.quality)
 
         ticket = service.engine.submit(work)
@@ -191,12 +153,20 @@ def _add_upscale(app: FastAPI, service: Service) -> None:
 
 
 def taken(service: Service, content: bytes, options: Options) -> tuple[Photo, tuple[int, int]]:
-    """A photo as it is restored, and height and width of its result, which can be made here."""
-    photo = strip_tags(service.take(content), options)
+    """A photo, and height and width of its result, which can be made here."""
+    photo = strip_tags(service.take(content, options), options)
     size = options.size(photo)
     service.check_size(photo, size)
     check_format(photo, size, options.format)
-    return reduced(photo, size), size
+    return photo, size
+
+
+def read_map(service: Service, content: bytes) -> Tensor:
+    """The realism of every place of a photo, (h, w) in [0, 1], of a grey picture."""
+    try:
+        return service.take(content, what="realism map").pixels.mean(0)
+    except RcodError as error:
+        raise RcodError(f"realism_map: {error}") from None
 
 
 def _add_levels(app: FastAPI, service: Service) -> None:
@@ -204,6 +174,7 @@ def _add_levels(app: FastAPI, service: Service) -> None:
 
     @app.post(
         "/v1/levels", summary="Every level of one photo and a sheet of them, as a zip",
+        dependencies=CHECKED,
         response_class=Response,
         responses={200: {"content": {"application/zip": {}}}, **ERRORS},
     )  # fmt: skip
@@ -214,6 +185,7 @@ def _add_levels(app: FastAPI, service: Service) -> None:
 
         def work(ticket: Ticket[bytes]) -> bytes:
             photo, size = taken(service, content, options)
+            photo = reduced(photo, size)
             held = OpenPhoto(service.restorer, photo, keep=0)  # no level is asked for twice
             return zip_levels(held, Setting(scale=size, color=color), options, ticket)
 

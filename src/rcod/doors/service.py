@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
+import torch
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -73,14 +74,31 @@ class Service:
             gone.cancel()
             result.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    def take(self, content: bytes) -> Photo:
-        """Read a photo, unless it is too large; in the engine's thread."""
+    def take(self, content: bytes, options: Options | None = None, what: str = "photo") -> Photo:
+        """Read a photo, unless it, or its result, is too large; in the engine's thread."""
         most = min(self.limits.pixels, MAX_PIXELS)
         advice = "shrink or cut it first"
+
+        def refuse(size: tuple[int, int]) -> None:
+            self._check(what, size, advice, most)
+            if options is not None:
+                self._check_unturned(size, options)
+
         try:
-            return take(content, lambda size: self._check("photo", size, advice, most))
+            return take(content, refuse)
         except TooLarge:  # for Pillow even to tell its size
-            raise _too_large("photo", most, "many more", advice) from None
+            raise _too_large(what, most, "many more", advice) from None
+
+    def _check_unturned(self, size: tuple[int, int], options: Options) -> None:
+        """Refuse a photo, of that width and height, whose result can't be made either way up."""
+        refusals: list[Exception] = []
+        for sides in (size[::-1], size):
+            photo = Photo(torch.empty(3, *sides, device="meta"))  # of its size, and without pixels
+            try:
+                return self.check_size(photo, options.size(photo))
+            except (Refusal, RcodError) as refusal:
+                refusals.append(refusal)
+        raise refusals[0]
 
     def check_size(self, photo: Photo, size: tuple[int, int]) -> None:
         """Refuse a result, of that height and width, which is too large to be made here."""
@@ -107,7 +125,7 @@ def _too_large(what: str, most: int, came: str, advice: str) -> Refusal:
 
 
 def read_dial(text: str) -> Realism:
-    """A number, or a name that `Place` checks."""
+    """A number, or a name that is checked later."""
     try:
         return float(text)
     except ValueError:

@@ -12,7 +12,7 @@ import signal
 import socket
 from asyncio import TimerHandle, Transport
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from importlib.resources import files
 from importlib.util import find_spec
@@ -25,12 +25,13 @@ from fastapi.responses import FileResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from rcod.doors.guard import COOKIE, LOOPBACK, Guard, Limits, tokens_in
+from rcod.doors.callers import COOKIE, is_loopback, no_place, resolve, tokens_in
+from rcod.doors.fields import CHECKED, Format, ImageField, received
+from rcod.doors.guard import Guard, Limits
 from rcod.doors.open_photos import IDLE, OpenPhotos
-from rcod.doors.server import Format, ImageField, create_app, received
+from rcod.doors.server import create_app
 from rcod.doors.service import MEDIA, Service, facts, notes_text, read_dial, strip_tags, timings
 from rcod.doors.work_queue import Ticket, WorkQueue
-from rcod.errors import RcodError
 from rcod.pixels.extras import EXTRAS
 from rcod.pixels.images import Photo
 from rcod.pixels.metadata import Strip
@@ -95,7 +96,7 @@ def _photos(service: Service, photos: OpenPhotos) -> APIRouter:
     """The routes that only the page uses; they may change with it."""
     router = APIRouter(prefix="/page/photos", include_in_schema=False)
 
-    @router.post("")
+    @router.post("", dependencies=CHECKED)
     async def add(request: Request, image: ImageField) -> dict[str, object]:
         content = await received(request, image)
         photo: Photo = await service.wait(request, lambda ticket: service.take(content))
@@ -258,14 +259,14 @@ def listen_and_serve(
         seconds = limits.seconds
 
     listener = listen(host, port)
-    local = host in LOOPBACK
+    own = host if is_loopback(listener.getsockname()[0]) else None
     with listener, WorkQueue(limits.seats) as engine:
         service = Service(load(), engine, limits)
         photos = OpenPhotos()
         app = create_app(service, photos.tidied)
         add_page(app, service, photos)
         config = uvicorn.Config(
-            Guard(app, limits, engine, service.meters, local),
+            Guard(app, limits, engine, service.meters, own),
             http=Bounded, loop="asyncio", ws="none", lifespan="on", interface="asgi3",
             log_level="error", access_log=False, server_header=False, backlog=256,
             h11_max_incomplete_event_size=32_768, timeout_keep_alive=15,
@@ -281,15 +282,14 @@ def listen_and_serve(
 
 def listen(host: str, port: int) -> socket.socket:
     """Open the port, before anything slow is done."""
+    family, _ = resolve(host)
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(256)
-    except (OSError, OverflowError, UnicodeError) as error:  # UnicodeError: no name of a host
-        reason = getattr(error, "strerror", None) or str(error)
-        raise RcodError(
-            f"port {port} of {host} must be free to listen on, got: {reason}; choose another --port"
-        ) from None
-    return listener
+        with ExitStack() as opened:
+            listener = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+            listener.listen(256)
+            opened.pop_all()  # it stays open
+            return listener
+    except (OSError, OverflowError) as error:
+        raise no_place(host, port, error) from None
