@@ -27,6 +27,7 @@ from rcod.pixels import images
 from rcod.pixels.decode import decode
 from rcod.pixels.depth import is_cut
 from rcod.pixels.encode import PictureHeader, writer
+from rcod.pixels.heads import has_gain_map, is_lossless, is_unlike_srgb
 from rcod.pixels.images import Photo, from_pil, read, suffix_of, write
 from rcod.pixels.metadata import STRUCTURE, Tags, collect, mark
 from rcod.pixels.placing import is_ours
@@ -42,6 +43,7 @@ XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description '
     b'dc:title="Heron" exif:GPSLatitude="48,1N"/></x:xmpmeta>'
 )
+DESCRIBED = XMP.replace(b"dc:title", b'dc:description="cat" dc:title')
 
 
 def tags() -> Tags:
@@ -143,6 +145,11 @@ def test_our_own_are_known_however_large_they_are(tmp_path: Path, ours: bool):
     path.write_bytes(whole)
     with warnings.catch_warnings(action="error"):
         assert is_ours(path) is ours
+
+
+def with_segment(jpeg: bytes, marker: int, data: bytes) -> bytes:
+    """A JPEG with one more segment in front."""
+    return jpeg[:2] + bytes((0xFF, marker)) + struct.pack(">H", len(data) + 2) + data + jpeg[2:]
 
 
 def stored(kind: str) -> tuple[bytes, torch.Tensor]:
@@ -327,8 +334,9 @@ def test_the_turn_in_xmp_goes_when_it_has_been_made():
 
 @pytest.mark.parametrize(
     "unclosed",
-    ["<tiff:Orientation>", '<tiff:Orientation a="', "<tiff:Orientation ", ' tiff:Orientation="'],
-)
+    ["<tiff:Orientation>", '<tiff:Orientation a="', "<tiff:Orientation ", ' tiff:Orientation="',
+     " hdrgm:a", "<hdrgm:a", "GPano:PixelsPixels", "<GPano:aPixels "],
+)  # fmt: skip
 def test_xmp_of_elements_without_end_is_left_out_at_once(unclosed: str):
     """It took minutes, in which nothing else ran; the limit is on the processor's time."""
     image = colours()
@@ -423,6 +431,28 @@ def test_the_size_in_exif_goes_since_the_result_has_another():
     assert found == {MAKE: "Maker", EXPOSURE: 0.01, GPS: {}}
 
 
+def test_places_in_pixels_go_from_exif_since_the_results_are_others():
+    exif = Image.Exif()
+    exif.get_ifd(CAMERA).update({0x9214: (20, 15, 10, 8), 0xA214: (20, 15), 0xA20E: 100.0,
+                                 0xA20F: 100.0, 0xA210: 2, EXPOSURE: 0.01})  # fmt: skip
+    colours(20, 30).save(file := io.BytesIO(), "JPEG", exif=exif)
+    assert exif_of(read(file.getvalue(), "a.jpg")) == {EXPOSURE: 0.01, GPS: {}}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["exif:SubjectArea", "exif:SubjectLocation", "exif:FocalPlaneXResolution",
+     "exif:FocalPlaneResolutionUnit", "GPano:FullPanoWidthPixels", "GPano:CroppedAreaLeftPixels",
+     "GPano:LargestValidInteriorRectTop", "hdrgm:Version", "hdrgm:GainMapMax",
+     "Container:Directory", "GContainer:Directory", "xmpNote:HasExtendedXMP"],
+)  # fmt: skip
+def test_places_in_pixels_and_what_lay_behind_go_from_xmp_and_the_rest_stays(name: str):
+    kept = " xmlns:hdrgm='a' exif:SubjectDistance='3' GPano:ProjectionType='flat'"
+    image = colours()
+    image.info["xmp"] = f"<a{kept} {name}='1'><{name}><rdf:li>4</rdf:li></{name}></a>"
+    assert collect(image)[0].xmp == f"<a{kept}></a>".encode()
+
+
 @pytest.mark.parametrize("kind", ["png", "jpg", "tif", "webp", "avif"])
 @pytest.mark.parametrize("source", ["JPEG", "PNG", "TIFF"])
 def test_text_beyond_ascii_arrives_byte_by_byte(tmp_path: Path, kind: str, source: str):
@@ -489,12 +519,46 @@ def test_dots_per_inch_arrive_in_every_format(tmp_path: Path, suffix: str):
         )
 
 
-def test_what_is_told_in_ways_that_nothing_follows_is_said():
-    colours(20, 30).save(file := io.BytesIO(), "JPEG")
-    iptc = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", 8) + b"\x1c\x02x\0\3cat"
-    plain = file.getvalue()
-    whole = plain[:2] + b"\xff\xed" + struct.pack(">H", len(iptc) + 2) + iptc + plain[2:]
-    assert read(whole).notes[-1] == "has captions as IPTC alone, which stay behind"
+@pytest.mark.parametrize(
+    ("captions", "xmp", "notes"),
+    [
+        ({}, None, 0), ({}, XMP, 0), ({120: b"cat"}, None, 1), ({90: b"Munich"}, None, 1),
+        ({120: b"cat"}, XMP, 1), ({116: b"Ann", 120: b"cat"}, DESCRIBED, 1),
+        ({120: b"cat"}, DESCRIBED, 0), ({0: b"\0\4", 116: b"", 120: b"cat"}, DESCRIBED, 0),
+    ],
+)  # fmt: skip
+def test_captions_of_iptc_that_xmp_lacks_are_said_to_stay_behind(
+    captions: dict[int, bytes], xmp: bytes | None, notes: int
+):
+    colours(20, 30).save(file := io.BytesIO(), "JPEG", xmp=xmp or b"")
+    data = b"".join(
+        b"\x1c\x02" + struct.pack(">BH", number, len(text)) + text
+        for number, text in captions.items()
+    )
+    iptc = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(data)) + data
+    found = read(with_segment(file.getvalue(), 0xED, iptc)).notes
+    assert found == ("has captions as IPTC alone, which stay behind",) * notes
+
+
+@pytest.mark.parametrize(
+    ("key", "xmp", "notes"),
+    [("Author", None, 1), ("Copyright", DESCRIBED, 1), ("Description", XMP, 1), ("Title", XMP, 0),
+     ("Description", DESCRIBED, 0), ("Software", None, 0)],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["tEXt", "zTXt", "iTXt"])
+def test_captions_of_a_png_that_xmp_lacks_are_said_to_stay_behind(
+    key: str, xmp: bytes | None, notes: int, kind: str
+):
+    info = PngImagePlugin.PngInfo()
+    if xmp is not None:
+        info.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    if kind == "iTXt":
+        info.add_itxt(key, "Ann")
+    else:
+        info.add_text(key, "Ann", zip=kind == "zTXt")
+    colours().save(file := io.BytesIO(), "PNG", pnginfo=info)
+    found = read(file.getvalue()).notes
+    assert found == ("has captions as PNG's text alone, which stay behind",) * notes
 
 
 @pytest.mark.parametrize(
@@ -509,6 +573,84 @@ def test_colours_that_a_png_tells_by_numbers_are_said_to_be_taken_as_srgb(
         info.add(kind, struct.pack(f">{len(told)}I", *told))
         colours().save(file := io.BytesIO(), "PNG", pnginfo=info)
         assert len(read(file.getvalue()).notes) == words
+
+
+NOT_SRGB = "tells by numbers alone that it isn't in sRGB; it is taken as sRGB"
+TOLD = [(1, 13, 0), (2, 2, 0), (1, 1, 0), (9, 16, 1), (9, 18, 1), (1, 16, 1), (12, 13, 1)]
+
+
+def png_told(primaries: int, transfer: int, *before: tuple[bytes, bytes]) -> bytes:
+    """A PNG with a chunk cICP, and others before it."""
+    colours().save(file := io.BytesIO(), "PNG")
+    chunks = [*before, (b"cICP", bytes((primaries, transfer, 0, 1)))]
+    head, rest = file.getvalue()[:33], file.getvalue()[33:]
+    return head + b"".join(chunk(kind, data) for kind, data in chunks) + rest
+
+
+@pytest.mark.parametrize(("primaries", "transfer", "notes"), TOLD)
+def test_colours_that_h273_tells_are_said_to_be_taken_as_srgb(
+    primaries: int, transfer: int, notes: int
+):
+    gamma, long = (b"gAMA", struct.pack(">I", 100_000)), (b"teSt", bytes(100_000))
+    profile = (b"iCCP", b"a\0\0" + zlib.compress(srgb_profile()))
+    for before, words in (((), notes), ((gamma, long), notes), ((profile,), 0)):
+        assert read(png_told(primaries, transfer, *before)).notes == (NOT_SRGB,) * words
+    if not features.check("avif"):
+        pytest.skip("not checked here: this Pillow has no AVIF")
+    colours(20, 30).save(file := io.BytesIO(), "AVIF")
+    told = bytearray(file.getvalue())
+    at = told.index(b"colrnclx") + 8
+    told[at : at + 4] = struct.pack(">2H", primaries, transfer)
+    assert read(bytes(told)).notes == (NOT_SRGB,) * notes
+
+
+@pytest.mark.parametrize(("kind", "content"), [
+    ("AVIF", b""), ("AVIF", b"colrnclx\0\x09\0"), ("PNG", b"\x89PNG\r\n\x1a\n"),
+    ("PNG", bytes(8) + b"\xff\xff\xff\xffteSt"), ("PNG", bytes(8) + chunk(b"teSt", b"") * 5000),
+])  # fmt: skip
+def test_numbers_are_looked_for_in_whatever_follows_the_head(kind: str, content: bytes):
+    image = colours()
+    image.format = kind
+    setattr(image, "fp", io.BytesIO(content))  # noqa: B010  # as if it had been opened
+    assert not is_unlike_srgb(image)
+
+
+GAIN_MAPS = [b"<a hdrgm:Version='1.0'/>", b"urn:iso:std:iso:ts:21496:-1\0\0\0\0\0",
+             b"<a>urn:com:apple:photo:2020:aux:hdrgainmap</a>"]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sign", "notes"), [*((sign, 1) for sign in GAIN_MAPS), (b"<a/>", 0)])
+def test_a_gain_map_is_said_to_be_left_out(sign: bytes, notes: int):
+    """By a segment of a JPEG, of the picture behind it, or by what a HEIC begins with."""
+    image, behind = colours(20, 30), colours(10, 15)
+    image.save(file := io.BytesIO(), "JPEG")
+    single = with_segment(file.getvalue(), 0xE2, sign)
+    behind.info["comment"] = sign
+    image.save(file := io.BytesIO(), "MPO", save_all=True, append_images=[behind])
+    segment = struct.pack(">H", len(sign) + 2) + sign
+    assert file.getvalue().count(b"\xff\xfe" + segment) == 1
+    several = file.getvalue().replace(b"\xff\xfe" + segment, b"\xff\xe2" + segment)
+    for content in (single, several):
+        assert read(content).notes == ("has a gain map (HDR); it is left out",) * notes
+    with Image.open(io.BytesIO(several)) as opened:
+        assert opened.format == "MPO"
+    image.format = "HEIF"
+    setattr(image, "fp", io.BytesIO(b"ftypheic" + sign))  # noqa: B010
+    assert has_gain_map(image) == bool(notes)
+
+
+def test_a_result_claims_no_gain_map(tmp_path: Path):
+    """As phones write it, with the map's picture behind."""
+    items = "<Container:Directory><rdf:li><Container:Item/></rdf:li></Container:Directory>"
+    told = f'<rdf:Description dc:title="Heron" hdrgm:Version="1.0">{items}</rdf:Description>'
+    colours(20, 30).save(file := io.BytesIO(), "JPEG", xmp=told.encode())
+    colours(10, 15).save(behind := io.BytesIO(), "JPEG")
+    photo = read(file.getvalue() + behind.getvalue())
+    assert photo.notes == ("has a gain map (HDR); it is left out",)
+    write(tmp_path / "a.jpg", photo)
+    again = read(tmp_path / "a.jpg")
+    assert again.xmp == b'<rdf:Description dc:title="Heron"></rdf:Description>'
+    assert again.notes == ()
 
 
 def test_colours_of_adobe_rgb_are_known_by_exif_alone_and_stay_what_they_are(tmp_path: Path):
@@ -752,3 +894,63 @@ def test_a_tiff_without_a_resolution_gets_none(tmp_path: Path):
     write(tmp_path / "b.tif", photo)
     with Image.open(tmp_path / "b.tif") as image:
         assert not {282, 283} & set(image.getexif())
+
+
+def test_a_jpeg_without_a_resolution_gets_none(tmp_path: Path):
+    exif = Image.Exif()
+    exif[MAKE] = "Maker"
+    for kind in ("JPEG", "MPO"):
+        options = {"save_all": True, "append_images": [colours()]} if kind == "MPO" else {}
+        colours(20, 30).save(file := io.BytesIO(), kind, exif=exif, **options)
+        photo = read(file.getvalue())
+        assert photo.dpi is None
+    write(tmp_path / "b.jpg", photo)
+    with Image.open(tmp_path / "b.jpg") as image:
+        assert image.info["jfif_unit"] == 0 and not {282, 283} & set(image.getexif())
+
+
+@pytest.mark.parametrize(
+    ("unit", "jfif", "dpi"),
+    [(None, 0, 300), (2, 0, 300), (3, 0, 762), (1, 0, None), (None, 1, 72), (2, 2, 182.88)],
+)
+def test_the_resolution_of_a_jpeg_is_what_it_tells(unit: int | None, jfif: int, dpi: float | None):
+    exif = Image.Exif()
+    exif[282], exif[283] = 300.0, 300.0
+    if unit is not None:
+        exif[296] = unit
+    colours(20, 30).save(file := io.BytesIO(), "JPEG", exif=exif)
+    told = bytearray(file.getvalue())
+    told[13:18] = struct.pack(">B2H", jfif, 72, 72)
+    found = read(bytes(told)).dpi
+    assert found == (None if dpi is None else pytest.approx((dpi, dpi)))
+
+
+@pytest.mark.parametrize("clear", [False, True])
+@pytest.mark.parametrize("frames", [1, 2])
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_webp_that_lost_nothing_gives_one_unless_a_quality_is_asked_for(
+    tmp_path: Path, clear: bool, frames: int, lossless: bool
+):
+    image = colours(20, 30)
+    if clear:
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    behind = [image.rotate(180)] * (frames - 1)
+    image.save(file := io.BytesIO(), "WEBP", lossless=lossless, exact=True, save_all=frames > 1,
+               append_images=behind, icc_profile=srgb_profile() + b"a")  # fmt: skip
+    photo = read(file.getvalue(), "a.webp")
+    assert photo.lossless == lossless
+    for quality, same in ((None, lossless), (100, False)):
+        write(tmp_path / "a.webp", photo, quality)
+        again = read(tmp_path / "a.webp")
+        assert again.lossless == same
+        assert torch.equal(again.pixels, photo.pixels) == same
+    write(tmp_path / "a.png", photo)
+    assert not read(tmp_path / "a.png").lossless
+
+
+@pytest.mark.parametrize("content", [b"RIFF", b"RIFF\4\0\0\0WEBP" + b"teSt\0\0\0\0" * 5000])
+def test_what_a_webp_loses_is_looked_for_in_whatever_follows_the_head(content: bytes):
+    image = colours()
+    image.format = "WEBP"
+    setattr(image, "fp", io.BytesIO(content))  # noqa: B010  # as if it had been opened
+    assert not is_lossless(image)

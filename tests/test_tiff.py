@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rcod.errors import RcodError
+from rcod.errors import RcodError, TooLarge
 from rcod.pixels.images import from_pil, read, write
 
 HEIGHT, WIDTH = 37, 50  # no multiples of strips or tiles
@@ -286,5 +286,5 @@ def test_what_is_no_picture_is_one_sentence():
     at = large.index(struct.pack("<HHII", 256, 4, 1, WIDTH))
     large[at + 8 : at + 12] = struct.pack("<I", 2**20)
     large[at + 20 : at + 24] = struct.pack("<I", 2**20)
-    with pytest.raises(RcodError, match="at most 40 megapixels"):
+    with pytest.raises(TooLarge, match="at most 40 megapixels"):  # which a server tells as such
         read(bytes(large), "shot.tif")

@@ -2,6 +2,6 @@
 
 A module imports only modules before it:
 
-    planes, tiff, extras, depth, decode, metadata, placing, encode, profiles, resample, images,
-    accept, stretches, color, tiling, metrics, aids, naturalness, perceptual, likeness
+    planes, tiff, extras, heads, depth, decode, metadata, placing, encode, profiles, resample,
+    images, accept, stretches, color, tiling, metrics, aids, naturalness, perceptual, likeness
 """

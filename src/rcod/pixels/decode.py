@@ -27,12 +27,15 @@ from rcod.device import is_out_of_memory
 from rcod.errors import RcodError, TooLarge
 from rcod.pixels.depth import is_cut
 from rcod.pixels.extras import head_of_jxl, open_by_extra
+from rcod.pixels.heads import has_gain_map, is_lossless, is_unlike_srgb
 from rcod.pixels.planes import DAMAGE, MAX_PIXELS, MORE, Planes, Refuse, check_unit
 from rcod.pixels.tiff import as_meant, check_tiff, is_tiff, read_tiff
 
 READABLE = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "JXL", "MPO", "PNG", "PPM", "TGA",
             "TIFF", "WEBP")  # fmt: skip
 CUT = "has more than 8 bits a channel; 8 are read and the others are left out"
+NUMBERS = "tells by numbers alone that it isn't in sRGB; it is taken as sRGB"
+GAIN_MAP = "has a gain map (HDR); it is left out"
 Pair = tuple[int, np.ndarray, np.ndarray]  # first row, high bytes, low bytes
 STRIP = 256  # rows turned to floats at once, so that a large photo is in memory only twice
 
@@ -97,7 +100,7 @@ def decode_pil(
         name: what an error calls it.
         again: opens its file once more, for the other half of 16-bit colours.
     """
-    notes = _check(image, name)
+    notes, lossless = _check(image, name), is_lossless(image)
     if again is not None and (halves := _halves(image)) is not None:
         values, alpha = _deep(image, again, *halves)
         return Planes(values, "RGB" if len(values) == 3 else "L", alpha, 16, image, notes)
@@ -112,7 +115,8 @@ def decode_pil(
     else:
         values = unit(colours)
     values, shown = as_meant(image, values), None if alpha is None else unit(alpha)
-    return Planes(values, "RGB" if len(values) == 3 else "L", shown, bits, image, notes)
+    mode = "RGB" if len(values) == 3 else "L"
+    return Planes(values, mode, shown, bits, image, notes, lossless)
 
 
 def unit(image: Image.Image) -> Tensor:
@@ -184,7 +188,8 @@ def _check(image: Image.Image, name: str) -> tuple[str, ...]:
     if image.format == "JXL" and image.mode == "LA" and twice:  # of what its decoder gives
         why = "must have 8 bits a channel where it is grey with alpha, got more"
         raise RcodError(f"{name}: a JPEG XL picture {why}; convert it to PNG first")
-    notes = [CUT] if is_cut(image) else []
+    asked = ((is_cut, CUT), (is_unlike_srgb, NUMBERS), (has_gain_map, GAIN_MAP))
+    notes = [note for ask, note in asked if ask(image)]
     several = getattr(image, "is_animated", False)  # counting frames could take for ever
     if several and image.format != "MPO":  # whose others are previews
         notes.append(MORE.format("page" if image.format == "TIFF" else "frame"))

@@ -7,13 +7,11 @@ for that the file must be asked itself.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 
 from PIL import Image
 
 from rcod.pixels.extras import head_of_jxl
-
-HEAD = 2**16  # bytes in which a file tells its depth
+from rcod.pixels.heads import bytes_at
 
 
 def is_cut(image: Image.Image) -> bool:
@@ -40,14 +38,14 @@ def _of_tiff(image: Image.Image) -> int:
 
 def _of_jpeg2000(image: Image.Image) -> int:
     """By its codestream's first component (ISO/IEC 15444-1, SIZ)."""
-    head = _head(image)
+    head = bytes_at(image, 0)
     at = head.find(b"\xff\x4f\xff\x51") + 42
     return (head[at] & 127) + 1 if 42 <= at < len(head) else 8
 
 
 def _of_avif(image: Image.Image) -> int:
     """By the flag of AV1's configuration that says high bit depth."""
-    head = _head(image)
+    head = bytes_at(image, 0)
     at = head.find(b"av1C") + 6
     return 10 if 6 <= at < len(head) and head[at] & 0x40 else 8
 
@@ -56,20 +54,6 @@ def _of_jxl(image: Image.Image) -> int:
     """By the file's content, which its decoder keeps."""
     head = head_of_jxl(getattr(image, "fc", b""))
     return 8 if head is None else head[1]
-
-
-def _head(image: Image.Image) -> bytes:
-    """The first bytes of an opened picture's file, which goes on where it was."""
-    file = getattr(image, "fp", None)
-    if file is None:
-        return b""
-    with suppress(OSError, ValueError):
-        place = file.tell()
-        file.seek(0)
-        head = file.read(HEAD)
-        file.seek(place)
-        return head
-    return b""
 
 
 TELLS: dict[str, Callable[[Image.Image], int]] = {

@@ -50,6 +50,7 @@ class PictureHeader:
     bits: int  # 8 or 16
     icc: bytes
     tags: Tags
+    lossless: bool = False  # a WebP of no quality asked for loses nothing
 
 
 class Writer(Protocol):
@@ -147,11 +148,8 @@ class Png:
         """Predict and deflate some rows of bytes, (h, W * step) uint8, below another; their sum."""
         whole = np.zeros((len(lines) + 1, self.step + lines.shape[1]), np.int16)
         whole[0, self.step :], whole[1:, self.step :] = above[0], lines
-        left, up, corner = (
-            whole[1:, : -self.step],
-            whole[:-1, self.step :],
-            whole[:-1, : -self.step],
-        )
+        left, up = whole[1:, : -self.step], whole[:-1, self.step :]
+        corner = whole[:-1, : -self.step]
         far_left, far_up = np.abs(up - corner), np.abs(left - corner)
         far_corner = np.abs(left + up - 2 * corner)
         guess = np.where(far_up <= far_corner, up, corner)
@@ -268,6 +266,7 @@ class Whole:
     ) -> None:
         self.file, self.encoder, self.frame = file, encoder, frame
         self.quality = QUALITY[encoder] if quality is None else quality
+        self.lossless = frame.lossless and quality is None
         self.image = Image.new(MODES[frame.channels], (frame.width, frame.height))
         self.row = 0
 
@@ -290,6 +289,7 @@ class Whole:
         options["quality"] = self.quality
         if self.encoder == "WEBP":
             options["exact"] = True  # colours where nothing shows, too
+            options["lossless"] = self.lossless
         else:
             options["subsampling"] = "4:4:4"  # no colour resolution lost
         self.image.save(encoded := io.BytesIO(), self.encoder, **options)

@@ -61,6 +61,7 @@ class Photo:
     grey: bool = False  # the file had no colours, so its result has none
     beyond: Tensor | None = None  # (3, H, W) what the profile shows and sRGB can't, added back
     notes: tuple[str, ...] = ()  # what was left out on reading
+    lossless: bool = False  # the file was a WebP that loses nothing, so its result is one
 
     @property
     def tags(self) -> Tags:
@@ -210,7 +211,8 @@ def sink(
     if icc is not None and (icc[16:20] == b"GRAY") != grey:
         icc = None  # it is for colours where the result is grey, or the other way around
     channels = (1 if grey else 3) + (not solid)
-    frame = PictureHeader(*size, channels, bits, icc or srgb_profile(grey), photo.tags)
+    frame = PictureHeader(*size, channels, bits, icc or srgb_profile(grey), photo.tags,
+                          photo.lossless)  # fmt: skip
     into = Sink(writer(file, encoder, frame, quality), frame, grey, curves_of(icc))
     yield into
     into.writer.close()
@@ -281,7 +283,7 @@ def _photo(planes: Planes) -> Photo:
         beyond = None if beyond is None else spread_colours(beyond, alpha)
     return Photo(
         pixels, alpha, icc, tags.exif, tags.xmp, tags.dpi, bits=planes.bits,
-        grey=planes.mode == "L", beyond=beyond, notes=notes,
+        grey=planes.mode == "L", beyond=beyond, notes=notes, lossless=planes.lossless,
     )  # fmt: skip
 
 

@@ -23,14 +23,22 @@ MARK_TAG = 0x000B  # EXIF's ProcessingSoftware
 TURN, CAMERA, GPS, MAKER = 0x0112, 0x8769, 0x8825, 0x927C
 INTEROP = 0xA005  # EXIF's directory within that of the camera
 COLOURS = 0xA001  # EXIF's colour space, 1 for sRGB
-NUMBERS = "color_primaries", "transfer_characteristics"  # of HEIF, by H.273
-SRGB = (0.4546, 0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)  # PNG's gAMA and cHRM of it
-SIZE_TAGS = (0xA002, 0xA003)  # EXIF's own width and height, wrong once a photo is enlarged
-MOST = 65_000  # bytes of EXIF or XMP that fit into one segment of a JPEG
-WRONG = (  # XMP's turn and sizes
-    r"tiff:Orientation", r"tiff:ImageWidth", r"tiff:ImageLength", r"exif:PixelXDimension",
-    r"exif:PixelYDimension",
+SIZE_TAGS = (  # EXIF's of pixels, wrong once a photo is enlarged: size, focal plane's, subject's
+    0xA002, 0xA003, 0xA20E, 0xA20F, 0xA210, 0x9214, 0xA214,
 )  # fmt: skip
+MOST = 65_000  # bytes of EXIF or XMP that fit into one segment of a JPEG
+WRONG = (  # XMP's turn, places in pixels, and what lay behind the picture
+    r"tiff:Orientation", r"tiff:ImageWidth", r"tiff:ImageLength", r"exif:PixelXDimension",
+    r"exif:PixelYDimension", r"exif:Subject(?:Area|Location)", r"exif:FocalPlane\w+",
+    r"GPano:(?:\w+Pixels|LargestValidInteriorRect\w+)", r"hdrgm:\w+", r"G?Container:Directory",
+    r"xmpNote:HasExtendedXMP",
+)  # fmt: skip
+DATASETS = {  # XMP's names of IPTC's captions
+    b"\x05": b"dc:title", b"\x19": b"dc:subject", b"\x50": b"dc:creator", b"\x74": b"dc:rights",
+    b"\x78": b"dc:description",
+}  # fmt: skip
+TEXTS = {"Title": b"dc:title", "Author": b"dc:creator", "Copyright": b"dc:rights",
+         "Description": b"dc:description"}  # and of PNG's  # fmt: skip
 PLACE = (  # XMP's names of where a photo was taken, of EXIF, drones, Photoshop and IPTC
     r"(?!xmlns:)[\w-]+:\w*(?i:gps|latitude|longitude|TargetL(?:at|on))\w*",
     r"photoshop:(?:City|State|Country)", r"Iptc4xmp\w+:(?:Location|CountryCode)\w*",
@@ -152,21 +160,16 @@ def is_adobe(image: Image.Image) -> bool:
 
 
 def ignored_tags(image: Image.Image, tags: Tags) -> tuple[str, ...]:
-    """What a picture says in ways that nothing here follows, as notes."""
-    notes: list[str] = []
-    if image.format == "PNG" and not {"icc_profile", "srgb"} & image.info.keys():
-        numbers = (image.info.get("gamma", SRGB[0]), *image.info.get("chromaticity", SRGB[1:]))
-        if any(abs(one - usual) > 0.01 for one, usual in zip(numbers, SRGB, strict=False)):
-            notes.append("tells by numbers alone that it isn't in sRGB; it is taken as sRGB")
-    colours = image.info.get("nclx_profile")
-    if isinstance(colours, dict) and "icc_profile" not in image.info:
-        primaries, transfer = (colours.get(key) for key in NUMBERS)
-        if primaries not in (None, 1, 2) or transfer in (16, 18):  # PQ, HLG
-            notes.append("tells by numbers alone that it isn't in sRGB; it is taken as sRGB")
-    captions = image.info.get("photoshop")
-    if isinstance(captions, dict) and captions.get(0x0404) and tags.xmp is None:
-        notes.append("has captions as IPTC alone, which stay behind")
-    return tuple(notes)
+    """What a loaded picture says in ways that nothing here follows, and not in XMP, as notes."""
+    xmp, found = tags.xmp or b"", image.info.get("photoshop")
+    iptc = found.get(0x0404) if isinstance(found, dict) else None
+    captions = iptc if isinstance(iptc, bytes) else b""
+    numbers = re.findall(rb"\x1c\x02(.)(?!\0\0)", captions, re.DOTALL)  # of datasets with text
+    names = {DATASETS[number] for number in numbers if number in DATASETS}
+    alone = ["IPTC"] if captions and not (xmp and all(name in xmp for name in names)) else []
+    texts = {name for key, name in TEXTS.items() if image.format == "PNG" and image.info.get(key)}
+    alone += ["PNG's text"] if any(name not in xmp for name in texts) else []
+    return tuple(f"has captions as {kind} alone, which stay behind" for kind in alone)
 
 
 def is_marked(image: Image.Image, size: int) -> bool:
@@ -186,9 +189,12 @@ def _density(image: Image.Image) -> tuple[float, float] | None:
     try:
         exif = image.getexif()
         is_there = {282, 283} <= exif.keys()
-        exif_dpi = (exif[282], exif[283]) if is_there and exif.get(296, 2) == 2 else ()
-        invented = image.format == "TIFF" and not is_there  # Pillow says 1 then
-        x, y = (float(value) for value in (not invented and image.info.get("dpi")) or exif_dpi)
+        inches = {2: 1, 3: 2.54}.get(exif.get(296, 2)) if is_there else None  # a unit's in one
+        exif_dpi = (exif[282] * inches, exif[283] * inches) if inches else ()
+        told = image.format != "TIFF" or is_there
+        if image.format in ("JPEG", "MPO"):  # for either Pillow makes up what isn't told
+            told = image.info.get("jfif_unit") in (1, 2)
+        x, y = (float(value) for value in (told and image.info.get("dpi")) or exif_dpi)
     except DAMAGE:
         return None
     return (x, y) if 1 <= x <= 30_000 and 1 <= y <= 30_000 else None

@@ -34,6 +34,7 @@ class Planes:
     bits: int  # 8 or 16 a channel
     image: Image.Image  # the file's tags; for CMYK and LAB the pixels as well
     notes: tuple[str, ...] = ()
+    lossless: bool = False  # the file is a WebP of the kind that loses nothing
 
 
 def check_unit(values: Tensor, name: str) -> Tensor:

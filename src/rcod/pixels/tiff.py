@@ -12,6 +12,7 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,13 +21,31 @@ import torch
 from PIL import Image, TiffImagePlugin
 from torch import Tensor
 
-from rcod.errors import RcodError
+from rcod.errors import RcodError, TooLarge
 from rcod.pixels.planes import DAMAGE, MAX_PIXELS, MORE, Planes, Refuse, check_unit, stream
 
 MAX_BLOCK = 80_000_000  # bytes of a strip that Pillow unpacks
 DEFLATED = (8, 32946)
 BITS = {1: (8, 12, 16), 3: (16, 32, 64)}  # by TIFF's kind of numbers: whole, and floats
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+class Tag(IntEnum):
+    """Entries of the directory that are asked for more than once."""
+
+    WIDTH = 256
+    HEIGHT = 257
+    DEPTH = 258  # bits of a number
+    COMPRESSION = 259
+    PHOTOMETRIC = 262
+    STARTS = 273  # of strips
+    CHANNELS = 277
+    ROWS = 278  # of a strip
+    SIZES = 279  # of strips, bytes
+    X_DENSITY = 282
+    Y_DENSITY = 283
+    PLANAR = 284
+    EXTRA = 338  # channels behind the colours
 
 
 @dataclass(frozen=True)
@@ -62,7 +81,7 @@ def read_tiff(source: Path | bytes, name: str, refuse: Refuse) -> Planes | None:
         offset = tags.next
         file.seek(offset)
         tags.load(file)
-        if 256 not in tags:
+        if Tag.WIDTH not in tags:
             raise ValueError("its directory is cut off")
         layout = _layout(tags, ">" if head[:1] == b"M" else "<")
         if layout is None:
@@ -70,7 +89,7 @@ def read_tiff(source: Path | bytes, name: str, refuse: Refuse) -> Planes | None:
         refuse((layout.width, layout.height))
         most = MAX_PIXELS // (1 if layout.colours == 1 else 2)  # colours have up to 4 channels
         if layout.width * layout.height > most:
-            raise RcodError(
+            raise TooLarge(
                 f"{name}: this kind of TIFF must have at most {most // 10**6} megapixels, "
                 f"got {layout.width} x {layout.height}; cut or shrink it first"
             )
@@ -88,13 +107,13 @@ def is_tiff(source: Path | bytes) -> bool:
 
 def check_tiff(image: TiffImagePlugin.TiffImageFile, name: str) -> None:
     """Refuse a TIFF that Pillow opens and would misread."""
-    kind, bits = image.tag_v2.get(254), image.tag_v2.get(258)
+    kind, bits = image.tag_v2.get(254), image.tag_v2.get(Tag.DEPTH)
     if isinstance(kind, int) and kind & 1:  # of a smaller version
         raise RcodError(f"{name}: must be a developed picture, got the preview that a camera's raw "
                         "file begins with; export the photo first")  # fmt: skip
     if image.mode == "I":
         raise RcodError(f"{name}: must have 8 or 16 bits per channel, got 32; convert it first")
-    if image.tag_v2.get(284) == 2 and isinstance(bits, tuple) and 16 in bits:
+    if image.tag_v2.get(Tag.PLANAR) == 2 and isinstance(bits, tuple) and 16 in bits:
         raise RcodError(f"{name}: must have its 16-bit {image.mode} channels side by side, "
                         "got each on its own; save it interleaved")  # fmt: skip
 
@@ -103,43 +122,44 @@ def as_meant(image: Image.Image, values: Tensor) -> Tensor:
     """Values (1, H, W) of more than 8 bits, of which Pillow minds neither range nor direction."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.mode[0] not in "IF":
         return values
-    if image.tag_v2.get(258) == (12,):
+    if image.tag_v2.get(Tag.DEPTH) == (12,):
         values = (values * (65535 / 4095)).clamp_(max=1)
-    return 1 - values if image.tag_v2.get(262) == 0 else values  # white is 0
+    return 1 - values if image.tag_v2.get(Tag.PHOTOMETRIC) == 0 else values  # white is 0
 
 
 def _layout(tags: TiffImagePlugin.ImageFileDirectory_v2, order: str) -> Layout | None:
     """The pixels' layout; None unless it is grey or colours as Pillow doesn't read them."""
-    depths, kinds = set(_several(tags, 258)), set(_several(tags, 339)) or {1}
-    channels, photometric = _one(tags, 277, 1), _one(tags, 262, 1)
+    depths, kinds = set(_several(tags, Tag.DEPTH)), set(_several(tags, 339)) or {1}
+    channels, photometric = _one(tags, Tag.CHANNELS, 1), _one(tags, Tag.PHOTOMETRIC, 1)
     colours = {0: 1, 1: 1, 2: 3}.get(photometric)
     if colours is None or channels - colours not in (0, 1) or len(depths) + len(kinds) != 2:
         return None
     bits, kind = depths.pop(), kinds.pop()
     if bits not in BITS.get(kind, ()) or _one(tags, 266, 1) != 1:  # the last bit comes first
         return None
-    apart = _one(tags, 284, 1) == 2
-    way = (tags.prefix, photometric, (kind,), 1, (bits,) * channels, _several(tags, 338))
+    apart = _one(tags, Tag.PLANAR, 1) == 2
+    way = (tags.prefix, photometric, (kind,), 1, (bits,) * channels, _several(tags, Tag.EXTRA))
     # Pillow takes bytes for those of the other order, a plane's 16 bits for 8, or a plane for all.
     misread = (kind == 3 and order == ">") or (apart and (bits == 16 or channels == 2))
     if way in TiffImagePlugin.OPEN_INFO and not misread:
         return None
-    width, height = _one(tags, 256, 0), _one(tags, 257, 0)
+    width, height = _one(tags, Tag.WIDTH, 0), _one(tags, Tag.HEIGHT, 0)
     if width < 1 or height < 1:
         raise ValueError("a picture has pixels")
     return Layout(
         width, height, bits, f"{'f' if kind == 3 else 'u'}{bits // 8}", channels, colours,
-        photometric == 0, 1 if apart else channels, _one(tags, 259, 1), _one(tags, 317, 1),
-        0 if channels == colours else _one(tags, 338, 2), order,
+        photometric == 0, 1 if apart else channels, _one(tags, Tag.COMPRESSION, 1),
+        _one(tags, 317, 1), 0 if channels == colours else _one(tags, Tag.EXTRA, 2), order,
     )  # fmt: skip
 
 
 def _planes(tags: TiffImagePlugin.ImageFileDirectory_v2, layout: Layout, file: BinaryIO) -> Tensor:
     """Every strip's or tile's values where they belong, (C, H, W) float32."""
     tiled = 324 in tags
-    starts, sizes = (_several(tags, tag) for tag in ((324, 325) if tiled else (273, 279)))
+    where = (324, 325) if tiled else (Tag.STARTS, Tag.SIZES)
+    starts, sizes = (_several(tags, tag) for tag in where)
     wide = _one(tags, 322, 0) if tiled else layout.width
-    high = _one(tags, 323, 0) if tiled else min(_one(tags, 278, layout.height), layout.height)
+    high = _one(tags, 323, 0) if tiled else min(_one(tags, Tag.ROWS, layout.height), layout.height)
     if wide < 1 or high < 1:
         raise ValueError("a strip or a tile has pixels")
     down, across = -(-layout.height // high), -(-layout.width // wide)
@@ -180,8 +200,9 @@ def _by_pillow(packed: bytes, compression: int, line: int, rows: int) -> bytes:
     """Unpack by libtiff: the block becomes a grey TIFF of its own, a pixel for every byte."""
     if line * rows > MAX_BLOCK:
         raise ValueError(f"a strip of this compression has more than {MAX_BLOCK // 10**6} MB")
-    entries = ((256, line), (257, rows), (258, 8), (259, compression), (262, 1), (273, 122),
-               (277, 1), (278, rows), (279, len(packed)))  # fmt: skip
+    entries = ((Tag.WIDTH, line), (Tag.HEIGHT, rows), (Tag.DEPTH, 8),
+               (Tag.COMPRESSION, compression), (Tag.PHOTOMETRIC, 1), (Tag.STARTS, 122),
+               (Tag.CHANNELS, 1), (Tag.ROWS, rows), (Tag.SIZES, len(packed)))  # fmt: skip
     directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
     whole = struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + directory + bytes(4) + packed
     with Image.open(io.BytesIO(whole), formats=["TIFF"]) as image:
@@ -232,8 +253,9 @@ def _carrier(
     for tag, key in ((34675, "icc_profile"), (700, "xmp")):
         if isinstance(value := tags.get(tag), bytes):
             image.info[key] = value
-    if 282 in tags and 283 in tags and (unit := _one(tags, 296, 2)) in (2, 3):
-        image.info["dpi"] = tuple(float(tags[tag]) * (1, 2.54)[unit - 2] for tag in (282, 283))
+    both, unit = (Tag.X_DENSITY, Tag.Y_DENSITY), _one(tags, 296, 2)
+    if all(tag in tags for tag in both) and unit in (2, 3):
+        image.info["dpi"] = tuple(float(tags[tag]) * (1, 2.54)[unit - 2] for tag in both)
     return image
 
 
