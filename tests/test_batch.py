@@ -207,6 +207,41 @@ def test_patterns_and_results_inside_the_folder(tmp_path: Path, folder: Path, re
     assert "the pattern must match at least one file" in nothing.errors[0]
 
 
+def test_results_of_earlier_calls_and_what_lies_beside_files_are_no_photos(
+    tmp_path: Path, folder: Path, restorer: Restorer
+):
+    (folder / "._a.png").write_bytes(b"\0\5\x16\7 of macOS")
+    (folder / ".rcod-a.png").write_bytes(b"")
+    first = run(lambda: restorer, [folder], folder / "fidelity", OPTIONS)
+    assert len(first.outcomes) == 4 and first.errors == []
+    for photos, found in ((folder, 4), (folder / "**" / "*.png", 2)):
+        done, lost = rehearse([photos], folder / "realism", OPTIONS)
+        assert len(done) == found and lost == []
+    done, _ = rehearse([folder / "fidelity"], tmp_path / "out", OPTIONS)  # asked for by name
+    assert len(done) == 4
+
+
+def test_a_result_is_not_replaced_by_another_photos(
+    tmp_path: Path, folder: Path, restorer: Restorer
+):
+    out, other = tmp_path / "out", tmp_path / "other"
+    run(lambda: restorer, [folder / "*.png"], out, OPTIONS)
+    before = results(out)
+    other.mkdir()
+    Image.new("RGB", (12, 10)).save(other / "a.png")
+    for photos in (other, other / "a.png"):
+        (error,) = run(never, [photos], out, OPTIONS).errors
+        assert error.startswith(
+            f"{other / 'a.png'}: {out / 'a.png'} was made from {folder / 'a.png'}; "
+        )
+    assert results(out) == before
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    assert run(lambda: restorer, [link / "*.png"], out, OPTIONS).errors == []  # the same photos
+    assert run(lambda: restorer, [other], out, replace(OPTIONS, overwrite=True)).errors == []
+    assert results(out)["a.png"] != before["a.png"]
+
+
 def test_a_foreign_report_is_not_overwritten(tmp_path: Path, folder: Path, restorer: Restorer):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report.json").write_text('{"mine": 1}')
@@ -528,6 +563,11 @@ def test_a_map_says_where(tmp_path: Path, folder: Path, restorer: Restorer):
             replace(options, realism=level))  # fmt: skip
         one, other = (read(tmp_path / n / "a.png").pixels for n in ("mapped", "plain"))
         torch.testing.assert_close(one, other, rtol=0, atol=1.01 / 255)
+
+    layer = Image.new("LA", (20, 16), (255, 0))  # nothing is painted on it
+    layer.save(tmp_path / "mask.png")
+    nowhere = replace(options, realism_map=tmp_path / "mask.png").mask()
+    assert nowhere is not None and nowhere.abs().max() == 0
 
     mask.resize((20, 8)).save(tmp_path / "mask.png")
     wrong = replace(options, realism_map=tmp_path / "mask.png")

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import uuid
+import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -15,17 +17,19 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
+from PIL import Image
 
-from rcod.doors.clustering import address
+from rcod.doors.clustering import address, upscale_on_ray
 from rcod.errors import RcodError
 from rcod.networks.checkpoint import find_weights
 from rcod.pixels.images import Photo, write
 from rcod.using.cluster import Hand, run_on_ray
-from rcod.using.cluster_plan import DONE, PLAN, PhotoTask, Store, plan
-from rcod.using.orders import Options
-from rcod.using.restore import Networks
+from rcod.using.cluster_plan import DONE, PLAN, PhotoTask, Planned, plan
+from rcod.using.orders import Networks, Options
+from rcod.using.store import Store, is_here, name_of
 
 MANY = 1_000_000
+NO_KEY = "got: no key; check the address and your access to it"
 SOURCES = str(Path(__file__).parents[1] / "src")
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None, reason="not checked here: pip install 'rcod[ray]'"
@@ -50,7 +54,8 @@ def draw(folder: Path, count: int, side: int = 24) -> None:
 def upscale(photos: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
     """Start a call in a process of its own; one thread, as the cluster's workers have."""
     command = [sys.executable, "-m", "rcod", "upscale", str(photos), "-o", str(out), *more]
-    environment = {**os.environ, "PYTHONPATH": SOURCES, "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join((SOURCES, os.environ.get("PYTHONPATH", "")))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     environment.pop("RAY_ADDRESS", None)
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -84,6 +89,7 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path):
     assert job.returncode == 1, complaints  # one photo was none
     assert "done 24, done already 0, failed 1" in said
     assert "broken.png" in complaints
+    assert not re.search("INFO|WARNING|deprecated", complaints)  # nothing of Ray's own
     found = records(out)
     assert len(found) == 25 == len({one["source"] for one in found})
     assert len({one["worker"] for one in found}) >= 2
@@ -157,7 +163,7 @@ def finish(out: Path, tasks: Sequence[str], suffix: str = ".png") -> None:
         result.parent.mkdir(parents=True, exist_ok=True)
         result.touch()
         files = [str(result.relative_to(out))]
-        lines.append(json.dumps({**task, "files": files, "error": None}))
+        lines.append(json.dumps({**task, "files": files, "sizes": [0], "error": None}))
     Store(str(out)).add_lines(DONE, lines)
 
 
@@ -195,6 +201,8 @@ def test_what_another_photo_replaced_or_somebody_removed_is_made_again(tmp_path)
     for path in out.rglob("*.png"):
         path.unlink()
     assert [done("one"), done("one")] == [0, 1]
+    next(out.rglob("*.png")).write_bytes(b"another photo's, whose worker died before its record")
+    assert done("one") == 0
 
 
 @needs_fsspec
@@ -218,7 +226,7 @@ def test_results_in_a_store_are_looked_for_there(tmp_path):
     tasks = [json.loads(line) for line in store.lines(PLAN)]
     for task in tasks:
         store.fs.pipe_file(store.path(f"{task['place']}.png"), b"")
-        made = {**task, "files": [f"{task['place']}.png"], "error": None}
+        made = {**task, "files": [f"{task['place']}.png"], "sizes": [0], "error": None}
         store.add_lines(DONE, [json.dumps(made)])
     assert plan(photos, out, PLAN, "", "same", True).done == 2
     store.fs.rm(store.path(f"{tasks[0]['place']}.png"))
@@ -247,6 +255,171 @@ def test_a_photo_that_is_gone_is_told_with_the_reason(tmp_path):
     for source in (f"file://{tmp_path}/none.png", "memory://none.png"):
         error = hand.take(PhotoTask(source=source, place="none", print=""))["error"]
         assert error == f"{source}: no such file; check the address"
+
+
+class Refused(Exception):
+    """What the library behind a store raises: no OSError."""
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    """An address of a store that refuses everything."""
+    fsspec = pytest.importorskip("fsspec")
+
+    def refuse(*given: object, **named: object) -> None:
+        raise Refused("no key")
+
+    store = type("Refusing", (fsspec.AbstractFileSystem,), {"protocol": "refusing"})
+    for name in ("isdir", "exists", "info", "ls", "makedirs", "pipe_file", "get_file", "put_file"):
+        setattr(store, name, refuse)
+    fsspec.register_implementation("refusing", store, clobber=True)
+    monkeypatch.setitem(sys.modules, "ray", MagicMock())
+    monkeypatch.setitem(sys.modules, "ray.data", MagicMock())
+    return "refusing://bucket/below"
+
+
+def test_whatever_a_store_raises_is_one_sentence(tmp_path, refusing):
+    draw(tmp_path / "photos", 1)
+    photos, networks = str(tmp_path / "photos"), Networks("tiny", "cpu", "float32")
+    for given, out, words in (
+        (
+            refusing,
+            str(tmp_path / "out"),
+            f"{refusing} must be a photo, a folder or .*{NO_KEY}",
+        ),
+        (photos, refusing, f"{refusing} must be a folder to write to, {NO_KEY}"),
+    ):
+        with pytest.raises(RcodError, match=words):
+            run_on_ray(networks, [given], out, Options())
+    with pytest.raises(RcodError, match="no such file or folder"):  # and then no plan to remove
+        run_on_ray(networks, [f"{photos}/none"], refusing, Options(skip_existing=False))
+
+
+@needs_tiny
+def test_whatever_a_store_raises_is_in_the_photo_s_record(tmp_path, refusing):
+    draw(tmp_path, 1)
+    source, options = str(next(tmp_path.rglob("*.png"))), Options(realism=0.0, scale=1.0)
+    for given, out, what in (
+        (refusing, str(tmp_path / "out"), "a photo to read"),
+        (source, refusing, "a folder to write to"),
+    ):
+        hand = Hand(Networks("tiny", "cpu", "float32"), options, out, 1)
+        error = hand.take(PhotoTask(source=given, place="a", print=""))["error"]
+        assert error == f"{refusing} must be {what}, {NO_KEY}"
+
+
+@needs_fsspec
+def test_an_error_of_any_kind_is_one_photo_s(tmp_path, monkeypatch):
+    hand = Hand(Networks("tiny", "cpu", "float32"), Options(), str(tmp_path / "out"), 1)
+    monkeypatch.setattr(hand, "_do", MagicMock(side_effect=Refused))  # which says nothing
+    assert hand.take(PhotoTask(source="a.png", place="a", print=""))["error"] == "a.png: Refused"
+
+
+@needs_fsspec
+@needs_tiny
+def test_what_a_photo_lost_is_told_as_by_a_plain_call(tmp_path, monkeypatch, capsys):
+    pages = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (0, 90)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    task = PhotoTask(source=f"file://{tmp_path}/pages.tif", place="pages", print="")
+    options, networks = Options(realism=0.0, scale=1.0), Networks("tiny", "cpu", "float32")
+    record = Hand(networks, options, str(tmp_path / "out"), 1).take(task)
+    assert record["files"] == ["pages.tif"]
+    assert record["sizes"] == [(tmp_path / "out" / "pages.tif").stat().st_size]
+
+    def run(*given):
+        given[-1](record, 1, 1)
+        return Planned((), 1, 0, ()), []
+
+    monkeypatch.setattr("rcod.using.cluster.run_on_ray", run)
+    upscale_on_ray([Path("pages.tif")], tmp_path / "out", options, networks, None, False)
+    note = f"note: {task['source']} has more than one page; the first is taken"
+    assert note in capsys.readouterr().out
+
+
+@needs_fsspec
+@needs_tiny
+def test_a_photo_may_have_any_name(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+    options = Options(realism=0.0, scale=1.0)
+    for name in ("out", "photo", "results"):
+        (tmp_path / name).write_bytes((tmp_path / "photo.png").read_bytes())
+        hand = Hand(Networks("tiny", "cpu", "float32"), options, str(tmp_path / "into"), 1)
+        task = PhotoTask(source=f"file://{tmp_path}/{name}", place=name, print="")
+        assert hand.take(task)["files"] == [f"{name}.png"]
+
+
+@needs_fsspec
+@needs_tiny
+def test_photos_in_an_archive_keep_their_chain(tmp_path, monkeypatch):
+    draw(tmp_path / "photos", 2)
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile("many.zip", "w") as archive:
+        archive.write("photos/below/photo000.png", "below/photo000.png")
+        archive.write("photos/photo001.png", "photo001.png")
+    end = f"::file://{tmp_path}/many.zip"
+    one, both = f"zip://below/photo000.png{end}", {"below/photo000", "photo001"}
+    Path("list.txt").write_text("zip://below/photo000.png::many.zip\n")
+    for given, places in (
+        (one, {"photo000"}),
+        ("list.txt", {"photo000"}),
+        ("zip://::many.zip", both),
+    ):
+        folder = f"{PLAN}-{len(given)}"
+        assert plan([given], "out", folder, "", "same", True).refused == ()
+        tasks: list[PhotoTask] = [json.loads(line) for line in Store("out").lines(folder)]
+        assert {task["place"] for task in tasks} == places
+        assert all(task["source"].endswith(end) for task in tasks)
+        assert one in {task["source"] for task in tasks}
+    assert f"zip://photo001.png{end}" in {task["source"] for task in tasks}  # of both
+    options = Options(realism=0.0, scale=1.0)
+    for task in tasks:
+        record = Hand(Networks("tiny", "cpu", "float32"), options, "out", 1).take(task)
+        assert (record["error"], record["files"]) == (None, [f"{task['place']}.png"])
+
+
+@needs_fsspec
+def test_a_chain_leads_where_it_was_typed():
+    assert address(Path("zip://a.png::file:///x/many.zip")) == "zip://a.png::file:///x/many.zip"
+    assert address(Path("zip://::s3://bucket/many.zip")) == "zip://::s3://bucket/many.zip"
+    assert address(Path("simplecache::s3://bucket/a")) == "simplecache::s3://bucket/a"
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("http://host/below/a.jpg?sig=abc/def", "a.jpg"),
+        ("https://host/a.jpg#of/x", "a.jpg"),
+        ("s3://bucket/what?/a#1.jpg", "a#1.jpg"),
+        ("photos/why?.jpg", "why?.jpg"),
+        ("zip://below/a.png::http://host/many.zip?sig=b/c.png", "a.png"),
+        ("simplecache::zip://a.png::s3://bucket/many.zip", "a.png"),
+        ("filecache://::s3://bucket/a.png", "a.png"),
+        ("s3://", ""),
+    ],
+)
+def test_a_name_is_of_the_file_alone(given, name):
+    assert name_of(given) == name
+
+
+@needs_fsspec
+def test_what_http_is_asked_by_is_no_name(tmp_path):
+    (listed := tmp_path / "photos.txt").write_text("http://host/a.jpg?sig=abc/def\n")
+    plan([str(listed)], str(tmp_path / "out"), PLAN, "", "same", True)
+    (line,) = Store(str(tmp_path / "out")).lines(PLAN)
+    task = json.loads(line)
+    assert (task["source"], task["place"]) == ("http://host/a.jpg?sig=abc/def", "a")
+
+
+@needs_fsspec
+def test_a_cache_of_files_elsewhere_is_not_this_machine():
+    assert is_here(Store("file:///out").fs)
+    assert not is_here(Store("filecache::memory://out").fs)
+
+
+@pytest.mark.parametrize("out", ["memory://out", "simplecache::memory://out"])
+def test_results_do_not_stay_in_a_worker_s_memory(tmp_path, out):
+    with pytest.raises(RcodError, match=r"must outlive the worker that .*memory:"):
+        run_on_ray(Networks("tiny", "cpu", "float32"), [str(tmp_path)], out, Options())
 
 
 @needs_fsspec
@@ -322,6 +495,7 @@ def test_workers_of_a_machine_share_the_memory(tmp_path, monkeypatch, workers, m
     map_batches = ray.data.read_text.return_value.repartition.return_value.map_batches
     _, options, _, _ = map_batches.call_args.kwargs["fn_constructor_args"]
     assert options.memory == memory
+    ray.data.ActorPoolStrategy.assert_called_once_with(size=workers)
 
 
 @needs_fsspec
@@ -366,7 +540,7 @@ def test_what_cannot_be_planned_is_one_sentence(tmp_path, monkeypatch):
     for photos, out, words in (
         ("none.txt", "out", "none.txt must be a list of addresses in UTF-8, got: .*No such file"),
         ("latin.txt", "out", "latin.txt must be a list of addresses in UTF-8, got: .*can't decode"),
-        ("photos", file, "photo000.png a folder to write to, got: "),
+        ("photos", file, "photo000.png must be a folder to write to, got: "),
     ):
         with pytest.raises(RcodError, match=words):
             run_on_ray(Networks("tiny", "cpu", "float32"), [str(tmp_path / photos)],

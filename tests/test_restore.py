@@ -148,6 +148,24 @@ def test_every_tile_is_told_of_and_a_watcher_may_end_the_work(
 
     with pytest.raises(InterruptedError):
         restorer.finish(photo, seen, 0.0, 4, "wavelet", leave)
+    told.clear()
+    restorer.levels(photo, (place for place in (0.0, 1.0)), watch=told.append)
+    assert told == [0.125 * step for step in range(1, 9)]
+    with pytest.raises(RcodError, match=r"levels are several, .* got 'auto'"):
+        restorer.levels(photo, "auto")  # pyright: ignore[reportArgumentType]
+
+
+def test_whatever_holds_a_photo_gives_the_same_result(
+    restorer: Restorer, picture: Image.Image, tmp_path: Path
+):
+    file = tmp_path / "photo.png"
+    picture.save(file)
+    expected = restorer(picture, 0.5).photo.pixels
+    whole = np.asarray(picture)
+    floats = torch.from_numpy(whole.astype(np.float64) / 255).permute(2, 0, 1)
+    held = (file, str(file), file.read_bytes(), whole, whole / 255, floats, Photo(floats))
+    for one in held:
+        assert torch.equal(restorer(one, 0.5).photo.pixels, expected)
 
 
 def test_glances_cover_large_photos_and_take_small_ones_whole():
@@ -172,11 +190,18 @@ def test_bfloat16_is_close_to_float32(picture: Image.Image):
         ({"realism": "strong"}, "realism must be fidelity, neutral, realism, auto, auto-local or"),
         ({"realism": float("nan")}, r"realism must lie in \[0, 1\], got nan"),
         ({"realism": 1.1}, r"realism must lie in \[0, 1\], got 1.1"),
-        ({"realism": None}, r"realism must lie in \[0, 1\], got None"),
+        ({"realism": None}, "realism must be a name or a number from 0 to 1, got NoneType"),
+        ({"realism": np.zeros((4, 4))}, "realism must be a name or a number .* got ndarray"),
         ({"realism": torch.zeros(16, 128)}, "the realism map must have the photo's shape"),
         ({"scale": (48, 0.5)}, "height and width must be whole and 1 or more"),
         ({"scale": "2"}, r"scale must lie in \[1, 8\], got 2"),
-        ({"image": b"bytes"}, "an image must be a path, .* got bytes"),
+        ({"image": b"bytes"}, "picture: must be a picture that can be read"),
+        ({"image": [1.0]}, "an image must be a path, .* got list"),
+        (
+            {"image": np.zeros((3, 4, 4))},
+            r"must be \(H, W, 3\), uint8 or float .* got float64",
+        ),
+        ({"image": Photo(torch.full((3, 4, 4), 1.5))}, r"of a Photo must lie in \[0, 1\]"),
         ({"scale": -1.0}, r"scale must lie in \[1, 8\], got -1.0"),
         ({"scale": float("inf")}, r"scale must lie in \[1, 8\], got inf"),
         ({"color": "sepia"}, "color must be one of auto, wavelet, adain, none, got sepia"),

@@ -20,8 +20,8 @@ from rcod.networks.checkpoint import find_weights
 from rcod.pixels.images import Photo, write
 from rcod.using.batch import run
 from rcod.using.jobs import Job
-from rcod.using.orders import Options
-from rcod.using.restore import Networks, Restorer
+from rcod.using.orders import Networks, Options
+from rcod.using.restore import Restorer
 from rcod.using.workers import hands
 
 needs_tiny = pytest.mark.skipif(

@@ -9,7 +9,7 @@ much of each shows where, so that it leaves no seam.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from numbers import Real
 from typing import Literal
@@ -34,7 +34,10 @@ def check_realism(realism: Realism, names: tuple[str, ...] = (*LEVELS, "auto")) 
             raise RcodError(
                 f"realism must be {', '.join(names)} or a number from 0 to 1, got '{realism}'"
             )
-    elif not isinstance(realism, Real) or not 0 <= realism <= 1:  # NaN too
+    elif not isinstance(realism, Real):
+        kind = type(realism).__name__
+        raise RcodError(f"realism must be a name or a number from 0 to 1, got {kind}")
+    elif not 0 <= realism <= 1:  # NaN too
         raise RcodError(
             f"realism must lie in [0, 1], got {realism}; 0 keeps the input, 1 invents detail"
         )
@@ -49,8 +52,18 @@ def check_dial(dial: Dial) -> None:
             )
         if not (dial.isfinite().all() and dial.min() >= 0 and dial.max() <= 1):
             raise RcodError("a realism map must lie in [0, 1]; scale or clamp it first")
-    elif dial != "auto-local":
+    elif not isinstance(dial, str) or dial != "auto-local":
         check_realism(dial, (*LEVELS, "auto", "auto-local"))
+
+
+def check_dials(dials: Iterable[Dial]) -> list[Dial]:
+    """Several places on the dial, or maps of such."""
+    if isinstance(dials, str | Tensor) or not isinstance(dials, Iterable):
+        raise RcodError(f"levels are several, as in [0.0, 'realism'], got {dials!r}")
+    found = list(dials)
+    for dial in found:
+        check_dial(dial)
+    return found
 
 
 def check_shape(places: Tensor, size: tuple[int, int]) -> None:

@@ -16,8 +16,7 @@ from rcod.errors import RcodError
 
 if TYPE_CHECKING:
     from rcod.using.cluster_plan import Record
-    from rcod.using.orders import Options
-    from rcod.using.restore import Networks
+    from rcod.using.orders import Networks, Options
 
 
 def upscale_on_ray(
@@ -46,6 +45,8 @@ def upscale_on_ray(
             return
         say(f"{done} of {total}: {record['source']} -> {', '.join(record['files'])}, "
             f"{record['seconds']:.2f} s")  # fmt: skip
+        for note in record["notes"]:
+            say(f"note: {record['source']} {note}")
 
     given = [address(photo) for photo in photos]
     planned, failed = run_on_ray(networks, given, address(out), options, workers, watch)
@@ -59,5 +60,5 @@ def upscale_on_ray(
 
 def address(path: Path) -> str:
     """An address as it was typed: a path has one slash where a protocol has two, or file three."""
-    given = re.sub(r"^(file|local):/+", r"\1:///", str(path))
-    return re.sub(r"^([a-z][a-z0-9+.-]+):/(?!/)", r"\1://", given)
+    given = re.sub(r"(^|::)(file|local):/+", r"\1\2:///", str(path))
+    return re.sub(r"(^|::)([a-z][a-z0-9+.-]+):/(?!/)", r"\1\2://", given)

@@ -63,8 +63,8 @@ from rcod.doors.terminal import (
 from rcod.errors import RcodError
 
 if TYPE_CHECKING:
-    from rcod.using.orders import Options
-    from rcod.using.restore import Networks, Realism
+    from rcod.using.orders import Networks, Options
+    from rcod.using.restore import Realism
 
 MIB = 2**20
 
@@ -106,10 +106,10 @@ def upscale(
     with plain_errors():
         with lasting():
             from rcod.networks.assembly import Parts
-            from rcod.using import jobs, orders, restore
+            from rcod.using import jobs, orders
         parts = Parts(base=base, vision=vision, vae=vae, prompt=prompt, tags=tags, pixel=pixel,
                       semantic=semantic, sample=seed_of(seed, sample))  # fmt: skip
-        networks = restore.Networks(model, device, dtype, parts, engine)
+        networks = orders.Networks(model, device, dtype, parts, engine)
         folder, name = jobs.place_of(photos, out)
         options = orders.Options(
             realism=dial_of(realism, realism_map), scale=scale_of(scale, width, height),

@@ -3,5 +3,5 @@
 A module imports only modules before it:
 
     spool, passes, published_pass, restore, sheet, forecast, orders, sources, jobs, ledger, batch,
-    workers, interpolation, open_photo, cluster_plan, cluster
+    workers, interpolation, open_photo, store, cluster_plan, cluster
 """

@@ -21,10 +21,10 @@ from torch import Tensor
 from rcod.diffusion.dial import Dial, check_shape
 from rcod.errors import RcodError
 from rcod.pixels.images import Photo, check_writable, from_pil, notes_of, read, sink, write
-from rcod.pixels.placing import check_free, placed
+from rcod.pixels.placing import check_free, ensure_folder, placed
 from rcod.using.forecast import keep_to
-from rcod.using.jobs import Job, light, make_folder, make_place, piped, plan_jobs
-from rcod.using.ledger import Ledger, enter, ledger_of, print_of
+from rcod.using.jobs import Job, light, make_folder, piped, plan_jobs
+from rcod.using.ledger import Ledger, enter, ledger_of, photos_of, print_of
 from rcod.using.orders import BatchReport, Options, Outcome, Written
 from rcod.using.passes import Flow, reduced
 from rcod.using.restore import ColorFix, Restorer
@@ -62,7 +62,7 @@ def run(
         step: told the share of the picture in hand that is done.
         elsewhere: other processes that do the pictures (see `workers`); without it this one does.
     """
-    jobs, lost = plan_jobs(photos, out, options)
+    jobs, lost = plan_jobs(photos, out, options, photos_of(out))
     hall = _Hall(load, options, options.settings(), options.mask(), step)
     if jobs:
         make_folder(out, jobs)
@@ -170,7 +170,7 @@ def rehearse(
     photos: Sequence[Path], out: Path, options: Options
 ) -> tuple[list[tuple[Job, bool]], list[Lost]]:
     """What a call would do: its jobs, whether they are done already, and what can't be done."""
-    jobs, lost = plan_jobs(photos, out, options)
+    jobs, lost = plan_jobs(photos, out, options, photos_of(out))
     hall = _Hall(Restorer.load, options, options.settings(), None, ledger=ledger_of(photos, out))
     return [(job, hall.is_done(job, print_of(job.source, hall.settings))) for job in jobs], lost
 
@@ -228,7 +228,7 @@ def _enlarge(
         flows = _flows(restorer, photo, mask, options, step)
         centres: list[Centre] = []
         for target, flow in zip(job.targets, flows, strict=False):  # the sheet has no flow
-            make_place(target.parent)
+            ensure_folder(target.parent)
             with placed(target) as file:
                 done, centre = _pour(flow, file, target, photo, options)
                 check_free(target, options.overwrite)  # it may have come meanwhile

@@ -8,11 +8,13 @@ what a worker does with a photo, and how its records are kept.
 """
 
 import json
+import logging
 import os
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -24,9 +26,10 @@ import torch
 from rcod.errors import RcodError
 from rcod.pixels.placing import foreign, is_ours_open, placed
 from rcod.using.batch import run
-from rcod.using.cluster_plan import DONE, PLAN, PhotoTask, Planned, Record, Store, opened, plan
-from rcod.using.orders import Options
-from rcod.using.restore import Networks, Restorer
+from rcod.using.cluster_plan import DONE, PLAN, PhotoTask, Planned, Record, plan
+from rcod.using.orders import Networks, Options
+from rcod.using.restore import Restorer
+from rcod.using.store import Store, is_here, name_of, opened, reaching, said, whole
 
 HELD = 8  # photos that a worker holds, and that are done again when it dies
 PAUSE = 2.0  # seconds between two times that records are written
@@ -49,42 +52,44 @@ class Hand:
     def take(self, task: PhotoTask) -> Record:
         """Do one photo; whatever is wrong with it is told in its record."""
         started = time.perf_counter()
-        files: list[str] = []
-        error: str | None = None
+        record = Record(source=task["source"], print=task["print"], files=[], sizes=[], notes=[],
+                        error=None, worker=os.getpid(), seconds=0.0)  # fmt: skip
         try:
             with tempfile.TemporaryDirectory() as folder:
-                files = self._do(task, Path(folder))
+                self._do(task, Path(folder), record)
         except RcodError as wrong:
-            error = str(wrong)
-        except (OSError, ValueError, RuntimeError) as wrong:  # networks, credentials, stores
-            error = f"{task['source']}: {wrong}"
-        seconds = round(time.perf_counter() - started, 3)
-        return Record(source=task["source"], print=task["print"], files=files, error=error,
-                      worker=os.getpid(), seconds=seconds)  # fmt: skip
+            record["error"] = str(wrong)
+        except Exception as wrong:  # noqa: BLE001  # of whatever kind, it is this photo's alone
+            record["error"] = f"{task['source']}: {said(wrong)}"
+        record["seconds"] = round(time.perf_counter() - started, 3)
+        return record
 
-    def _do(self, task: PhotoTask, folder: Path) -> list[str]:
+    def _do(self, task: PhotoTask, folder: Path, record: Record) -> None:
         """Fetch a photo, enlarge it as a plain call does, and store what came of it."""
-        fs, path = opened(task["source"])
-        photo = folder / Path(path).name
-        try:
-            fs.get_file(path, str(photo))
-        except FileNotFoundError:  # which often says no more than the path
-            raise RcodError(f"{task['source']}: no such file; check the address") from None
-        results = folder / "out"
+        source, results = task["source"], folder / "results"
+        fs, path = opened(source)
+        photo = folder / "photo" / name_of(source)
+        photo.parent.mkdir()
+        with reaching(f"{source} must be a photo to read"):
+            try:
+                fs.get_file(path, str(photo))
+            except FileNotFoundError:  # which often says no more than the path
+                raise RcodError(f"{source}: no such file; check the address") from None
         report = run(self._load, [photo], results, self.options)
         if report.errors:
-            raise RcodError(report.errors[0].replace(str(photo), task["source"]))
-        stored: list[str] = []
+            raise RcodError(report.errors[0].replace(str(photo), source))
+        record["notes"] = [note for outcome in report.outcomes for note in outcome.notes]
         for made in sorted(results.iterdir()):
             place = str(Path(task["place"]).parent / made.name)
             target = self.store.path(place)
             if self.store.fs.unstrip_protocol(target) == fs.unstrip_protocol(path):
-                raise RcodError(f"{task['source']}: a photo to enlarge is never overwritten")
-            if not self.options.overwrite and self._is_foreign(target):
-                raise RcodError(f"{task['source']}: {foreign(target)}")
-            self._put(made, place)
-            stored.append(place)
-        return stored
+                raise RcodError(f"{source}: a photo to enlarge is never overwritten")
+            with self.store.reached():
+                if not self.options.overwrite and self._is_foreign(target):
+                    raise RcodError(f"{source}: {foreign(target)}")
+                self._put(made, place)
+            record["files"].append(place)
+            record["sizes"].append(made.stat().st_size)
 
     def _load(self) -> Restorer:
         self.restorer = self.restorer or Restorer.load(*self.networks)
@@ -101,7 +106,7 @@ class Hand:
         """Store a result whole: stores do so themselves, folders by another name first."""
         path = self.store.path(place)
         self.store.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        if "file" in self.store.fs.protocol:
+        if is_here(self.store.fs):
             with placed(Path(path)) as file:
                 file.write(made.read_bytes())
         else:
@@ -131,24 +136,19 @@ def run_on_ray(
     """
     if options.realism_map is not None:
         raise RcodError("a realism map belongs to one photo; leave --engine ray out")
+    if out.rpartition("::")[2].startswith("memory:"):
+        raise RcodError(f"results must outlive the worker that makes them, got {out}; "
+                        "name a folder or a store")  # fmt: skip
     ray = _ray()
     store, folder = Store(out), f"{PLAN}-{uuid.uuid4().hex[:8]}"  # others may have theirs beside
+    settings = options.settings()
     try:
-        planned = _planned(photos, out, folder, options)
+        planned = plan(photos, out, folder, settings, options.format, options.skip_existing)
         lines = _stream(ray, networks, planned, store, options, workers)
         return planned, _record(lines, planned.tasks, store, watch)
     finally:
-        store.clear(folder)
-
-
-def _planned(photos: Sequence[str], out: str, folder: str, options: Options) -> Planned:
-    """The plan, or the sentence that says why there is none."""
-    try:
-        return plan(photos, out, folder, options.settings(), options.format, options.skip_existing)
-    except OSError as error:
-        raise RcodError(
-            f"photos must be readable, and {out} a folder to write to, got: {error}; check both"
-        ) from None
+        with suppress(RcodError):  # who can't be reached is told by what went before
+            store.clear(folder)
 
 
 def _record(
@@ -184,6 +184,7 @@ def _ray() -> ModuleType:
     """Ray, if it is installed."""
     try:
         import_module("ray.data")
+        logging.getLogger("ray.data").setLevel(os.environ.get("RAY_DATA_LOG_LEVEL", "ERROR"))
         return import_module("ray")
     except ImportError as error:
         raise RcodError(f"ray must be installed, got: {error}; pip install 'rcod[ray]'") from None
@@ -217,10 +218,14 @@ def _stream(
     context.enable_progress_bars = False
     context.max_errored_blocks = -1  # a portion that can't be done doesn't stop the others
     cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
-    given = networks, _shared(options, count, cpus), store.fs.unstrip_protocol(store.root), threads
+    given = networks, _shared(options, count, cpus), whole(store.address), threads
     lines = ray.data.read_text(list(planned.portions), filesystem=store.fs)
     done = lines.repartition(target_num_rows_per_block=HELD).map_batches(
-        Hand, fn_constructor_args=given, batch_size=None, concurrency=count, num_cpus=1
+        Hand,
+        fn_constructor_args=given,
+        batch_size=None,
+        compute=ray.data.ActorPoolStrategy(size=count),
+        num_cpus=1,
     )
     for row in done.iter_rows():
         yield row["record"]

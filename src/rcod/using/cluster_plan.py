@@ -11,8 +11,6 @@ never held in memory as a whole; what earlier calls have recorded as done is lef
 import hashlib
 import json
 import os
-import time
-import uuid
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +22,8 @@ from rcod import __version__
 from rcod.errors import RcodError
 from rcod.pixels.images import SUFFIXES
 from rcod.using.jobs import suffix_for
+from rcod.using.sources import BESIDE
+from rcod.using.store import Store, found_by, is_here, name_of, opened, reaching, whole
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -48,6 +48,8 @@ class Record(TypedDict):
     source: str
     print: str
     files: list[str]  # below the output folder
+    sizes: list[int]  # of the files, in bytes: another photo's result has another
+    notes: list[str]  # what of the photo could not be kept
     error: str | None
     worker: int  # process that did it
     seconds: float
@@ -61,40 +63,6 @@ class Planned:
     tasks: int
     done: int  # left out, since records say they are done
     refused: tuple[str, ...]  # why some photos can't be done
-
-
-class Store:
-    """The output folder, wherever it lies."""
-
-    def __init__(self, out: str) -> None:
-        self.fs, self.root = opened(out)
-
-    def path(self, *parts: str) -> str:
-        """An address below the folder, as its file system takes it."""
-        return "/".join((self.root.rstrip("/"), *parts))
-
-    def add_lines(self, folder: str, lines: Sequence[str]) -> str:
-        """Write lines into a new file, whole where stores do so; files sort by their time."""
-        self.fs.makedirs(self.path(folder), exist_ok=True)
-        path = self.path(folder, f"{time.time_ns():020}-{uuid.uuid4().hex[:8]}.jsonl")
-        part = path.removesuffix(".jsonl") + ".part"
-        self.fs.pipe_file(part, ("\n".join(lines) + "\n").encode())
-        self.fs.mv(part, path)
-        return path
-
-    def lines(self, folder: str) -> Iterator[str]:
-        """All lines of a folder's files, the last one first."""
-        if not self.fs.isdir(self.path(folder)):
-            return
-        for path in sorted(map(str, self.fs.ls(self.path(folder), detail=False)), reverse=True):
-            if path.endswith(".jsonl"):
-                with cast("TextIO", self.fs.open(path, "rt", encoding="utf-8")) as file:
-                    yield from reversed(file.readlines())
-
-    def clear(self, folder: str) -> None:
-        """Remove a folder."""
-        if self.fs.isdir(self.path(folder)):
-            self.fs.rm(self.path(folder), recursive=True)
 
 
 def plan(
@@ -113,7 +81,9 @@ def plan(
     store = Store(out)
     done = _done(store) if skip else array("Q")
     names, seen = _Names(store), set[int]()
-    several = len(photos) != 1 or photos[0].endswith(".txt")  # a folder names each photo once
+    several = len(photos) != 1 or name_of(photos[0]).endswith(
+        ".txt"
+    )  # a folder names each photo once
     portions, waiting, refused = [], [], []
     tasks = left = 0
     for source, name, stamp in _found(photos, store):
@@ -170,45 +140,23 @@ class _Names:
         return None
 
 
-def opened(address: str) -> "tuple[AbstractFileSystem, str]":
-    """The file system behind an address, and the path there."""
-    try:
-        from fsspec.core import url_to_fs
-
-        return url_to_fs(address)
-    except ImportError as error:
-        raise RcodError(
-            f"{address} needs more than is installed, got: {error}; pip install 'rcod[ray]', and "
-            "s3fs for s3://, gcsfs for gs://"
-        ) from None
-    except (ValueError, OSError) as error:
-        raise RcodError(f"{address} must be an address that fsspec knows, got: {error}") from None
-
-
 def _found(photos: Sequence[str], store: Store) -> Iterator[tuple[str, str, str]]:
     """Address, name below the output folder, and what the listing tells of size and date."""
     for given in photos:
         fs, path = opened(given)
-        if path.endswith(".txt"):
-            for address in _listed(fs, path, given):
-                name = PurePosixPath(address.partition("://")[2] or address).name
-                yield _whole(address) if name else address, name, ""
-        elif fs.isdir(path):
-            if fs.unstrip_protocol(path) == store.fs.unstrip_protocol(store.root):
-                raise RcodError(f"{given}: results must lie in another folder than the photos")
-            yield from _inside(fs, path, store.root)
-        elif fs.exists(path):
-            yield fs.unstrip_protocol(path), PurePosixPath(path).name, _stamp(fs.info(path))
-        else:
-            raise RcodError(f"{given}: no such file or folder; check the address")
-
-
-def _whole(address: str) -> str:
-    """An address as folders give theirs; those of stores are whole, and no store is asked."""
-    if "://" in address and not address.startswith(("file://", "local://")):
-        return address
-    fs, path = opened(address)
-    return fs.unstrip_protocol(path)
+        with reaching(f"{given} must be a photo, a folder or a list to read"):
+            if name_of(given).endswith(".txt"):
+                for address in _listed(fs, path, given):
+                    name = name_of(address)
+                    yield whole(address) if name else address, name, ""
+            elif fs.isdir(path):
+                if fs.unstrip_protocol(path) == store.fs.unstrip_protocol(store.root):
+                    raise RcodError(f"{given}: results must lie in another folder than the photos")
+                yield from _inside(fs, path, given, store.root)
+            elif fs.exists(path):
+                yield found_by(given, fs, path), name_of(given), _stamp(fs.info(path))
+            else:
+                raise RcodError(f"{given}: no such file or folder; check the address")
 
 
 def _listed(fs: "AbstractFileSystem", path: str, given: str) -> Iterator[str]:
@@ -220,19 +168,21 @@ def _listed(fs: "AbstractFileSystem", path: str, given: str) -> Iterator[str]:
         raise RcodError(f"{given} must be a list of addresses in UTF-8, got: {error}") from None
 
 
-def _inside(fs: "AbstractFileSystem", path: str, out: str) -> Iterator[tuple[str, str, str]]:
+def _inside(
+    fs: "AbstractFileSystem", path: str, given: str, out: str
+) -> Iterator[tuple[str, str, str]]:
     """The photos in a folder and below, folder after folder; the output folder is left out."""
     for top, names, stamp in _walk(fs, path, out):
         for name in names:  # as text: Python keeps what a Path was made of as long as its parts
-            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".rcod-"):  # noqa: PTH122
-                whole = f"{top.rstrip('/')}/{name}"
-                below = whole.removeprefix(path.rstrip("/") + "/")
-                yield fs.unstrip_protocol(whole), below, stamp(name)
+            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(BESIDE):  # noqa: PTH122
+                place = f"{top.rstrip('/')}/{name}" if top else name  # of an archive's own top
+                below = place.removeprefix(path.rstrip("/") + "/")
+                yield found_by(given, fs, place), below, stamp(name)
 
 
 def _walk(fs: "AbstractFileSystem", path: str, out: str) -> Iterator[Listing]:
     """Folders but for the output folder; of a store's fsspec holds about a kilobyte a file."""
-    if "file" in fs.protocol:
+    if is_here(fs):
         yield from _walk_here(path, out)
         return
     for top, folders, files in fs.walk(path, detail=True):
@@ -276,22 +226,28 @@ def _stamp(info: dict[str, object]) -> str:
 def _done(store: Store) -> "array[int]":
     """Prints of the photos whose results are there still: a file is whose it became last."""
     found = array("Q")
-    store.fs.invalidate_cache()  # what was listed before may be old
-    walk = _walk(store.fs, store.root, "") if store.fs.isdir(store.path(DONE)) else ()
-    there = {_number(f"{top}/{name}".removeprefix(store.path(""))) for top, names, _ in walk
-             for name in names}  # fmt: skip
-    store.fs.invalidate_cache()  # about a kilobyte a file
+    with store.reached():
+        store.fs.invalidate_cache()  # what was listed before may be old
+        walk = _walk(store.fs, store.root, "") if store.fs.isdir(store.path(DONE)) else ()
+        there = {_sized(f"{top}/{name}".removeprefix(store.path("")), stamp(name).split(" ")[0])
+                 for top, names, stamp in walk for name in names}  # fmt: skip
+        store.fs.invalidate_cache()  # about a kilobyte a file
     for line in store.lines(DONE):
         try:
             record = json.loads(line)
         except json.JSONDecodeError:  # a store that was filled up
             continue
-        if record.get("error") is None and record.get("files") and "print" in record:
-            files = {_number(name) for name in record["files"]}
+        if record.get("error") is None and record.get("sizes") and "print" in record:
+            files = set(map(_sized, record["files"], record["sizes"]))
             if files <= there:
                 found.append(_number(record["print"]))
             there -= files
     return array("Q", sorted(found))
+
+
+def _sized(name: str, size: int | str) -> int:
+    """The number of a result as its record and its listing know it."""
+    return _number(f"{size} {name}")
 
 
 def _number(text: str) -> int:

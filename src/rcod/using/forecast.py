@@ -75,7 +75,7 @@ def foresee(
         rows = max(span.last - span.first for span in where.rows)
         file = 2 * rows * size[1] * channels * photo.bits // 8
     else:  # all of it as Pillow keeps it, and as it leaves
-        file = 5 * size[0] * size[1]
+        file = (20 if photo.lossless and encoder == "WEBP" else 5) * size[0] * size[1]
     planes = 3 + (photo.alpha is not None) + 3 * (photo.beyond is not None)
     own = 4 * planes * height * width
     pixels, values = APPETITE[factor]  # tiny's is measured

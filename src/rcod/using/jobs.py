@@ -8,7 +8,7 @@ that no two pictures meet in one file, and no file of the user is overwritten un
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -59,8 +59,17 @@ def place_of(photos: Sequence[Path], out: Path) -> tuple[Path, str | None]:
     return out.parent, out.name
 
 
-def plan_jobs(photos: Sequence[Path], out: Path, options: Options) -> tuple[list[Job], list[Lost]]:
-    """Settle every name in the folder; what can't be done is said already. Nothing is written."""
+def plan_jobs(
+    photos: Sequence[Path], out: Path, options: Options, made: Mapping[Path, str]
+) -> tuple[list[Job], list[Lost]]:
+    """Settle every name in the folder; what can't be done is said already. Nothing is written.
+
+    Args:
+        photos: files, folders and patterns.
+        out: the output folder.
+        options: how pictures are enlarged.
+        made: results that are there, and the photos they were made from.
+    """
     lost: list[Lost] = []
     sources: dict[Path, Source] = {}  # by where it really lies
     for found in gather_all(photos, out):
@@ -84,7 +93,8 @@ def plan_jobs(photos: Sequence[Path], out: Path, options: Options) -> tuple[list
         named = Path(options.name or f"{stem}{suffix}")
         targets = tuple(out / place / f"{named.stem}{part}{named.suffix}" for part in options.parts)
         reasons = (_refusal(t, source, alike, taken, options.overwrite) for t in targets)
-        error = next(filter(None, reasons), None)
+        others = (_other(t, source, made) for t in targets if not options.overwrite)
+        error = next(filter(None, (*reasons, *others)), None)
         if error is not None:
             lost.append(Lost(source, error))
             continue
@@ -131,20 +141,23 @@ def make_folder(out: Path, jobs: Sequence[Job]) -> None:
             sweep(place)
 
 
-def make_place(folder: Path) -> None:
-    """Make the folder of a result below the output folder."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RcodError(f"{folder}: must be a folder, got: {error.strerror}; move it") from None
-
-
 def light(job: Job) -> bool:
     """Whether a picture may be read ahead: it then lies in memory beside the one in hand."""
     try:
         return job.source != STDIN and job.source.stat().st_size <= AHEAD
     except OSError:
         return False
+
+
+def _other(target: Path, source: Path, made: Mapping[Path, str]) -> str | None:
+    """Why a result that is there stays: it is another photo's."""
+    photo = made.get(target)
+    if photo is None or is_same(source.absolute(), Path(photo)):
+        return None
+    return (
+        f"{source}: {target} was made from {photo}; choose another folder, or pass --overwrite to "
+        "replace it"
+    )
 
 
 def _refusal(

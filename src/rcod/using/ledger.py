@@ -22,9 +22,8 @@ from rcod import __version__
 from rcod.errors import RcodError
 from rcod.pixels.placing import placed
 from rcod.using.orders import Outcome
-from rcod.using.sources import STDIN, holds, is_several
+from rcod.using.sources import REPORT, STDIN, holds, is_several
 
-NAME = "report.json"
 PAUSE = 20  # times what writing took, at least a second, between two times
 PATIENCE = 60.0  # seconds to wait for another call that is in the report
 
@@ -33,6 +32,7 @@ class Entry(TypedDict):
     """One result."""
 
     source: str
+    photo: NotRequired[str]  # where that lies, from the root
     print: str  # of the photo and the settings
     bytes: int  # of the result, which is made anew if they or its date have changed
     changed: int
@@ -64,7 +64,7 @@ class Ledger:
     """The report of one output folder."""
 
     def __init__(self, out: Path) -> None:
-        self.out, self.path = out, out / NAME
+        self.out, self.path = out, out / REPORT
         self.content: Content = {"rcod": __version__, "failed": [], "pictures": _read(self.path)}
         self._own: dict[str, Entry] = {}  # of this call
         self._next = time.monotonic() + 1
@@ -124,6 +124,15 @@ def ledger_of(photos: Sequence[Path], out: Path) -> Ledger | None:
     return Ledger(out) if is_several(photos) and holds(out.is_dir) else None
 
 
+def photos_of(out: Path) -> dict[Path, str]:
+    """What the results in a folder were made from, by where they lie, as far as it is known."""
+    try:
+        entries = _read(out / REPORT)
+    except RcodError:  # no report of ours
+        return {}
+    return {out / key: entry["photo"] for key, entry in entries.items() if "photo" in entry}
+
+
 def enter(ledger: Ledger | None, outcome: Outcome, print: str) -> None:
     """Note in the report, where there is one, what became of a picture."""
     if ledger is None:
@@ -134,7 +143,8 @@ def enter(ledger: Ledger | None, outcome: Outcome, print: str) -> None:
         for file in outcome.written:
             width, height = file.size
             ledger.add(file.path, {
-                "source": str(outcome.source), "print": print, "bytes": 0, "changed": 0,
+                "source": str(outcome.source), "photo": str(outcome.source.absolute()),
+                "print": print, "bytes": 0, "changed": 0,
                 "level": file.level, "timestep": file.timestep, "metric": file.metric,
                 "width": width, "height": height, "seconds": round(file.seconds, 3),
             })  # fmt: skip

@@ -1,18 +1,19 @@
 """What is asked of a call, and what is told of it?
 
-`Options` are how every picture is enlarged; what can't be asked is refused when they are made.
-An `Outcome` is what became of one picture, a `Report` what became of all.
+`Networks` enlarge; `Options` are how every picture is enlarged, and what can't be asked is refused
+when they are made. An `Outcome` is what became of one picture, a `BatchReport` what became of all.
 """
 
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
 
 from rcod.diffusion.dial import Dial, check_dial
 from rcod.errors import RcodError
+from rcod.networks.assembly import Parts
 from rcod.pixels.accept import check_quality
 from rcod.pixels.images import Photo, read
 from rcod.pixels.metadata import Strip
@@ -21,6 +22,16 @@ from rcod.using.restore import ColorFix, check_scale
 from rcod.using.sheet import ALL
 
 FORMATS = ("same", "png", "jpg", "jpeg", "webp", "tif", "tiff", "avif")
+
+
+class Networks(NamedTuple):
+    """What `Restorer.load` takes, to be said in another process."""
+
+    name: str = "tiny"
+    device: str = "auto"
+    dtype: str = "auto"
+    parts: Parts = Parts()
+    engine: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -91,8 +102,12 @@ class Options:
         return fitted(sides, self.scale, self.width, self.height, self.max_side)
 
     def mask(self) -> Tensor | None:
-        """The user's map of realism, (h, w) in [0, 1]."""
-        return None if self.realism_map is None else read(self.realism_map).pixels.mean(0)
+        """The user's map of realism, (h, w) in [0, 1]; what nothing was painted on is black."""
+        if self.realism_map is None:
+            return None
+        painted = read(self.realism_map)
+        grey = painted.pixels.mean(0)
+        return grey if painted.alpha is None else grey * painted.alpha[0]
 
     def stripped(self, photo: Photo) -> Photo:
         """A photo without the tags that shall not travel on."""

@@ -8,10 +8,10 @@ place of the dial, statistics of colour) is settled once; the rest is done tile 
 a result leaves in pieces, so that it may be larger than memory. Levels share a small photo's tile.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self, TypeVar
+from typing import Self, TypeVar
 
 import torch
 from PIL.Image import Image
@@ -23,7 +23,7 @@ from rcod.diffusion.dial import (
     GLANCE,
     Dial,
     Realism,
-    check_dial,
+    check_dials,
     check_realism,
     check_shape,
     fit_map,
@@ -37,7 +37,7 @@ from rcod.networks.checkpoint import Estimator, load_onto
 from rcod.networks.engines import precision, use_engine
 from rcod.networks.onestep import OneStep, enlarge
 from rcod.networks.systems import System
-from rcod.pixels.accept import as_photo, check_quality
+from rcod.pixels.accept import Picture, as_photo, check_quality
 from rcod.pixels.color import ColorFix, check_color
 from rcod.pixels.images import Photo, to_pil, write
 from rcod.pixels.resample import Scale, check_scale, target_within
@@ -47,16 +47,6 @@ from rcod.using.published_pass import look_at, passing, resolve_dial
 __all__ = ["Realism", "Restorer", "Result", "check_realism"]
 
 T = TypeVar("T")
-
-
-class Networks(NamedTuple):
-    """What `Restorer.load` takes, to be said in another process."""
-
-    name: str = "tiny"
-    device: str = "auto"
-    dtype: str = "auto"
-    parts: Parts = Parts()
-    engine: str = "auto"
 
 
 LEAST_TILE = 128  # LR pixels a side; what is tried last when memory runs out
@@ -95,7 +85,7 @@ class Restorer:
         self.tile = TILE
 
     @classmethod
-    def load(cls, name: str = "tiny", device: str = "auto", dtype: str = "auto",
+    def load(cls, name: str | Path = "tiny", device: str = "auto", dtype: str = "auto",
              parts: Parts | None = None, engine: str = "auto") -> Self:  # fmt: skip
         """Load a bundled model or a weights file.
 
@@ -108,13 +98,13 @@ class Restorer:
         """
         place = pick_device(device)
         sums = precision(engine, dtype, place)
-        system, onestep, metric = load_onto(name, place, sums, parts)
+        system, onestep, metric = load_onto(str(name), place, sums, parts)
         use_engine(onestep, engine)
         return cls(system, onestep, metric)
 
     def __call__(
         self,
-        image: Photo | Image | Path | str | Tensor,
+        image: Picture,
         realism: Dial = "auto",
         scale: Scale = 4.0,
         color: ColorFix = "auto",
@@ -123,7 +113,8 @@ class Restorer:
         """Enlarge and restore one photo.
 
         Args:
-            image: a path, a PIL image, a `Photo`, or RGB as float tensor (3, H, W) in [0, 1].
+            image: a path, bytes of a file, a PIL image, a `Photo`, RGB as float tensor (3, H, W)
+                in [0, 1], or as array (H, W, 3), uint8 or float in [0, 1].
             realism: a level's name, a place on the dial, 0 (keep) to 1 (invent), a map of such
                 places (h, w), or `auto-local`, which estimates one.
             scale: enlargement, 1 to 8, or the result's height and width.
@@ -138,8 +129,8 @@ class Restorer:
     @torch.inference_mode()
     def levels(
         self,
-        image: Photo | Image | Path | str | Tensor,
-        realisms: Sequence[Dial],
+        image: Picture,
+        realisms: Iterable[Dial],
         scale: Scale = 4.0,
         color: ColorFix = "auto",
         watch: Watch = lambda done: None,
@@ -148,20 +139,25 @@ class Restorer:
 
         Every result is the same, byte for byte, as if it had been asked for alone.
         """
-        for realism in realisms:
-            check_dial(realism)
+        dials = check_dials(realisms)
         check_scale(scale)
         check_color(color)
         photo = as_photo(image)
-        for realism in realisms:
-            if isinstance(realism, Tensor):
-                check_shape(realism, (photo.pixels.shape[-2], photo.pixels.shape[-1]))
+        for dial in dials:
+            if isinstance(dial, Tensor):
+                check_shape(dial, (photo.pixels.shape[-2], photo.pixels.shape[-1]))
         photo = reduced(photo, target_size(photo, scale))
 
+        def share(before: int) -> Watch:
+            return lambda done: watch((before + done) / len(dials))
+
         def work(restorer: Self) -> list[Result]:
-            measure = any(isinstance(dial, str) and dial == "auto" for dial in realisms)
+            measure = any(isinstance(dial, str) and dial == "auto" for dial in dials)
             seen = restorer.look(photo, measure)
-            return [restorer.finish(photo, seen, dial, scale, color, watch) for dial in realisms]
+            return [
+                restorer.finish(photo, seen, dial, scale, color, share(done))
+                for done, dial in enumerate(dials)
+            ]
 
         return self.within_memory(work)
 

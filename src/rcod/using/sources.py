@@ -16,6 +16,8 @@ from rcod.errors import RcodError
 from rcod.pixels.images import SUFFIXES
 
 STDIN = Path("-")
+BESIDE = (".rcod-", "._")  # how files start that are no pictures, whatever they end in
+REPORT = "report.json"  # in a folder of results
 
 
 class Lost(NamedTuple):
@@ -87,7 +89,8 @@ def gather(given: Path, out: Path | None) -> Iterator[Source | Lost]:
     """The pictures that a file, a folder or a pattern stands for, in order of name.
 
     A file stands for itself, whatever its name. A folder stands for the pictures in it and below,
-    known by suffix; links to folders are not followed. The output folder is left out.
+    known by suffix; links to folders are not followed. The output folder is left out, and so are
+    folders below with the results of earlier calls, and what macOS lays beside files (`._a.jpg`).
     """
     if given == STDIN:
         yield Source(given, Path())
@@ -123,10 +126,14 @@ def _inside(folder: Path, out: Path | None) -> Iterator[Source | Lost]:
     count = 0
     for top, folders, names in os.walk(folder, onerror=skipped.append):
         here = Path(top)
-        folders[:] = sorted(name for name in folders if resolved(here / name) != results)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if resolved(here / name) != results and not _has_results(here / name)
+        )
         for name in sorted(names):
             path = here / name
-            if path.suffix.lower() not in SUFFIXES or name.startswith(".rcod-"):
+            if path.suffix.lower() not in SUFFIXES or name.startswith(BESIDE):
                 continue
             count += 1
             if path.is_file():
@@ -144,6 +151,15 @@ def _inside(folder: Path, out: Path | None) -> Iterator[Source | Lost]:
         )
 
 
+def _has_results(folder: Path) -> bool:
+    """Whether an earlier call has put its results here."""
+    try:
+        with (folder / REPORT).open("rb") as file:
+            return b'"rcod"' in file.read(64)
+    except OSError:
+        return False
+
+
 def _is_pattern(given: Path) -> bool:
     return any(sign in str(given) for sign in "*?[")
 
@@ -154,7 +170,13 @@ def _matching(pattern: Path, out: Path | None) -> Iterator[Source | Lost]:
     fixed = next(i for i, part in enumerate(pattern.parts) if _is_pattern(Path(part)))
     base = Path(*pattern.parts[:fixed])
     found = sorted(p for p in base.glob(str(Path(*pattern.parts[fixed:]))) if p.is_file())
-    files = [p for p in found if results == resolved(base) or results not in resolved(p).parents]
+    files = [
+        path
+        for path in found
+        if (results == resolved(base) or results not in resolved(path).parents)
+        and not path.name.startswith(BESIDE)
+        and not any(_has_results(base / top) for top in path.relative_to(base).parents[:-1])
+    ]
     for path in files:
         yield Source(path, path.parent.relative_to(base))
     if not files:

@@ -27,8 +27,8 @@ from rcod.device import pick_device
 from rcod.errors import RcodError
 from rcod.using.batch import Elsewhere, take
 from rcod.using.jobs import Job
-from rcod.using.orders import Options, Outcome
-from rcod.using.restore import Networks, Restorer
+from rcod.using.orders import Networks, Options, Outcome
+from rcod.using.restore import Restorer
 
 
 @contextmanager
