@@ -43,8 +43,10 @@ def test_the_best_is_the_best_in_its_own_direction():
 
 def test_errors_say_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("RCOD_AIDS", str(tmp_path))
-    with pytest.raises(RcodError, match=r"needs .*hed_vgg16\.safetensors; fetch it"):
-        Watch([], "neutral/lpips-hed", None)
+    Image.new("RGB", (160, 160)).save(tmp_path / "photo.png")
+    given = Sources(tmp_path, watch=tmp_path, aids=tmp_path / "mine")
+    with pytest.raises(RcodError, match=r"needs .*mine.hed_vgg16\.safetensors; fetch it"):
+        Watch.open(given, recipe("tiny-prior", best="neutral/lpips-hed"))
 
 
 def test_what_is_watched_is_looked_at_before_the_long_work(sources: Sources, tmp_path: Path):  # noqa: F811

@@ -133,6 +133,8 @@ def study(
     out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="All of it.")] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    base: BaseOption = None,
+    vision: VisionOption = None,
 ) -> None:
     """Measure the dial (dial), ways between its ends (blend), latent metrics (ldg, mem)."""
     with plain_errors():
@@ -140,11 +142,13 @@ def study(
         from rcod.judging.datasets import open_dataset, thin_out
         from rcod.judging.judge import Judge
         from rcod.judging.studies import STUDIES
+        from rcod.networks.assembly import Parts
         from rcod.using.restore import Restorer
 
         dataset = thin_out(open_dataset(set_, data), limit)
         judge = Judge.load(aids, wanted=_names(metrics))
-        found = STUDIES[name](Restorer.load(model, device, dtype), dataset.pairs, judge)
+        restorer = Restorer.load(model, device, dtype, Parts(base=base, vision=vision))
+        found = STUDIES[name](restorer, dataset.pairs, judge)
         for line in found.lines:
             say(line)
         keep_json(out, found.numbers)

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from rcod.using.orders import Options
     from rcod.using.restore import Restorer
 
-PASSES = {"all": 4, "auto-local": 3}  # passes of every tile; of anything else one
-
 
 def plan(
     photos: PhotosArgument,
@@ -89,19 +87,20 @@ def _foretell(restorer: "Restorer", path: Path, options: "Options") -> "Forecast
     from rcod.using.forecast import foresee, keep_to, seconds_of
     from rcod.using.jobs import suffix_for
     from rcod.using.passes import reduced
+    from rcod.using.sheet import ALL
     from rcod.using.sources import STDIN, content_of, name_of
 
     content = content_of(path) if path == STDIN else None
     photo = read(path if content is None else content, name_of(path))
     height, width = photo.pixels.shape[-2:]
     suffix = suffix_for(path, options.format, content)
-    levels, target = PASSES.get(str(options.realism), 1), Path(f"result{suffix}")
+    passes_of = {"all": len(ALL), "auto-local": len(restorer.system.groups.timesteps)}
+    levels, target = passes_of.get(str(options.realism), 1), Path(f"result{suffix}")
     try:
         size = options.size(photo)
         check_writable(target, *size, photo.alpha)
         photo = reduced(photo, size)
-        if options.memory is not None:
-            restorer = keep_to(options.memory, restorer, photo, size, suffix)
+        restorer = keep_to(options.memory, restorer, photo, size, suffix)
     except RcodError as error:
         raise RcodError(f"{path}: {str(error).removeprefix(f'{target}: ')}") from None
     found = foresee(restorer, photo, size, suffix, levels, restorer.tile)

@@ -19,7 +19,6 @@ from statistics import median
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from rcod.judging.contenders import Kind
@@ -56,7 +55,7 @@ class Benchmark(TypedDict):
     stages: dict[str, Stage]  # encode, tokens, metric, predict, decode, color
     total: "Repeats"
     share: float  # of the matrix rate, over the whole picture
-    dial: float  # another place of the dial after the first result, encoded as the page shows it
+    dial: float | None  # another place of it after the first result, encoded as the page shows it
     peak_mb: float  # largest resident memory of the process, model and framework included
     bicubic: float  # the same enlargement without a model
 
@@ -130,6 +129,7 @@ def measure(model: str, size: int, repeats: int, device: str, dtype: str, engine
     from rcod.device import pick_device
     from rcod.judging.machine import beside_products, copy_rate, summarize, timed
     from rcod.judging.peers import bicubic, peak_mb
+    from rcod.judging.workload import workload
     from rcod.networks.engines import precision
     from rcod.using.restore import Restorer
 
@@ -145,7 +145,7 @@ def measure(model: str, size: int, repeats: int, device: str, dtype: str, engine
         lambda: stages.append(restorer(image).seconds), repeats, sums, where
     )
     copy = copy_rate(where)
-    works = _works(model, size, sums)
+    works = workload(model, size, sums) if restorer.system.base is None else {}  # or `fullsize`
     table = {
         stage: _stage(summarize([one[stage] for one in stages]), works.get(stage), multiply, copy)
         for stage in stages[0]
@@ -157,7 +157,8 @@ def measure(model: str, size: int, repeats: int, device: str, dtype: str, engine
         dtype=str(sums).removeprefix("torch."), threads=torch.get_num_threads(),
         engine=engine, load=load, first=first, matrix=multiply, copy=copy, stages=table,
         total=total, share=2 * gmacs / total["median"] / multiply["median"],
-        dial=_turn(restorer, image, repeats), peak_mb=peak,
+        dial=_turn(restorer, image, repeats) if restorer.system.timestep is None else None,
+        peak_mb=peak,
         bicubic=median(timed(lambda: bicubic(image), repeats)),
     )  # fmt: skip
 
@@ -186,15 +187,6 @@ def picture(size: int) -> "Tensor":
     from rcod.device import seeded
 
     return torch.rand(3, size, size, generator=seeded(0))
-
-
-def _works(model: str, size: int, precision: "torch.dtype") -> "dict[str, Work]":
-    """The work of every stage, where it is counted: published systems have `fullsize`."""
-    from rcod.judging.workload import workload
-    from rcod.networks.checkpoint import find_weights, load
-
-    system, _, _ = load(find_weights(model))
-    return workload(model, size, precision) if system.base is None else {}
 
 
 def _stage(seconds: "Repeats", work: "Work | None", multiply: "Repeats", copy: "Repeats") -> Stage:
@@ -231,24 +223,17 @@ def cold(repeats: int = 3) -> Cold:
     """Time `rcod upscale` of a small picture and `rcod --help`, each in fresh processes."""
     from PIL import Image
 
+    from rcod.judging.machine import seconds_of
+
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "picture.png"
         Image.radial_gradient("L").convert("RGB").resize((COLD_SIDE, COLD_SIDE)).save(picture)
         rcod = [sys.executable, "-m", "rcod"]
         upscale = [*rcod, "upscale", str(picture), "-o", str(Path(folder) / "out")]
         return Cold(
-            upscale=median(_seconds(upscale) for _ in range(repeats)),
-            help=median(_seconds([*rcod, "--help"]) for _ in range(repeats)),
+            upscale=median(seconds_of(upscale) for _ in range(repeats)),
+            help=median(seconds_of([*rcod, "--help"]) for _ in range(repeats)),
         )
-
-
-def _seconds(command: Sequence[str]) -> float:
-    """Time one command."""
-    from rcod.judging.machine import run
-
-    started = time.perf_counter()
-    run(command)
-    return time.perf_counter() - started
 
 
 def table(found: Benchmark, peers: Sequence[Peer] = ()) -> list[str]:
@@ -269,11 +254,13 @@ def table(found: Benchmark, peers: Sequence[Peer] = ()) -> list[str]:
             f"{stage['gmacs']:8.2f} {stage['gbytes']:7.3f} {stage['share']:6.0%}"
         )
     total = found["total"]
+    turn = found["dial"]
+    dial = "" if turn is None else f"another place of the dial {turn:.3f} s; "
     gmacs = sum(stage["gmacs"] for stage in found["stages"].values())
     lines += [
         f"{'total':8} {total['median']:8.4f} {total['low']:8.4f} {total['high']:8.4f} "
         f"{gmacs:8.2f} {'':7} {found['share']:6.0%} of the matrix rate",
-        f"another place of the dial {found['dial']:.3f} s; load {found['load']:.2f} s, first "
+        f"{dial}load {found['load']:.2f} s, first "
         f"call {found['first']:.2f} s; peak memory {found['peak_mb']:.0f} MB",
     ]
     for peer in peers:

@@ -7,15 +7,13 @@ thread, and a process for every core. They go by turns, since a machine's rate m
 """
 
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TypedDict
 
 from rcod.errors import RcodError
-from rcod.judging.machine import Repeats, summarize
+from rcod.judging.machine import Repeats, seconds_of, summarize
 from rcod.pixels.images import SUFFIXES
 
 
@@ -68,10 +66,5 @@ def table(found: Folder) -> list[str]:
 def _seconds(photos: Path, settings: dict[str, str], more: list[str]) -> float:
     """Time one command."""
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", "rcod", "upscale", str(photos), "-o", out,
-                   "--realism", "neutral", *more]  # fmt: skip
-        started = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | settings)
-        if done.returncode:
-            raise RcodError(f"every photo must be done, it said: {done.stderr.strip()[-500:]}")
-        return time.perf_counter() - started
+        rcod = [sys.executable, "-m", "rcod", "upscale", str(photos), "-o", out]
+        return seconds_of([*rcod, "--realism", "neutral", *more], settings)

@@ -8,14 +8,13 @@ loaded, so its tower stands apart from the stages.
 """
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from rcod.judging.peers import peak_mb
+from rcod.judging.workload import gmacs_of
 from rcod.networks.checkpoint import arrange
 from rcod.networks.estimators import DegradationEstimator
 from rcod.networks.guide import UNET_BLOCKS, VAE_BLOCKS, Guide
@@ -110,13 +109,6 @@ def count(system: System, side: int) -> dict[str, float]:
             "predict": gmacs_of(lambda: tuned.noise(z, t, tokens)),
             "decode": gmacs_of(lambda: tuned.backbone.decode(z)),
         }
-
-
-def gmacs_of(work: Callable[[], object]) -> float:
-    """10^9 multiply-adds of some work, best done on `meta`."""
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return counter.get_total_flops() / 2e9
 
 
 def hear(system: System) -> tuple[float, float]:

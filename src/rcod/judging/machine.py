@@ -9,10 +9,11 @@ machine with busy neighbours gives today.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import TypedDict
 
@@ -99,9 +100,17 @@ def fresh(module: str, name: str, given: Sequence[object]) -> str:
     return run([sys.executable, "-c", child, json.dumps(given)])
 
 
-def run(command: Sequence[str]) -> str:
+def seconds_of(command: Sequence[str], settings: Mapping[str, str] | None = None) -> float:
+    """Time one command, start and end included; `settings` are added to its environment."""
+    started = time.perf_counter()
+    run(command, settings)
+    return time.perf_counter() - started
+
+
+def run(command: Sequence[str], settings: Mapping[str, str] | None = None) -> str:
     """Run one command and return what it printed; what it said on failing becomes the error."""
-    done = subprocess.run(command, capture_output=True, text=True)
+    there = os.environ | dict(settings or {})
+    done = subprocess.run(command, capture_output=True, text=True, env=there)
     if done.returncode:
         last = done.stderr.strip().rpartition("\n")[2]
         if last.startswith("error: "):

@@ -28,7 +28,7 @@ from rcod.judging.peers import bicubic
 from rcod.judging.promises import BICUBIC, study_dial
 from rcod.judging.scoring import shared_means
 from rcod.networks.framing import BORDER, continued, cut
-from rcod.networks.onestep import Encode, compared, measured
+from rcod.networks.onestep import Encode, compared, enlarge, measured
 from rcod.pixels.color import match_wavelet
 from rcod.pixels.images import Photo
 from rcod.pixels.metrics import detail
@@ -162,12 +162,15 @@ def _check_tiny(restorer: Restorer, what: str) -> None:
 def _between(restorer: Restorer, lr: Tensor, place: float) -> dict[str, Tensor]:
     """A photo (3, h, w) restored between the ends of the dial in three ways, (3, 4h, 4w) each."""
     low, at, high = (one.photo.pixels for one in restorer.levels(Photo(lr), [0.0, place, 1.0]))
-    onestep, seen = restorer.onestep, restorer.look(Photo(lr), False)
+    onestep = restorer.onestep
+    up = enlarge(lr[None].to(onestep.alphas.device), restorer.system.scale)
+    tokens = onestep.prompt(up)
     steps = (timestep_of_realism(end, restorer.system.groups) for end in (0.0, 1.0))
-    z_up, sides = continued(seen.z_up, 4 * [BORDER]), 4 * [BORDER * onestep.backbone.factor]
-    ends = [onestep.clean(z_up, torch.tensor([t], device=z_up.device), seen.tokens) for t in steps]
+    z_up = continued(onestep.backbone.encode(up), 4 * [BORDER])
+    sides = 4 * [BORDER * onestep.backbone.factor]
+    ends = [onestep.clean(z_up, torch.tensor([t], device=z_up.device), tokens) for t in steps]
     sr = cut(onestep.backbone.decode(torch.lerp(ends[0], ends[1], place)), sides).clamp(0, 1)
-    latent = match_wavelet(sr, seen.up)[0].clamp(0, 1).cpu()
+    latent = match_wavelet(sr, up)[0].clamp(0, 1).cpu()
     return {"timestep": at, "latent": latent, "picture": torch.lerp(low, high, place)}
 
 

@@ -53,15 +53,19 @@ def workload(model: str, side: int, dtype: torch.dtype) -> dict[str, Work]:
     weights = dtype.itemsize * sum(p.numel() for p in body.unet.parameters())
     return {
         "encode": Work(
-            gmacs=many * _count(lambda: body.encode(up)), gbytes=(photo + large + latent) / 1e9
+            gmacs=many * gmacs_of(lambda: body.encode(up)), gbytes=(photo + large + latent) / 1e9
         ),
-        "tokens": Work(gmacs=_count(lambda: onestep.prompt(up)), gbytes=large / 1e9),
-        "metric": Work(gmacs=seen / SMALL**2 * _count(lambda: metric(lr)), gbytes=12 * seen / 1e9),
+        "tokens": Work(gmacs=gmacs_of(lambda: onestep.prompt(up)), gbytes=large / 1e9),
+        "metric": Work(
+            gmacs=seen / SMALL**2 * gmacs_of(lambda: metric(lr)), gbytes=12 * seen / 1e9
+        ),
         "predict": Work(
-            gmacs=many * _count(lambda: body.predict(z, t, tokens)),
+            gmacs=many * gmacs_of(lambda: body.predict(z, t, tokens)),
             gbytes=(2 * latent + weights) / 1e9,
         ),
-        "decode": Work(gmacs=many * _count(lambda: body.decode(z)), gbytes=(latent + large) / 1e9),
+        "decode": Work(
+            gmacs=many * gmacs_of(lambda: body.decode(z)), gbytes=(latent + large) / 1e9
+        ),
         "color": Work(gmacs=0.0, gbytes=3 * large / 1e9),
     }
 
@@ -77,8 +81,8 @@ def least_seconds(work: Work, multiply: float, copy: float) -> float:
     return max(2 * work["gmacs"] / multiply, work["gbytes"] / copy)
 
 
-def _count(call: Callable[[], object]) -> float:
-    """10^9 multiply-adds of a call."""
+def gmacs_of(work: Callable[[], object]) -> float:
+    """10^9 multiply-adds of some work, best done on `meta`."""
     with FlopCounterMode(display=False) as counter:
-        call()
+        work()
     return counter.get_total_flops() / 2e9

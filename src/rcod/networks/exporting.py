@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
+from threading import local
 from typing import Literal, TypedDict, get_args
 
 import numpy as np
@@ -60,12 +61,17 @@ EXAMPLE = '''"""Restore a photo without PyTorch: python example.py FOLDER PHOTO 
 import sys
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
+if len(sys.argv) != 5:
+    sys.exit(__doc__)
 folder, photo, realism, result = sys.argv[1:]
+if not 0 <= float(realism) <= 1:
+    sys.exit(f"REALISM must lie in [0, 1], got {{realism}}")
 {opener}
 
-lr = np.asarray(Image.open(photo).convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 255
+upright = ImageOps.exif_transpose(Image.open(photo)).convert("RGB")
+lr = np.asarray(upright, np.float32).transpose(2, 0, 1)[None] / 255
 t = {timestep}  # the dial: 0 keeps, 1 invents
 up, more = run("enlarge", lr), {more}
 z = run("clean", run("encode", up, *more), np.array([t]), run("prompt", up), *more)
@@ -170,8 +176,14 @@ def open_graph(path: Path, threads: int) -> Runner:
         return lambda given: session.run(None, dict(zip(names, given, strict=True)))[0]
     openvino = import_module("openvino")
     asked = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
-    request = openvino.Core().compile_model(path, "CPU", asked).create_infer_request()
-    return lambda given: request.infer(list(given), share_inputs=True)[0].copy()
+    compiled, own = openvino.Core().compile_model(path, "CPU", asked), local()
+
+    def run(given: Sequence[np.ndarray]) -> np.ndarray:
+        if not hasattr(own, "request"):  # which two threads can't share
+            own.request = compiled.create_infer_request()
+        return own.request.infer(list(given), share_inputs=True)[0].copy()
+
+    return run
 
 
 @torch.inference_mode()

@@ -20,7 +20,7 @@ from rcod.diffusion.schedule import CleanLatent, restore_clean
 from rcod.networks.backbone import TinyBackbone
 from rcod.networks.estimators import DegradationEstimator
 from rcod.networks.framing import BORDER, Framing, continued, cut
-from rcod.networks.onestep import OneStep
+from rcod.networks.onestep import OneStep, apply_guidance
 from rcod.networks.prompts import SIDE, FixedPrompt, VisualPrompt
 from rcod.networks.stable import StableBackbone
 from rcod.networks.swift import SwiftBackbone, mirrored, returned
@@ -242,8 +242,7 @@ class Clean(nn.Module):
             eps = self.predict(z, t, tokens, *more)
         else:
             both = self.predict(z.repeat(2, 1, 1, 1), t.repeat(2), tokens, *more)
-            positive, negative = both.chunk(2)
-            eps = negative + self.guidance * (positive - negative)
+            eps = apply_guidance(both, self.guidance)
         eps = eps * self.gain.view(1, -1, 1, 1)
         return restore_clean(z, eps, t, self.alphas, self.formula, self.step)
 

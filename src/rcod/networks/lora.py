@@ -125,7 +125,7 @@ def attach(
             adapter = LowRank(module, rank)
             down = next(adapter.down.parameters())
             down.data = torch.randn(down.shape, generator=rng) / down[0].numel() ** 0.5
-            _replace(network, name, adapter)
+            replace_module(network, name, adapter)
             adapters += [*adapter.down.parameters(), *adapter.up.parameters()]
     if not adapters:
         raise RcodError("no layer of the network was chosen for an adapter; check the names")
@@ -138,7 +138,7 @@ def merge(network: nn.Module) -> None:
     for name, module in list(network.named_modules()):
         if isinstance(module, LowRank) and module not in within:
             within.update(module.modules())
-            _replace(network, name, module.merged())
+            replace_module(network, name, module.merged())
 
 
 class Factors(NamedTuple):
@@ -183,7 +183,7 @@ def attach_factors(
         adapter.to(next(network.parameters()).dtype)
         if with_core:
             adapter.core = nn.Buffer(torch.eye(rank)[None], persistent=False)
-        _replace(network, name, adapter.requires_grad_(False).eval())
+        replace_module(network, name, adapter.requires_grad_(False).eval())
 
 
 def twin(network: Network, changed: Mapping[str, Tensor]) -> Network:
@@ -200,7 +200,8 @@ def twin(network: Network, changed: Mapping[str, Tensor]) -> Network:
     return copy.deepcopy(network, {**layers, **shared, **others})
 
 
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+def replace_module(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of the one of that name, dots and all."""
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, module)
 

@@ -33,6 +33,12 @@ class Restored(NamedTuple):
     sr: Tensor  # (B, 3, H, W) result, not clamped
 
 
+def apply_guidance(both: Tensor, guidance: float) -> Tensor:
+    """eps = negative + guidance (positive - negative), of (2 B, C, h, w): positive, negative."""
+    positive, negative = both.chunk(2)
+    return negative + guidance * (positive - negative)
+
+
 class OneStep(nn.Module, Generic[Body]):
     """A backbone, what it hears, and the formula of the clean latent."""
 
@@ -85,8 +91,7 @@ class OneStep(nn.Module, Generic[Body]):
         if len(tokens) == len(z_up):
             return self.backbone.predict(z_up, t, tokens)
         both = self.backbone.predict(z_up.repeat(2, 1, 1, 1), t.repeat(2), tokens)
-        positive, negative = both.chunk(2)
-        return negative + self.guidance * (positive - negative)
+        return apply_guidance(both, self.guidance)
 
     def encode(self, up: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """The latent of an enlarged photo; `rng` draws it where the posterior has a width."""

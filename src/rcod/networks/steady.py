@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rcod.networks.lora import Network, twin
+from rcod.networks.lora import Network, replace_module, twin
 
 GRID = 3  # probes along each side; together they are as large as a tile
 
@@ -99,6 +99,5 @@ def _with_norms(network: Network, change: Callable[[str, nn.GroupNorm], nn.Modul
     other = twin(network, {})
     for name, module in list(other.named_modules()):
         if isinstance(module, nn.GroupNorm):
-            parent, _, child = name.rpartition(".")
-            setattr(other.get_submodule(parent), child, change(name, module))
+            replace_module(other, name, change(name, module))
     return other

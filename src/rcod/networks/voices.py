@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from rcod.networks.lora import LowRank, Voice
+from rcod.networks.lora import LowRank, Voice, replace_module
 
 
 class Choir:
@@ -97,7 +97,6 @@ def add_voice(
         up = nn.Parameter(torch.zeros(shapes[1], device=device))
         adapter.down.register_parameter("weight", down)
         adapter.up.register_parameter("weight", up)
-        parent, _, child = name.rpartition(".")
-        setattr(network.get_submodule(parent), child, adapter)
+        replace_module(network, name, adapter)
         found += [down, up]
     return found

@@ -59,9 +59,6 @@ class Watch:
         self.by = by
         self.far = far
         self.best = math.inf  # lower is better; others stand here with their sign turned
-        if self.measure == "lpips-hed" and far is None:
-            raise RcodError(f"best={by} needs {aid(HED)}; fetch it with tools/fetch_aids.py and "
-                            "name its folder with --aids, or set best=psnr")  # fmt: skip
 
     @classmethod
     def open(cls, sources: Sources, recipe: Course) -> "Watch | None":
@@ -87,8 +84,11 @@ class Watch:
             raise RcodError(f"--watch must hold a photo that is fit, got none: {error}") from None
         made = [one for one in found if not one.lost]
         lost = list(dict.fromkeys(words for one in found for words in one.lost))
-        known = aid(HED, sources.aids).is_file()
-        far = LpipsHed.load(sources.aids) if known else None
+        file = aid(HED, sources.aids)
+        far = LpipsHed.load(sources.aids) if file.is_file() else None
+        if recipe.best.endswith("/lpips-hed") and far is None:
+            raise RcodError(f"best={recipe.best} needs {file}; fetch it with tools/fetch_aids.py "
+                            "and name its folder with --aids, or set best=psnr")  # fmt: skip
         pairs = [(one.hr.float() / 255, one.lr.float() / 255) for one in made]
         return cls(pairs, recipe.best, far, lost)
 
