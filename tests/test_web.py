@@ -387,6 +387,30 @@ def test_space_is_a_tick_where_a_tick_is_in_focus(server: Running, tmp_path: Pat
         tick = page.find_element(By.ID, "strip")
         tick.send_keys(Keys.SPACE)
         assert tick.is_selected()
+        assert not page.find_element(By.ID, "placed").is_displayed()  # what the file keeps
+
+
+def test_an_alert_ends_with_its_cause_and_several_photos_are_told(server: Running, tmp_path: Path):
+    with chromium(1280, 800, tmp_path) as page:
+        page.get(server.url)
+        page.execute_async_script("""
+            const content = await (await fetch("/page/otter.jpg")).blob();
+            const files = new DataTransfer();
+            for (const name of ["one.jpg", "two.jpg"]) files.items.add(new File([content], name));
+            document.body.dispatchEvent(
+                new DragEvent('drop', { dataTransfer: files, bubbles: true }));
+            arguments[0]();""")
+        wait_for(page, settled("one"))
+        assert text(page, "note").startswith("one.jpg was opened, the first of 2")
+        page.execute_script("""
+            window.fetched = window.fetch;
+            window.fetch = async () => { throw new TypeError("no network"); };""")
+        page.find_element(By.CSS_SELECTOR, "[data-level=fidelity]").click()
+        wait_for(page, "!document.getElementById('alert').hidden")
+        page.execute_script("window.fetch = window.fetched;")
+        page.find_element(By.CSS_SELECTOR, "[data-level=realism]").click()
+        wait_for(page, "document.getElementById('alert').hidden")
+        assert complaints(page) == []
 
 
 def test_scripts_are_asked_for_anew(server: Running):

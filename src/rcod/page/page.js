@@ -99,7 +99,7 @@ function putAway(old) {
 
 // --- a photo comes in ---
 
-async function open(file) {
+async function open(file, note = "") {
   const mine = ++epoch;
   sending?.abort();
   running?.abort.abort();
@@ -125,7 +125,7 @@ async function open(file) {
     place = wanted;
     forget();
     $("file").textContent = file.name;
-    tell(photo.note);
+    tell(note + (photo.note ?? ""));
     body.classList.toggle("seethrough", photo.alpha);
     $("scale").value = String(place.scale);
     showBefore(before, true);
@@ -136,10 +136,10 @@ async function open(file) {
     if (first) letGo();
     photo = held;
     if (held) fitting();
-    if (error.name !== "AbortError") showAlert(error instanceof Refused ? `${file.name}: ${error.message}` : SILENT);
     body.dataset.state = held ? "waiting" : "empty";
     show(held ? "work" : "empty");
     if (held) turn(place.realism); // what was shown, or under way
+    if (error.name !== "AbortError") showAlert(error instanceof Refused ? `${file.name}: ${error.message}` : SILENT);
   } finally {
     if (mine === epoch) panel.inert = false;
     if (mine === epoch && !running) hideWait();
@@ -173,7 +173,7 @@ function showBefore(url, fresh) {
   URL.revokeObjectURL($("before").src);
   $("before").src = url;
   resize(...size, fresh);
-  $("size").textContent = `${photo.width} × ${photo.height} becomes ${size.join(" × ")}, ${pixels.toFixed(pixels < 10 ? 1 : 0)} megapixels`;
+  $("size").textContent = `${photo.width} × ${photo.height} becomes ${size.join(" × ")}, ${pixels.toFixed(pixels < 0.1 ? 2 : pixels < 10 ? 1 : 0)} megapixels`;
 }
 
 async function load(blob) {
@@ -205,6 +205,7 @@ const keyOf = (realism, scale = place.scale) => `${number(realism)}@${scale}`;
 function turn(realism) {
   turned = performance.now();
   place = { ...place, realism };
+  if ($("alert-text").textContent === SILENT) showAlert(null); // or it is said anew
   paintDial();
   const kept = results.get(keyOf(realism));
   if (kept) {
@@ -503,6 +504,7 @@ $("download").addEventListener("click", async () => {
   try {
     const answer = await askOfPhoto(`result?realism=${place.realism}&scale=${place.scale}&format=${format}&strip=${strip}`);
     save(await answer.blob(), name);
+    showAlert(null);
     if (mine === photo) tell(answer.headers.get("x-rcod-note"));
   } catch (error) {
     failed(error);
@@ -518,6 +520,8 @@ function save(blob, name) {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
+
+$("strip").addEventListener("change", () => { $("placed").hidden = $("strip").checked; });
 
 $("sheet-button").addEventListener("click", async () => {
   $("sheet-button").disabled = true;
@@ -556,7 +560,9 @@ document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) bo
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   body.classList.remove("dragging");
-  if (event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
+  const { files } = event.dataTransfer;
+  if (!files.length) return;
+  open(files[0], files.length > 1 ? `${files[0].name} was opened, the first of ${files.length}: one photo at a time. ` : "");
 });
 document.addEventListener("paste", (event) => {
   const file = [...event.clipboardData.files][0];
