@@ -1,10 +1,13 @@
 """Laws of the adversary."""
 
+import math
+
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rcod.training.adversary import PatchDiscriminator, relativistic_losses
+from rcod.training.adversary import PatchDiscriminator, relativistic_losses, verdict_loss
 
 
 def judge() -> PatchDiscriminator:
@@ -67,3 +70,18 @@ def test_only_which_of_the_two_looks_more_like_a_photo_counts():
         before, relativistic_losses(network, soft, sharp, rng.manual_seed(0)), strict=True
     ):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("wanted", [0.0, 0.8, 1.0])
+@pytest.mark.parametrize("logit", [-2.0, 0.0, 1.5])
+def test_a_verdict_costs_the_cross_entropy_of_every_level(logit: float, wanted: float):
+    levels = [torch.full((2, 3, 3), logit), torch.full((2, 5, 5), logit), torch.full((2, 1), logit)]
+    p = 1 / (1 + math.exp(-logit))
+    once = -wanted * math.log(p) - (1 - wanted) * math.log(1 - p)
+    torch.testing.assert_close(verdict_loss(levels, wanted), torch.full((2,), 3 * once))
+    torch.testing.assert_close(verdict_loss(levels[0], wanted), torch.full((2,), once))
+
+
+def test_a_smoothed_verdict_is_best_where_it_says_so_and_not_when_it_is_sure():
+    costs = {x: float(verdict_loss(torch.full((1, 1), x), 0.8)) for x in (0.0, math.log(4), 9.0)}
+    assert min(costs, key=lambda x: costs[x]) == math.log(4)  # p = .8

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
@@ -45,21 +46,45 @@ def test_a_dry_run_of_the_tiny_model_tells_who_learns_and_what_it_takes(
     assert done.returncode == 0 and '"window": 64' in done.stdout
     assert ("70 crops, 35 steps an epoch" in done.stdout) == (name != "tiny-autoencoder")
     for part in learns:
-        assert number(rf"{part} +(\S+) M learn", done.stdout) > 0
+        assert number(rf"{part} +(\S+) (?:M )?learn", done.stdout) > 0
     for part in frozen:
-        assert number(rf"{part} +0.000 M learn +(\S+) M frozen", done.stdout) > 0
+        assert number(rf"{part} +0 learn +(\S+) (?:M )?frozen", done.stdout) > 0
     rest, step = (number(rf"{part} +(\S+) GB", done.stdout) for part in ("at rest", "step"))
     assert step >= rest
     assert 10 > number(r"on a card, (\S+) GB on a processor", done.stdout) > 0
 
 
-@pytest.mark.parametrize(
-    "given", ["s3diff", "rcod_o adversary=.1 groups.edges= groups.timesteps=499"]
-)
-def test_a_dry_run_weighs_the_adversary(given: str, here: Callable[..., CompletedProcess[str]]):
-    done = here("train", *given.split(), "batch=1", "window=256", "--dry-run")
+def test_a_dry_run_weighs_the_adversary(here: Callable[..., CompletedProcess[str]]):
+    def dry(*given: str) -> str:
+        done = here("train", *given, "batch=1", "window=256", "--dry-run")
+        assert done.returncode == 0, done.stderr
+        assert number(r"adversary +(\S+) GB", done.stdout) > 0
+        return done.stdout
+
+    dino, patch = dry("s3diff"), dry("s3diff", "judge=patch")
+    heads = 2 * ((768 * 9 + 1) * 128 + 128 + 1) + (768 + 1) * 128 + 128 + 1
+    assert number(r"adversary +(\S+) M learn", dino) == round(heads / 1e6, 3)
+    assert 85 < number(r"adversary .* learn +(\S+) M frozen", dino) < 87
+    assert number(r"adversary .* learn +(\S+) frozen", patch) == 0
+    rest, student = (
+        number(rf"{stage} +(\S+) GB", dino) - number(rf"{stage} +(\S+) GB", patch)
+        for stage in ("at rest", "student")
+    )
+    assert rest > 0.34  # DINO's weights
+    assert student > rest + 0.05  # and what its gradient stands on
+    dry("rcod_o", "adversary=.1", "groups.edges=", "groups.timesteps=499")  # beside a critic
+
+
+def test_small_numbers_are_told_as_they_are(
+    here: Callable[..., CompletedProcess[str]], tmp_path: Path
+):
+    listed = tmp_path / "photos.txt"
+    listed.write_text("a.png\nb.png\nc.png\n")
+    done = here("train", "mem", "batch=8", "window=64", "--photos", listed, "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert number(r"adversary +(\S+) GB", done.stdout) > 0
+    assert "3 photos, 0.38 steps an epoch in one process" in done.stdout
+    assert number(r"estimator +(\S+) learn", done.stdout) == 257
+    assert number(r"UNet +0 learn +(\S+) M frozen", done.stdout) > 800
 
 
 def test_a_dry_run_refuses_what_the_run_would(here: Callable[..., CompletedProcess[str]]):

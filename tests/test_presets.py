@@ -11,7 +11,7 @@ from PIL import Image
 
 from rcod.errors import RcodError
 from rcod.training.catalog import recipe_named
-from rcod.training.degradation import DegradeSettings
+from rcod.training.degradation import DegradeSettings, Round
 from rcod.training.kernels import draw
 from rcod.training.presets import SETTINGS, settings_named
 from rcod.training.published_recipe import PublishedRecipe
@@ -53,6 +53,12 @@ def test_the_example_of_the_guide_can_be_read(tmp_path: Path):
     path.write_text(guide.split("```yaml\n")[1].split("```")[0])
     settings = settings_named(str(path))
     assert settings.second is None and settings.first.quality == (60, 95)
+
+
+def test_a_file_without_a_second_round_has_none(tmp_path: Path):
+    path = tmp_path / "own.yaml"
+    path.write_text("first: {}")
+    assert settings_named(str(path)) == DegradeSettings(first=Round(), second=None)
 
 
 @pytest.mark.parametrize(

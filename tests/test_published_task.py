@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from PIL import Image
 from running import ENVIRONMENT
 from safetensors.torch import load_file, save_file
 from test_golden_systems import BASES, FILES, GOLDEN, converted
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, interpolate
 
 from rcod.diffusion.grouping import GroupSettings
 from rcod.errors import RcodError
@@ -27,10 +27,11 @@ from rcod.training import published_losses as losses
 from rcod.training import published_task, train
 from rcod.training.captions import read_captions
 from rcod.training.catalog import recipe_named
+from rcod.training.degradation import DegradeSettings, Round
 from rcod.training.published_recipe import PUBLISHED, PublishedRecipe
 from rcod.training.published_student import TARGETS, open_student
 from rcod.training.published_task import AdapterTask
-from rcod.training.stream import Dice, Lot, collate
+from rcod.training.stream import Dice, Lot, Numbers, Samples, collate
 from rcod.training.task import Sources
 from rcod.training.team import Team, is_split
 
@@ -387,13 +388,136 @@ def test_groups_are_measured_in_the_precision_of_the_steps(
     task = task_of(recipe("rcod_o", group_by="quantiles", precision="bfloat16"), photos)
     seen: list[bool] = []
 
-    def look(self: AdapterTask) -> GroupSettings:
+    def look(self: AdapterTask, tell: object) -> GroupSettings:
         seen.append(torch.is_autocast_enabled("cpu"))
         return self.recipe.groups
 
     monkeypatch.setattr(AdapterTask, "measure", look)
-    next(task.parts(0))
+    assert task.begin(print) and not task.begin(print)
     assert seen == [True]
+
+
+def test_groups_are_measured_aloud_by_workers_and_kept(
+    photos: Path, tmp_path: Path, blind: None, monkeypatch: pytest.MonkeyPatch
+):
+    photos = shutil.copytree(photos, tmp_path / "photos")
+    (photos / "0b.png").write_bytes(b"no")
+    monkeypatch.setattr(published_task, "MEASURED", 6)
+    monkeypatch.setattr(published_task, "TOLD", 4)
+    setting = recipe("rcod_o", group_by="quantiles", workers="1", steps="1")
+    given, seen = sources(setting, photos), list[int]()
+    drawn = published_task.lots
+
+    def count(samples: Samples, numbers: Numbers, workers: int) -> Iterator[Lot]:
+        seen.append(workers)
+        return drawn(samples, numbers, workers)
+
+    def die(*given: object) -> dict[str, float]:
+        raise KeyboardInterrupt  # before the first step is done
+
+    monkeypatch.setattr(published_task, "lots", count)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "step", die)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(setting, given, tmp_path / "run")
+    assert seen == [1]
+    notes = notes_of(tmp_path / "run")
+    assert notes[0] == "measuring groups: 4 of 6" and notes[1].startswith("groups: edges 0.")
+    train.run(setting, given, tmp_path / "run", resume=True)
+    assert seen == [1, 1]  # the steps' own: what was found had been saved
+    (lost,) = notes_of(tmp_path / "run")[2:]
+    assert lost.startswith("passed over ") and "0b.png" in lost
+
+
+def notes_of(run: Path) -> list[str]:
+    rows = [json.loads(row) for row in (run / "log.jsonl").read_text().splitlines()]
+    return [row["note"] for row in rows if "note" in row]
+
+
+class Half(Team):
+    """One of two processes, which hears from the other one what it says before `mean`."""
+
+    def __init__(self, rank: int, said: list[torch.Tensor]) -> None:
+        super().__init__(CPU)
+        self.size, self.own, self.said = 2, rank, said
+
+    @property
+    def rank(self) -> int:
+        return self.own
+
+    @rank.setter
+    def rank(self, value: int) -> None:
+        pass
+
+    def mean(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        self.said.append(tensors[0])
+        return [sum(self.said) / 2]  # pyright: ignore[reportReturnType]
+
+
+def test_processes_share_the_measuring_of_groups(
+    photos: Path, blind: None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(published_task, "MEASURED", 3)
+    setting, said = recipe("rcod_o", group_by="quantiles"), list[torch.Tensor]()
+    task, found = task_of(setting, photos), list[GroupSettings]()
+    for team in (TEAM, Half(0, said), Half(1, said)):
+        task.team = team
+        found.append(task.measure(print))
+    alone, _, both = found
+    assert [int((part != 0).sum()) for part in said] == [2, 1]
+    assert both == alone
+
+
+def test_what_is_enlarged_in_training_is_enlarged_bicubically(photos: Path):
+    lot = Lot((0, 1), torch.rand(2, 3, 64, 64), torch.rand(2, 3, 16, 16), (0, 1), ())
+    whole = DegradeSettings(first=Round())  # nothing is spared
+    for name in ("osediff", "s3diff"):
+        setting = recipe(name).model_copy(update={"degradation": whole})
+        wanted = interpolate(lot.lr, scale_factor=4, mode="bicubic").clamp(0, 1)
+        torch.testing.assert_close(losses.up_of(lot, setting), wanted)
+
+
+def test_some_students_of_s3diff_are_shown_the_photo_itself():
+    numbers = tuple(range(1000))
+    lot = Lot(numbers, torch.ones(1000, 3, 4, 4), torch.zeros(1000, 3, 1, 1), numbers, ())
+    spared = losses.up_of(lot, recipe("s3diff"))[:, 0, 0, 0]
+    assert 2 <= int(spared.sum()) <= 25 and set(spared.tolist()) == {0, 1}
+    alone = losses.up_of(
+        Lot((int(spared.argmax()),), lot.hr[:1], lot.lr[:1], (0,), ()), recipe("s3diff")
+    )
+    assert alone.all()  # it is the sample's own fate
+    assert not losses.up_of(lot, recipe("osediff")).any()
+
+
+@pytest.mark.parametrize(("name", "share"), [("osediff", "1"), ("pisa_sr", "0.5")])
+def test_the_student_hears_captions_as_often_as_it_is_told(
+    name: str, share: str, photos: Path, tmp_path: Path, blind: None
+):
+    told = tmp_path / "captions.txt"
+    told.write_text("0\tred\n1\tblue\n2\tgreen\n")
+    setting = recipe(name, text="captions", distill="off", batch="8", accumulate="1")
+    assert setting.caption_share == float(share)
+    given = sources(setting, photos)._replace(captions=told)
+    task = published_task.prepare(setting, given, photos, TEAM)
+    assert task.texts.hear is not None and not task.texts.note
+    heard, student = list[torch.Tensor](), task.roles.student
+    student.onestep.backbone.unets[0].register_forward_pre_hook(lambda _, x: heard.append(x[2]))
+    lot = task._next()
+    captions = task.texts.hear(lot).towards
+    (own,) = student.onestep.prompt(lot.hr[:1])
+    task.done, task._lots = 0, None
+    next(task.parts(0))
+    same = [torch.equal(mine, theirs) for mine, theirs in zip(heard[0], captions, strict=True)]
+    assert all(same) if share == "1" else 0 < sum(same) < 8
+    assert all(torch.equal(x, own) for x, hears in zip(heard[0], same, strict=True) if not hears)
+
+
+def test_a_run_says_that_its_student_hears_no_captions(photos: Path, blind: None):
+    said = list[str]()
+    for name in ("pisa_sr", "rcod_o"):
+        task_of(recipe(name, distill="off", das="off"), photos).begin(said.append)
+    (note,) = said
+    assert "released it hears captions of 0.5 of its samples, with text=captions and" in note
 
 
 def test_photos_are_the_same_while_they_lie_there_unchanged(
@@ -543,7 +667,8 @@ LAUNCH = (
 
 # recipe, how one process takes what two take, and who holds the frozen networks in parts.
 # In turn, every sum is the same to its last bit: random networks multiply one until, twenty
-# steps on, weights have nothing in common. Guided adapters change from photo to photo, too.
+# steps on, weights have nothing in common. Guided adapters change from photo to photo, too. Of the
+# seed nothing is asked but that no gradient is so near to nothing that AdamW takes its rounding.
 PAIRED = (("rcod_o", {"accumulate": "2"}, ("true",)), ("mem", {"batch": "2"}, ("true", "false")))
 
 
@@ -556,7 +681,7 @@ def test_two_processes_equal_one_with_twice_the_batch(photos: Path, tmp_path: Pa
     torch.set_num_threads(1)  # as each of the two
     for name, at_once, ways in PAIRED:
         course = {"steps": "20", "save_every": "100", "optim.lr": "1e-3", "lpips": "0"}
-        course |= {"text": "none", "batch": "1"}
+        course |= {"text": "none", "batch": "1", "seed": "1"}
         given = sources(recipe(name), photos)._replace(device="cpu")
         train.run(recipe(name, **course | at_once), given, tmp_path / "one" / name)
         told = [recipe(name, **course).model_dump(mode="json"), str(photos), given.base]
@@ -619,6 +744,7 @@ def halve(setting: PublishedRecipe, folder: Path) -> tuple[AdapterTask, float]:
     """Train until the loss is half of the first one, which is returned; dice fall alike."""
     task = task_of(setting, folder)
     show_what_it_can_make(task, folder)
+    task.begin(print)
     curve: list[float] = []
     while len(curve) < 30 and min(curve, default=1.0) > 0.5 * (curve or [1.0])[0]:
         values = train.step(task, setting, len(curve), TEAM)

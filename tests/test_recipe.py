@@ -1,9 +1,11 @@
 """Laws of recipes."""
 
 import pytest
+import torch
 
 from rcod.errors import RcodError
 from rcod.training.catalog import RECIPES, recipe_named
+from rcod.training.learner import Learner
 from rcod.training.published_recipe import PUBLISHED, PublishedRecipe
 from rcod.training.recipe import Recipe
 
@@ -94,6 +96,8 @@ def test_an_unknown_recipe_names_the_known_ones():
         ("rcod_o", {"negative_share": ".1"}, "rcod_o hears no negative text; set negative_share=0"),
         ("s3diff", {"distill": "vsd"}, "s3diff has no critic; set distill=off and adversary"),
         ("pisa_sr", {"distill": "vsd"}, "pisa_sr has no critic; set distill=csd"),
+        ("rcod_o", {"caption_share": "1"}, "rcod_o hears no caption of a photo; set caption_sh"),
+        ("s3diff", {"caption_share": "1"}, "s3diff hears no caption of a photo; set caption_sh"),
         ("osediff", {"pixel_steps": "5"}, "osediff has one adapter; set pixel_steps=0"),
         ("osediff", {"goal": "metric"}, "goal belongs to the recipe; choose another recipe"),
         ("osediff", {"mse": "0", "lpips": "0"}, "nothing ties the result to the photo"),
@@ -121,6 +125,12 @@ def test_the_paper_has_one_rate_for_student_and_critic():
     paper = recipe_named("rcod_o-paper", {})
     assert isinstance(paper, PublishedRecipe)
     assert paper.optim.lr == paper.critic_lr == 2e-5
+
+
+def test_recipes_have_the_full_rate_at_once_as_released():
+    for recipe in PUBLISHED:
+        parameter = torch.nn.Parameter(torch.ones(1))
+        assert Learner([parameter], recipe.optim, recipe.steps).rate(0) == 1
 
 
 def test_every_published_recipe_makes_sense_by_its_own_rules():

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +158,9 @@ class Sum:
         self.images, self.seen, self.bad = 1, 0, bad
         self.notes: list[str] = []
 
+    def begin(self, tell: Callable[[str], None]) -> bool:
+        return False
+
     def parts(self, n: int) -> Iterator[LearnerLoss]:
         self.seen += 1
         loss = self.weight.square().sum() * (torch.nan if self.seen in self.bad else 1)
@@ -231,6 +234,38 @@ class Poisoned(Sum):
         if self.seen == 2:
             self.weight.data.fill_(torch.nan)
         yield from super().parts(n)
+
+
+def test_speed_is_that_of_the_steps_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    running, now, speeds = loop(Sum(8), tmp_path, steps="8", save_every="2"), [0.0], list[float]()
+    step, save, log = train.step, running._save, running.rundir.log
+
+    def take(seconds: float, work: Callable[..., object]) -> Callable[..., object]:
+        def slow(*given: object, **more: object) -> object:
+            now[0] += seconds
+            return work(*given, **more)
+
+        return slow
+
+    def listen(n: int, values: dict[str, float], speed: float | None = None) -> None:
+        speeds.append(float(speed or 0))
+        log(n, values, speed)
+
+    monkeypatch.setattr(train.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(train, "step", take(4, step))
+    monkeypatch.setattr(running, "_save", take(100, save))
+    monkeypatch.setattr(running.rundir, "log", listen)
+    running.since = 0.0
+    running.go()
+    assert speeds == [0.25] * 8
+    again = Sum(8, bad=(5,))
+    running = loop(again, tmp_path / "bad", steps="8", save_every="2", patience="1")
+    speeds.clear()
+    log = running.rundir.log
+    monkeypatch.setattr(running.rundir, "log", listen)
+    monkeypatch.setattr(running, "_save", take(100, running._save))
+    running.go()
+    assert set(speeds) == {0.25}
 
 
 def test_weights_that_make_no_numbers_are_never_saved(

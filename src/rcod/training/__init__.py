@@ -2,8 +2,8 @@
 
 A module imports only modules before it:
 
-    kernels, degradation, presets, photos, data, interrupts, stream, captions, real_esrgan,
-    losses, vsd, adversary, projected, course, gating, recipe, published_recipe, catalog, team,
-    learner, task, events, rundir, tiny_losses, growing, tiny_task, published_student,
-    published_losses, published_task, watch, tensor_memory, budget, train
+    kernels, degradation, presets, photos, data, interrupts, stream, real_esrgan, losses, vsd,
+    adversary, projected, course, gating, recipe, published_recipe, catalog, team, learner, task,
+    events, rundir, tiny_losses, growing, tiny_task, published_student, published_losses, captions,
+    published_task, watch, tensor_memory, budget, train
 """

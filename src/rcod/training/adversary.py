@@ -9,6 +9,9 @@ place, and all that counts is which of the two looks more like a photo (Jolicoeu
                   results -> Discriminator -> logits -> the student's term
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,6 +22,14 @@ BLUR = 5  # pixels a side; detail is what this mean takes away
 GAIN = 10.0  # brings detail to the size of the picture
 TREMBLE = 0.01  # of pixels, which should not move a logit
 SMOOTH = 100.0  # weight of its squared move
+
+
+class Game(NamedTuple):
+    """What a discriminator plays for, and who wants to fool it."""
+
+    real: float = 1.0  # the probability that photos should get and results want
+    weight: float = 1.0  # of the discriminator's own loss
+    augment: bool = False  # whether it sees pictures changed at random
 
 
 class PatchDiscriminator(nn.Module):
@@ -48,9 +59,21 @@ class PatchDiscriminator(nn.Module):
         return self.layers(seen.contiguous(memory_format=torch.channels_last))[:, 0].float()
 
 
-def fool_loss(logits: Tensor) -> Tensor:
-    """What a result pays for being told from a sharp photo, (B,)."""
-    return F.softplus(-logits).flatten(1).mean(dim=1)
+def verdict_loss(logits: Tensor | Sequence[Tensor], wanted: float) -> Tensor:
+    """What logits D cost that should have told the probability w, (B,).
+
+    The sum over levels of mean [- w log p - (1 - w) log(1 - p)], p = 1 / (1 + exp(-D)).
+
+    Args:
+        logits: of one level, (B, ...), or of several.
+        wanted: w.
+    """
+    levels = [logits] if isinstance(logits, Tensor) else logits
+    each = [
+        F.binary_cross_entropy_with_logits(level, torch.full_like(level, wanted), reduction="none")
+        for level in levels
+    ]
+    return torch.stack([cost.flatten(1).mean(dim=1) for cost in each]).sum(dim=0)
 
 
 def relativistic_losses(

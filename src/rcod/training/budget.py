@@ -31,10 +31,10 @@ from rcod.networks.systems import System
 from rcod.pixels.perceptual import LpipsHed
 from rcod.training import published_losses as losses
 from rcod.training import tiny_task
-from rcod.training.adversary import PatchDiscriminator
 from rcod.training.data import Batch
 from rcod.training.learner import Learner
 from rcod.training.photos import photos_in
+from rcod.training.projected import hollow_judge
 from rcod.training.published_losses import Heard, Roles
 from rcod.training.published_recipe import PublishedRecipe
 from rcod.training.published_student import TARGETS, enrol, fresh
@@ -56,20 +56,30 @@ def foresee(recipe: Recipe | PublishedRecipe, sources: Sources) -> list[str]:
     if isinstance(recipe, PublishedRecipe) and sources.photos:
         photos, seen = len(photos_in(sources.photos, sources.cache)), recipe.batch
         steps = photos / (seen * recipe.accumulate)
-        lines.append(f"{photos} photos, {steps:.0f} steps an epoch in one process")
+        lines.append(f"{photos} photos, {_few(steps)} steps an epoch in one process")
     elif isinstance(recipe, Recipe) and recipe.goal != "autoencoder":
         steps = recipe.data.crops / (recipe.batch * recipe.accumulate)
-        lines.append(f"{recipe.data.crops} crops, {steps:.0f} steps an epoch")
+        lines.append(f"{recipe.data.crops} crops, {_few(steps)} steps an epoch")
     need = weigh_tiny(recipe, sources.start) if isinstance(recipe, Recipe) else weigh(recipe)
     for name in need.frozen:
         learning, frozen = need.learning.get(name, 0), need.frozen[name]
-        lines.append(f"{name:22} {learning / 1e6:9.3f} M learn {frozen / 1e6:9.3f} M frozen")
+        lines.append(f"{name:22} {_many(learning)} learn {_many(frozen)} frozen")
     for name, size in need.megabytes.items():
         lines.append(f"{name:22} {size / 1000:9.2f} GB")
     most = max(need.megabytes.values())
     here = on_processor(most) / 1000
     lines.append(f"peak {most / 1000:.1f} GB on a card, {here:.1f} GB on a processor")
     return lines
+
+
+def _few(steps: float) -> str:
+    """Steps of an epoch, which may be less than one."""
+    return f"{steps:.0f}" if steps >= 10 else f"{steps:.2g}"
+
+
+def _many(numbers: int) -> str:
+    """A count of parameters, 11 characters; in millions where it is no small one."""
+    return f"{numbers:11}" if numbers < 10_000 else f"{numbers / 1e6:9.3f} M"
 
 
 def weigh(recipe: PublishedRecipe) -> Need:
@@ -177,7 +187,7 @@ def steps(
         return losses.critic_loss(roles.student, kept[0], heard, dice)
 
     def adversary() -> Tensor:
-        return losses.discriminator_loss(roles, kept[0])
+        return losses.discriminator_loss(roles, kept[0], dice)
 
     def part(name: str, loss: Callable[[], Tensor]) -> tuple[str, Callable[[], None]]:
         def run() -> None:
@@ -197,13 +207,11 @@ def steps(
 def show(roles: Roles, lot: Lot, recipe: PublishedRecipe, dice: Dice) -> losses.StudentOutput:
     """The student's forward pass at the middle group's timestep."""
     student = roles.student
-    onestep, up = (
-        losses.tuned(student, lot),
-        losses.up_of(lot, student.system.framing),
-    )
+    onestep, up = losses.tuned(student, lot), losses.up_of(lot, recipe)
     metric = losses.measure(student, onestep, up, lot.hr, recipe)
     timesteps = student.system.groups.timesteps
-    middle = student.system.timestep or timesteps[len(timesteps) // 2]
+    only = student.system.timestep
+    middle = timesteps[len(timesteps) // 2] if only is None else only
     t = torch.full((len(up),), middle, device=up.device)
     return losses.make(student, onestep, up, lot.hr, (metric, t), recipe, dice)
 
@@ -259,8 +267,8 @@ def settle(hollow_one: Hollow, recipe: PublishedRecipe) -> Roles:
     tensors = {name: torch.zeros(tensor.shape) for name, tensor in hollow_one.tensors.items()}
     student = enrol(hollow_one.system, hollow_one.onestep, tensors, recipe)
     far = LpipsHed() if recipe.lpips and recipe.goal == "restore" else None
-    judge = PatchDiscriminator() if recipe.adversary and recipe.goal == "restore" else None
-    return Roles(student, far, judge)
+    judge = hollow_judge(recipe.judge) if recipe.adversary and recipe.goal == "restore" else None
+    return Roles(student, far, judge, recipe.game)
 
 
 def count(roles: Roles) -> tuple[dict[str, int], dict[str, int]]:

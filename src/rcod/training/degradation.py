@@ -88,10 +88,11 @@ class DegradeSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=Fals
     """How `hr` becomes `lr`."""
 
     first: Round
-    second: Round | None  # None: one round is all
+    second: Round | None = None  # None: one round is all
     final_sinc: Chance = 0.8  # chance of a low-pass on the finished size
     final_sizes: Sizes = (7, 21)  # pixels, of that low-pass
     factor: Annotated[int, Field(ge=1)] = 4  # hr is so many times larger than lr
+    none: Chance = 0.0  # of a published student being shown hr as `up`; lr is damaged all the same
 
 
 def degrade(hr: Tensor, settings: DegradeSettings, rng: torch.Generator) -> Tensor:

@@ -25,22 +25,26 @@ _SECOND = Round(  # heavy
 )
 
 
-def _mild(kernel: KernelSettings, second_kernel: KernelSettings) -> DegradeSettings:
+def _mild(
+    kernel: KernelSettings, second_kernel: KernelSettings, none: float = 0.0
+) -> DegradeSettings:
     """What SeeSR and S3Diff share: less of everything than the heavy one."""
     first = {"scale": (0.3, 1.5), "sigma": (1, 15), "poisson": (0.05, 2), "quality": (60, 95)}
     second = {"scale": (0.6, 1.2), "sigma": (1, 12), "poisson": (0.05, 1), "quality": (60, 100)}
     return DegradeSettings(
         first=Round().model_copy(update={"kernel": kernel, **first}),
         second=_SECOND.model_copy(update={"kernel": second_kernel, "blur": 0.5, **second}),
+        none=none,
     )
 
 
 _NARROW = KernelSettings(sigma=(0.2, 1.5), generalized_beta=(0.5, 2), plateau_beta=(1, 1.5))
+_NARROWER = _NARROW.model_copy(update={"sigma": (0.2, 1.0)})
 _LENS = KernelSettings(shares={"iso": 1, "aniso": 1}, sinc=0, sizes=(21, 21), sigma=(0.6, 3))
 SETTINGS: dict[str, DegradeSettings] = {
     "osediff": DegradeSettings(first=Round(), second=_SECOND),  # heavy
     "seesr": _mild(KernelSettings(), KernelSettings(sigma=(0.2, 1.5))),  # PiSA-SR's too
-    "s3diff": _mild(_NARROW, _NARROW.model_copy(update={"sigma": (0.2, 1.0)})),  # RCOD_S's too
+    "s3diff": _mild(_NARROW, _NARROWER, none=0.01),  # RCOD_S's too
     "camera": DegradeSettings(  # ours: what a camera stores, softened by its lens, then sharpened
         first=Round(
             kernel=_LENS,

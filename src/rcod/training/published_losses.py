@@ -29,7 +29,9 @@ from rcod.networks.onestep import OneStep, enlarge
 from rcod.networks.prompts import FixedPrompt
 from rcod.networks.stable import StableBackbone
 from rcod.training import vsd
-from rcod.training.adversary import fool_loss
+from rcod.training.adversary import Game, verdict_loss
+from rcod.training.presets import settings_named
+from rcod.training.projected import CHANCES, augment
 from rcod.training.published_recipe import PublishedRecipe
 from rcod.training.published_student import Student
 from rcod.training.stream import Dice, Lot
@@ -43,6 +45,7 @@ class Roles(NamedTuple):
     student: Student
     perceive: Perceive | None  # LPIPS, where it is asked for
     judge: nn.Module | None  # the adversary: pictures -> logits, positive for photos
+    game: Game = Game()  # what it plays for
 
 
 class Heard(NamedTuple):
@@ -64,14 +67,17 @@ class StudentOutput(NamedTuple):
     t: Tensor  # (B,)
 
 
-def up_of(lot: Lot, framing: str) -> Tensor:
-    """The enlarged photos, bicubic or bilinear as the system's own, (B, 3, H, W).
+def up_of(lot: Lot, recipe: PublishedRecipe) -> Tensor:
+    """The enlarged photos, (B, 3, H, W): bicubic, S3Diff's too, which is bilinear at inference.
 
-    They come from 8 bits and are not rounded again, as the released programs round them.
+    They come from 8 bits and are not rounded again. Where the damage is to be `none` it is the
+    photo itself; `lr` stays damaged, and with it the scores, as in S3Diff's training.
     """
-    if framing != "padded":
-        return enlarge(lot.lr)
-    return F.interpolate(lot.lr, scale_factor=4, mode="bilinear", align_corners=False).clamp(0, 1)
+    up, none = enlarge(lot.lr), settings_named(recipe.degradation).none
+    if not none:
+        return up
+    spared = Dice(recipe.seed, lot.numbers, up.device, "none").uniform() < none  # (B,)
+    return torch.where(spared.view(-1, 1, 1, 1), lot.hr, up)
 
 
 def uncast(device: torch.device) -> AbstractContextManager[object]:
@@ -115,14 +121,20 @@ def groups_of(metrics: Tensor, recipe: PublishedRecipe) -> GroupSettings:
 
 
 def restore(
-    student: Student, lot: Lot, recipe: PublishedRecipe, groups: GroupSettings, dice: Dice
+    student: Student,
+    lot: Lot,
+    recipe: PublishedRecipe,
+    groups: GroupSettings,
+    dice: Dice,
+    captions: Tensor | None = None,
 ) -> StudentOutput:
-    """The student's forward pass, from damaged photos to pictures."""
+    """The student's forward pass, from damaged photos and perhaps captions to pictures."""
     onestep = tuned(student, lot)
-    up, hr = up_of(lot, student.system.framing), lot.hr
+    up, hr = up_of(lot, recipe), lot.hr
     if student.system.timestep is not None:
         t = torch.full((len(up),), student.system.timestep, device=up.device)
-        return make(student, onestep, up, hr, (torch.ones_like(up[:, 0, 0, 0]), t), recipe, dice)
+        group = torch.ones_like(up[:, 0, 0, 0]), t
+        return make(student, onestep, up, hr, group, recipe, dice, captions)
     metric = measure(student, onestep, up, hr, recipe)
     t = timestep_of_metric(metric.nan_to_num(), groups)  # where it is NaN, so is the loss
     return make(student, onestep, up, hr, (metric, t), recipe, dice)
@@ -136,8 +148,9 @@ def make(
     group: tuple[Tensor, Tensor],
     recipe: PublishedRecipe,
     dice: Dice,
+    captions: Tensor | None = None,
 ) -> StudentOutput:
-    """The forward pass once the timesteps are known."""
+    """The forward pass once the timesteps are known; `captions` are tokens, (B, N, D)."""
     metric, t = group
     tokens, goal = onestep.prompt(up), hr
     worse = torch.zeros(len(up), dtype=torch.bool, device=up.device)
@@ -146,6 +159,9 @@ def make(
         goal = torch.where(worse.view(-1, 1, 1, 1), up, hr)
         away = tokens[-len(up) :]
         tokens = torch.where(worse.view(-1, 1, 1), away, tokens[: len(up)])
+    if captions is not None:
+        hears = dice.uniform() < recipe.caption_share
+        tokens = torch.where(hears.view(-1, 1, 1), captions.to(tokens), tokens)
     with student.choir.only(*student.own):
         z_up = onestep.backbone.encode(up)  # (B, 4, h, w)
         z_sr = onestep.clean(z_up, t, tokens)  # (B, 4, h, w)
@@ -171,7 +187,8 @@ def student_loss(
         terms["lpips"] = roles.perceive(shown.sr, shown.hr)
         loss = loss + recipe.lpips * terms["lpips"].mean()
     if roles.judge is not None:
-        terms["adversary"] = fairly(fool_loss(roles.judge(shown.sr)), shown)
+        cost = verdict_loss(judged(roles, shown.sr, dice), roles.game.real)
+        terms["adversary"] = fairly(cost, shown)
         loss = loss + recipe.adversary * terms["adversary"]
     if heard is not None and recipe.distill != "off":
         # `vsd.distill` is half the published sum of squares
@@ -206,11 +223,25 @@ def critic_loss(student: Student, shown: StudentOutput, heard: Heard, dice: Dice
     )
 
 
-def discriminator_loss(roles: Roles, shown: StudentOutput) -> Tensor:
-    """The adversary's own: to tell results from photos, a scalar; 1.39 when it guesses."""
+def discriminator_loss(roles: Roles, shown: StudentOutput, dice: Dice | None = None) -> Tensor:
+    """The adversary's own: to tell results from photos, a scalar.
+
+    v [cost(D(hr), w) + cost(D(sr), 0)] with the game's w and v and `verdict_loss`; where it
+    guesses, D = 0, that is 2 v log 2 for every level: 1.39 plainly, 2.08 with DINO and v = .5.
+    """
+    photos, results = judged(roles, shown.truth, dice), judged(roles, shown.sr.detach(), dice)
+    told = fairly(verdict_loss(results, 0), shown)
+    return roles.game.weight * (verdict_loss(photos, roles.game.real).mean() + told)
+
+
+def judged(roles: Roles, pictures: Tensor, dice: Dice | None) -> Tensor | list[Tensor]:
+    """The adversary's logits of pictures, (B, 3, H, W), which the game may change beforehand."""
     assert roles.judge is not None
-    photos, results = roles.judge(shown.truth), roles.judge(shown.sr.detach())
-    return fool_loss(photos).mean() + fairly(fool_loss(-results), shown)
+    if roles.game.augment:
+        assert dice is not None
+        chances = torch.stack([dice.uniform() for _ in range(CHANCES)], dim=1)  # (B, CHANCES)
+        pictures = augment(pictures, chances)
+    return roles.judge(pictures)
 
 
 def fairly(terms: Tensor, shown: StudentOutput) -> Tensor:
@@ -224,7 +255,7 @@ def metric_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """MEM: the estimate against the true metric."""
     onestep = tuned(student, lot)
-    metric = measure(student, onestep, up_of(lot, student.system.framing), lot.hr, recipe)
+    metric = measure(student, onestep, up_of(lot, recipe), lot.hr, recipe)
     estimator = student.onestep.estimator
     assert estimator is not None
     with uncast(lot.lr.device):

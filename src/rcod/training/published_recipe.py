@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from rcod.diffusion.grouping import Distill, GroupSettings, LatentMetric
 from rcod.diffusion.schedule import STEPS, CleanLatent
 from rcod.networks.systems import SYSTEMS, System
+from rcod.training.adversary import Game
 from rcod.training.course import Course, OptimSettings
 from rcod.training.presets import Degradation
 
@@ -30,7 +31,7 @@ class PublishedRecipe(Course, frozen=True, extra="forbid"):
     window: int = Field(default=512, ge=64, multiple_of=8)
     batch: int = Field(default=1, ge=1)
     optim: OptimSettings = OptimSettings(
-        lr=5e-5, beta2=0.999, warmup=500, decay=0, weight_decay=1e-2, clip=1.0, ema=0
+        lr=5e-5, beta2=0.999, warmup=0, decay=0, weight_decay=1e-2, clip=1.0, ema=0
     )
     degradation: Degradation = "osediff"  # a name of `presets.SETTINGS`, or a YAML file's settings
     workers: int = Field(default=2, ge=0)  # processes that make pairs; the result is the same
@@ -57,11 +58,12 @@ class PublishedRecipe(Course, frozen=True, extra="forbid"):
     guidance: float = Field(default=7.5, ge=1)  # of the teacher
     text: Literal["captions", "fixed", "none"] = "fixed"  # that the teacher hears
     phrase: str = ""  # of `fixed`
+    caption_share: float = Field(default=0.0, ge=0, le=1)  # samples whose student hears `captions`
     negative: str = NEGATIVE
     critic: Literal["all_adapters", "released"] = "all_adapters"  # released: its middle alone
     critic_rank: int = Field(default=4, ge=1)
     critic_lr: float = Field(default=5e-5, gt=0)
-    adversary: float = Field(default=0.0, ge=0)  # weight
+    adversary: float = Field(default=0.0, ge=0)  # weight; with DINO of its own loss, too
     judge: Literal["dino", "patch"] = "dino"  # what the adversary sees with
     adversary_lr: float = Field(default=2e-5, gt=0)
     negative_share: float = Field(default=0.0, ge=0, lt=1)  # samples shown the damage as a goal
@@ -73,6 +75,25 @@ class PublishedRecipe(Course, frozen=True, extra="forbid"):
         row = SYSTEMS[self.system]
         formula = row.formula if self.formula is None else self.formula
         return row.model_copy(update={"groups": self.groups, "formula": formula})
+
+    @property
+    def hears_captions(self) -> bool:
+        """Whether the student hears captions, and not the teacher and the critic alone."""
+        return self.text == "captions" and self.caption_share > 0
+
+    @property
+    def game(self) -> Game:
+        """What the adversary plays for: with DINO as S3Diff's program has it, plainly else."""
+        if self.judge == "patch":
+            return Game()
+        return Game(real=0.8, weight=self.adversary, augment=True)
+
+    @model_validator(mode="after")
+    def captions_have_a_listener(self) -> Self:
+        """Refuse captions for a student whose text is none of the photo."""
+        if self.caption_share and len(SYSTEMS[self.system].texts) != 1:
+            raise ValueError(f"{self.system} hears no caption of a photo; set caption_share=0")
+        return self
 
     @model_validator(mode="after")
     def fits_together(self) -> Self:
@@ -140,6 +161,7 @@ OSEDIFF = PublishedRecipe(
     batch=2,
     seed=123,
     distill="vsd",
+    caption_share=1.0,
 )
 RCOD_O = _like(
     OSEDIFF,
@@ -147,6 +169,7 @@ RCOD_O = _like(
     summary="RCOD on OSEDiff as released: visual prompts, fixed groups, DAS",
     system="rcod_o",
     das="released",
+    caption_share=0.0,
 )
 S3DIFF = PublishedRecipe(
     name="s3diff",
@@ -209,5 +232,6 @@ PUBLISHED = (
         degradation="seesr",
         distill="csd",
         distill_range=(20, 500),
+        caption_share=0.5,
     ),
 )

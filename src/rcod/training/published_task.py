@@ -5,12 +5,12 @@ recipe, sources -> photos -> stream of pairs -.
                 -> texts, LPIPS --------------'
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,37 +18,29 @@ from torch import Tensor, nn
 from rcod.device import DTYPES
 from rcod.diffusion.grouping import GroupSettings
 from rcod.errors import RcodError
-from rcod.networks.bases import find_base
 from rcod.networks.checkpoint import write_tensors
-from rcod.networks.prompts import TextTower
 from rcod.networks.systems import System
 from rcod.pixels.aids import aid
 from rcod.pixels.likeness import Lpips
 from rcod.pixels.perceptual import LpipsHed
 from rcod.training import published_losses as losses
 from rcod.training.adversary import PatchDiscriminator
-from rcod.training.captions import name_captions, read_captions
+from rcod.training.captions import Texts, open_texts
 from rcod.training.course import Precision
 from rcod.training.learner import Learner
-from rcod.training.photos import Source, fingerprint, photos_in
+from rcod.training.photos import fingerprint, photos_in
 from rcod.training.presets import settings_named
 from rcod.training.projected import load_dino
-from rcod.training.published_losses import Heard, Perceive, Roles
+from rcod.training.published_losses import Perceive, Roles
 from rcod.training.published_recipe import PublishedRecipe
 from rcod.training.published_student import Student, open_student
-from rcod.training.stream import Dice, Lot, Numbers, Samples, collate, damage_all, lots
+from rcod.training.stream import Dice, Lot, Numbers, Samples, damage_all, lots
 from rcod.training.task import LearnerLoss, Sources, TaskState, check_same, name_weights
 from rcod.training.team import Team
 from rcod.using.restore import Restorer
 
 MEASURED = 256  # samples whose metric sets the groups, where the data do
-
-
-class Texts(NamedTuple):
-    """What the teacher hears."""
-
-    hear: Callable[[Lot], Heard] | None  # of a batch; nothing where nobody asks it
-    name: str = ""  # that tells captions from others
+TOLD = 32  # of them between two lines about it
 
 
 class AdapterTask:
@@ -58,7 +50,7 @@ class AdapterTask:
         self, recipe: PublishedRecipe, roles: Roles, samples: Samples, texts: Texts, team: Team
     ) -> None:
         self.recipe, self.roles, self.samples, self.team = recipe, roles, samples, team
-        self.hear = texts.hear
+        self.texts = texts
         self.given = {  # to the run, by names that tell it from others
             "photos": fingerprint(samples.photos),
             "origin": roles.student.origin,
@@ -73,11 +65,20 @@ class AdapterTask:
         self._lost: set[str] = set()  # photos that could not be used
         self._lots: Iterator[Lot] | None = None
 
+    def begin(self, tell: Callable[[str], None]) -> bool:
+        """Measure the groups, where the data set them; whether that was done."""
+        if self.texts.note and not self.done:
+            tell(self.texts.note)
+        if self.groups is not None:
+            return False
+        with cast_to(self.recipe.precision, self.team.device):  # as the steps measure it
+            self.groups = self.measure(tell)
+        tell(f"groups: edges {', '.join(f'{edge:.4g}' for edge in self.groups.edges)}")
+        return True
+
     def parts(self, n: int) -> Iterator[LearnerLoss]:
         """The losses of the next batch."""
-        if self.groups is None:
-            with cast_to(self.recipe.precision, self.team.device):  # as the steps measure it
-                self.groups = self.measure()
+        assert self.groups is not None, "`begin` measures them"
         lot = self._next()
         recipe, roles, student = self.recipe, self.roles, self.roles.student
         dice = Dice(recipe.seed, lot.numbers, self.team.device)
@@ -90,8 +91,9 @@ class AdapterTask:
         if pixel:  # the semantic adapter is silent
             student = replace(student, own=("pixel",))
         with cast_to(recipe.precision, self.team.device):
-            heard = None if self.hear is None or pixel else self.hear(lot)
-            shown = losses.restore(student, lot, recipe, self.groups, dice)
+            heard = None if self.texts.hear is None else self.texts.hear(lot)
+            captions = heard.towards if heard is not None and recipe.hears_captions else None
+            shown = losses.restore(student, lot, recipe, self.groups, dice, captions)
             loss, values = losses.student_loss(roles, shown, heard, recipe, dice, pixel)
         values |= {"loss": loss.detach()} | self._shares(shown)
         yield LearnerLoss("pixel" if pixel else "student", loss, values)
@@ -102,18 +104,25 @@ class AdapterTask:
             yield LearnerLoss("critic", own, {"critic": own})
         if roles.judge is not None and not pixel:
             with cast_to(recipe.precision, self.team.device):
-                own = losses.discriminator_loss(roles, shown)
+                own = losses.discriminator_loss(roles, shown, dice)
             yield LearnerLoss("adversary", own, {"discriminator": own})
 
-    def measure(self) -> GroupSettings:
-        """The groups by the metric of the first samples."""
-        found: list[Tensor] = []
-        for number in range(MEASURED):
-            lot = self._here(collate([self.samples[number]]))
-            onestep = losses.tuned(self.roles.student, lot)
-            up = losses.up_of(lot, self.roles.student.system.framing)
-            found.append(losses.measure(self.roles.student, onestep, up, lot.hr, self.recipe))
-        return losses.groups_of(torch.cat(found), self.recipe)
+    def measure(self, tell: Callable[[str], None]) -> GroupSettings:
+        """The groups by the metric of the first samples; each process measures its part."""
+        recipe, team, student = self.recipe, self.team, self.roles.student
+        found, lost = torch.zeros(MEASURED, device=team.device), list[str]()
+        own = lots(self.samples, Numbers(0, 1, team.rank, team.size), recipe.workers)
+        for i, lot in enumerate(islice(own, -(-MEASURED // team.size)), 1):
+            lot, (number,) = self._here(lot), lot.numbers
+            onestep, up = losses.tuned(student, lot), losses.up_of(lot, recipe)
+            metric = losses.measure(student, onestep, up, lot.hr, recipe)
+            if number < MEASURED:  # all make as many, since layers may be split between them
+                found[number] = metric[0]
+            lost += lot.lost
+            if i % -(-TOLD // team.size) == 0:
+                tell(f"measuring groups: {min(i * team.size, MEASURED)} of {MEASURED}")
+        self._pass_over(lost)
+        return losses.groups_of(team.mean([found])[0] * team.size, recipe)  # the sum of all parts
 
     def position(self) -> TaskState:
         """How many samples were seen, what names all that the run was given, and the groups."""
@@ -166,10 +175,14 @@ class AdapterTask:
                 self._lots = repeat(next(self._lots))
         lot = next(self._lots)
         self.done += 0 if recipe.overfit else recipe.batch * team.size
-        lost = dict.fromkeys(team.collect(lot.lost))
-        self.notes += [f"passed over {words}" for words in lost if words not in self._lost]
-        self._lost.update(lost)
+        self._pass_over(lot.lost)
         return self._here(lot)
+
+    def _pass_over(self, lost: Sequence[str]) -> None:
+        """Note photos that some process could not use, each once."""
+        known = dict.fromkeys(self.team.collect(lost))
+        self.notes += [f"passed over {words}" for words in known if words not in self._lost]
+        self._lost.update(known)
 
     def _here(self, lot: Lot) -> Lot:
         device, recipe = self.team.device, self.recipe
@@ -203,10 +216,10 @@ def prepare(recipe: PublishedRecipe, sources: Sources, folder: Path, team: Team)
     settings = settings_named(recipe.degradation) if recipe.damage == "workers" else None
     perceive = perception(recipe, sources.aids, team.device)
     judge = load_discriminator(recipe, sources.aids, team.device)
-    texts = teacher_texts(recipe, sources, photos, team.device)
+    texts = open_texts(recipe, sources, photos, team.device)
     student = open_student(recipe, sources, team.device)
     samples = Samples(photos, recipe.window, settings, recipe.seed)
-    return AdapterTask(recipe, Roles(student, perceive, judge), samples, texts, team)
+    return AdapterTask(recipe, Roles(student, perceive, judge, recipe.game), samples, texts, team)
 
 
 def _frozen(student: Student) -> tuple[list[nn.Module], tuple[Tensor, ...]]:
@@ -264,32 +277,3 @@ def load_discriminator(
             return PatchDiscriminator().to(device)
         folder = aid("dino", aids)
         return load_dino(folder if folder.is_dir() else None, device)
-
-
-def teacher_texts(
-    recipe: PublishedRecipe, sources: Sources, photos: list[Source], device: torch.device
-) -> Texts:
-    """What the teacher hears of each batch: captions of its photos, a phrase, or nothing."""
-    if sources.captions is not None and recipe.text != "captions":
-        raise RcodError(
-            f"--captions is heard with text=captions alone, got text={recipe.text}; set that, or "
-            "leave the file out"
-        )
-    if recipe.distill == "off" or recipe.goal == "metric":
-        return Texts(None)
-    base = recipe.row.base
-    assert base is not None
-    tower = TextTower(find_base(base, sources.base))
-    negative = tower([recipe.negative]).to(device)
-    if recipe.text != "captions":
-        phrase = tower([recipe.phrase if recipe.text == "fixed" else ""]).to(device)
-        away = negative if recipe.text == "fixed" else None
-        return Texts(lambda lot: Heard(phrase.expand(len(lot.lr), -1, -1), away))
-    if sources.captions is None:
-        raise RcodError("text=captions needs --captions FILE, a photo's name, a tab, its caption")
-    known = read_captions(sources.captions, photos)
-
-    def hear(lot: Lot) -> Heard:
-        return Heard(tower([known[i] for i in lot.photos]).to(device), negative)
-
-    return Texts(hear, name_captions(known))

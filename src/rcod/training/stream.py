@@ -94,8 +94,10 @@ class Samples(Dataset[Sample]):
 class Dice:
     """Random numbers of a batch, each sample's from its own generator."""
 
-    def __init__(self, seed: int, numbers: Sequence[int], device: torch.device) -> None:
-        self.each = [dice(seed, number, "losses") for number in numbers]
+    def __init__(
+        self, seed: int, numbers: Sequence[int], device: torch.device, purpose: str = "losses"
+    ) -> None:
+        self.each = [dice(seed, number, purpose) for number in numbers]
         self.device = device
 
     def normal(self, like: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ stands, and where in its data and its dice it is.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -43,7 +43,7 @@ class Sources(NamedTuple):
     aids: Path | None = None  # what tools/fetch_aids.py has fetched, and other trunks
     base: str | None = None  # frozen networks of a published system
     vision: str | None = None  # its image tower
-    captions: Path | None = None  # texts of the photos, for the teacher
+    captions: Path | None = None  # texts of the photos
     watch: Path | str | None = None  # photos on which the model is looked at while it learns
     device: str = "auto"
 
@@ -118,6 +118,10 @@ class Task(Protocol):
     @property
     def learners(self) -> Mapping[str, Learner]:
         """Who learns, by name."""
+        ...
+
+    def begin(self, tell: Callable[[str], None]) -> bool:
+        """Find out what the data decide, before the first step; whether that took anything."""
         ...
 
     def parts(self, n: int) -> Iterable[LearnerLoss]:

@@ -9,7 +9,7 @@ The autoencoder alone needs no loop: it is fitted in closed form.
 
 import copy
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -60,6 +60,10 @@ class TinyTask:
         self.images, self.notes = recipe.batch, list[str]()
         self.rng = seeded(recipe.seed)
         self._batches = data.batches(recipe.batch, recipe.window, self.rng)
+
+    def begin(self, tell: Callable[[str], None]) -> bool:
+        """Nothing is left to find out."""
+        return False
 
     def parts(self, n: int) -> Iterator[LearnerLoss]:
         """The losses of the next batch."""

@@ -146,6 +146,10 @@ class Loop:
         self.rundir.begin(self.n)
         for words in () if self.watch is None else self.watch.lost:
             self.rundir.note(self.n, f"passed over of --watch: {words}")
+        with enough_memory(lambda: self.saved):
+            if self.task.begin(lambda words: self.rundir.note(self.n, words)):
+                self._save(must=True)
+        self.since = time.monotonic()
 
     def _once(self) -> None:
         """One step and what it calls for."""
@@ -165,10 +169,12 @@ class Loop:
             self.misses = 0
         if self.n % self.recipe.log_every == 0 or last:
             self._log()
+        aside = time.monotonic()
         if self.watch is not None and (self.n % self.recipe.watch_every == 0 or last):
             self._look()
         if self.n % self.recipe.save_every == 0 and not last:
             self._save()
+        self.since += time.monotonic() - aside  # which no step has taken
 
     def _log(self) -> None:
         means: dict[str, float] = {}
@@ -220,6 +226,7 @@ class Loop:
             learner.slow = slow
         self.rundir.note(gone, SLOWER.format(misses=misses, to=self.n, slow=slow))
         self._save()
+        self.since = time.monotonic()  # as the sums begin anew
 
     def _restore(self, state: TaskState) -> int:
         for name, learner in self.task.learners.items():
