@@ -81,9 +81,7 @@ class DinoDiscriminator(nn.Module):
         logits: list[Tensor] = []
         with torch.autocast(picture.device.type, enabled=False):  # spectral norms are float32
             for layer, head in zip(LAYERS, self.places, strict=True):
-                tokens = self.dino.layernorm(
-                    seen.hidden_states[layer].float()
-                )  # (B, 1 + places, D)
+                tokens = self.dino.layernorm(seen.hidden_states[layer].float())  # (B, 197, D)
                 logits.append(head(tokens[:, 1:].mT.unflatten(2, (side, side)))[:, 0])
             return [*logits, self.whole(seen.last_hidden_state[:, 0].float())]
 
