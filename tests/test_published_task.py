@@ -244,12 +244,12 @@ def test_a_goal_that_is_damaged_is_nothing_to_the_adversary(photos: Path):
     assert shown.worse.all() and not torch.equal(shown.hr, hr)
     _, terms = losses.student_loss(roles, shown, None, setting, dice, False)
     assert float(terms["adversary"]) == 0
-    own = losses.discriminator_loss(roles, shown)
+    own = losses.discriminator_loss(roles, shown, dice)
     assert torch.equal(seen[-2], hr)  # photos are photos
     torch.testing.assert_close(own, torch.nn.functional.softplus(-hr.mean((1, 2, 3))).mean())
     half = shown._replace(worse=torch.tensor([True, False]))
     paid = torch.nn.functional.softplus(shown.sr[1].mean())
-    torch.testing.assert_close(losses.discriminator_loss(roles, half), own + paid)
+    torch.testing.assert_close(losses.discriminator_loss(roles, half, dice), own + paid)
 
 
 @pytest.mark.parametrize("name", ["osediff", "mem"])

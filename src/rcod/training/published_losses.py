@@ -223,7 +223,7 @@ def critic_loss(student: Student, shown: StudentOutput, heard: Heard, dice: Dice
     )
 
 
-def discriminator_loss(roles: Roles, shown: StudentOutput, dice: Dice | None = None) -> Tensor:
+def discriminator_loss(roles: Roles, shown: StudentOutput, dice: Dice) -> Tensor:
     """The adversary's own: to tell results from photos, a scalar.
 
     v [cost(D(hr), w) + cost(D(sr), 0)] with the game's w and v and `verdict_loss`; where it
@@ -234,11 +234,10 @@ def discriminator_loss(roles: Roles, shown: StudentOutput, dice: Dice | None = N
     return roles.game.weight * (verdict_loss(photos, roles.game.real).mean() + told)
 
 
-def judged(roles: Roles, pictures: Tensor, dice: Dice | None) -> Tensor | list[Tensor]:
+def judged(roles: Roles, pictures: Tensor, dice: Dice) -> Tensor | list[Tensor]:
     """The adversary's logits of pictures, (B, 3, H, W), which the game may change beforehand."""
     assert roles.judge is not None
     if roles.game.augment:
-        assert dice is not None
         chances = torch.stack([dice.uniform() for _ in range(CHANCES)], dim=1)  # (B, CHANCES)
         pictures = augment(pictures, chances)
     return roles.judge(pictures)
