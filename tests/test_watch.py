@@ -45,8 +45,9 @@ def test_errors_say_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("RCOD_AIDS", str(tmp_path))
     Image.new("RGB", (160, 160)).save(tmp_path / "photo.png")
     given = Sources(tmp_path, watch=tmp_path, aids=tmp_path / "mine")
-    with pytest.raises(RcodError, match=r"needs .*mine.hed_vgg16\.safetensors; fetch it"):
-        Watch.open(given, recipe("tiny-prior", best="neutral/lpips-hed"))
+    for best in ("neutral/lpips-hed", "lpips-hed"):
+        with pytest.raises(RcodError, match=r"needs .*mine.hed_vgg16\.safetensors; fetch it"):
+            Watch.open(given, recipe("tiny-prior", best=best))
 
 
 def test_what_is_watched_is_looked_at_before_the_long_work(sources: Sources, tmp_path: Path):  # noqa: F811

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
+from rcod.device import DTYPES
 from rcod.diffusion.schedule import alphas, predict_clean
 from rcod.judging.fullsize import (
     SystemCost,
@@ -48,7 +49,7 @@ def measure_ancestor(side: int, dtype: str) -> SystemCost:
         side: pixels of the photo.
         dtype: of all networks and all sums, bfloat16 or float32.
     """
-    precision = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    precision = DTYPES[dtype]
     unet, vae = _adapted(UNET, "unet", precision), _adapted(VAE, "vae", precision)
     tower, heard = text_tower(precision, 1)
     lr = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))

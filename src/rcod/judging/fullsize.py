@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypedDict, cast
 import torch
 from torch import Tensor, nn
 
+from rcod.device import DTYPES
 from rcod.judging.peers import peak_mb
 from rcod.judging.workload import gmacs_of
 from rcod.networks.checkpoint import arrange
@@ -62,7 +63,7 @@ def measure(name: str, side: int, dtype: str) -> SystemCost:
     """
     system, counts = SYSTEMS[name], count(SYSTEMS[name], side)
     text = hear(system) if system.condition == "text" else None
-    onestep = invent(system, torch.bfloat16 if dtype == "bfloat16" else torch.float32)
+    onestep = invent(system, DTYPES[dtype])
     photo = Photo(torch.rand(3, side, side, generator=torch.Generator().manual_seed(0)))
     return SystemCost(
         system=name, dtype=dtype, size_in=side, size_out=side * system.scale,

@@ -242,7 +242,8 @@ class Clean(nn.Module):
             eps = self.predict(z, t, tokens, *more)
         else:
             both = self.predict(z.repeat(2, 1, 1, 1), t.repeat(2), tokens, *more)
-            eps = apply_guidance(both, self.guidance)
+            positive, negative = both.chunk(2)
+            eps = apply_guidance(positive, negative, self.guidance)
         eps = eps * self.gain.view(1, -1, 1, 1)
         return restore_clean(z, eps, t, self.alphas, self.formula, self.step)
 

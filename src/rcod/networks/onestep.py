@@ -33,9 +33,8 @@ class Restored(NamedTuple):
     sr: Tensor  # (B, 3, H, W) result, not clamped
 
 
-def apply_guidance(both: Tensor, guidance: float) -> Tensor:
-    """eps = negative + guidance (positive - negative), of (2 B, C, h, w): positive, negative."""
-    positive, negative = both.chunk(2)
+def apply_guidance(positive: Tensor, negative: Tensor, guidance: float) -> Tensor:
+    """eps = negative + guidance (positive - negative)."""
     return negative + guidance * (positive - negative)
 
 
@@ -91,7 +90,8 @@ class OneStep(nn.Module, Generic[Body]):
         if len(tokens) == len(z_up):
             return self.backbone.predict(z_up, t, tokens)
         both = self.backbone.predict(z_up.repeat(2, 1, 1, 1), t.repeat(2), tokens)
-        return apply_guidance(both, self.guidance)
+        positive, negative = both.chunk(2)
+        return apply_guidance(positive, negative, self.guidance)
 
     def encode(self, up: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """The latent of an enlarged photo; `rng` draws it where the posterior has a width."""

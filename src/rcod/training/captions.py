@@ -4,9 +4,8 @@ a.png<TAB>a red door
 second/a.png<TAB>a blue one
 """
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ import torch
 from rcod.errors import RcodError
 from rcod.networks.bases import find_base
 from rcod.networks.prompts import TextTower
-from rcod.training.photos import Source, read_lines
+from rcod.training.photos import Source, name_texts, read_lines
 from rcod.training.published_losses import Heard
 from rcod.training.published_recipe import PublishedRecipe
 from rcod.training.stream import Lot
@@ -64,7 +63,7 @@ def open_texts(
     def hear(lot: Lot) -> Heard:
         return Heard(tower([known[i] for i in lot.photos]).to(device), negative)
 
-    return Texts(hear, name_captions(known))
+    return Texts(hear, name_texts(known))
 
 
 def read_captions(path: Path, photos: list[Source]) -> list[str]:
@@ -87,8 +86,3 @@ def read_captions(path: Path, photos: list[Source]) -> list[str]:
             raise RcodError(f"{path} must have a caption for every photo, and has none for {place}")
         found.append(text)
     return found
-
-
-def name_captions(captions: Sequence[str]) -> str:
-    """A short name for captions and their order."""
-    return hashlib.sha256("\n".join(captions).encode()).hexdigest()[:16]

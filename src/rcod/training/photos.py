@@ -16,7 +16,7 @@ import re
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -112,7 +112,12 @@ def identity(photo: Source) -> str:
 
 def fingerprint(photos: Sequence[Source]) -> str:
     """A short name for a list of photos and its order."""
-    return hashlib.sha256("\n".join(map(identity, photos)).encode()).hexdigest()[:16]
+    return name_texts(map(identity, photos))
+
+
+def name_texts(texts: Iterable[str]) -> str:
+    """A short name for some texts and their order."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
 def read_rgb(photo: Source) -> Image.Image:

@@ -25,7 +25,7 @@ from rcod.diffusion.grouping import (
     timestep_of_metric,
 )
 from rcod.diffusion.schedule import STEPS
-from rcod.networks.onestep import OneStep, enlarge
+from rcod.networks.onestep import OneStep, apply_guidance, enlarge
 from rcod.networks.prompts import FixedPrompt
 from rcod.networks.stable import StableBackbone
 from rcod.training import vsd
@@ -271,7 +271,7 @@ def teacher_of(student: Student, away: vsd.Predict | None, guidance: float) -> v
         if away is None:
             return towards
         negative = away(z_t, t, tokens)
-        return negative + guidance * (towards - negative)
+        return apply_guidance(towards, negative, guidance)
 
     return predict
 

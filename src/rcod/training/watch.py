@@ -44,6 +44,11 @@ class Look(NamedTuple):
     sheet: Image.Image
 
 
+def measure_of(best: str) -> str:
+    """The measure of a best such as neutral/psnr, without its level."""
+    return best.rpartition("/")[2]
+
+
 class Watch:
     """The watched photos, and the best score so far."""
 
@@ -86,7 +91,7 @@ class Watch:
         lost = list(dict.fromkeys(words for one in found for words in one.lost))
         file = aid(HED, sources.aids)
         far = LpipsHed.load(sources.aids) if file.is_file() else None
-        if recipe.best.endswith("/lpips-hed") and far is None:
+        if measure_of(recipe.best) == "lpips-hed" and far is None:
             raise RcodError(f"best={recipe.best} needs {file}; fetch it with tools/fetch_aids.py "
                             "and name its folder with --aids, or set best=psnr")  # fmt: skip
         pairs = [(one.hr.float() / 255, one.lr.float() / 255) for one in made]
@@ -95,7 +100,7 @@ class Watch:
     @property
     def measure(self) -> str:
         """The measure of the best, without its level."""
-        return self.by.rpartition("/")[2]
+        return measure_of(self.by)
 
     @torch.no_grad()
     def look(self, restorer: Restorer) -> Look:

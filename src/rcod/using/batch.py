@@ -62,13 +62,13 @@ def run(
         step: told the share of the picture in hand that is done.
         elsewhere: other processes that do the pictures (see `workers`); without it this one does.
     """
-    jobs, lost = plan_jobs(photos, out, options, photos_of(out))
+    ledger = ledger_of(photos, out)
+    jobs, lost = plan_jobs(photos, out, options, photos_of(ledger, out))
     hall = _Hall(load, options, options.settings(), options.mask(), step)
     if jobs:
         make_folder(out, jobs)
-    ledger = hall.ledger = ledger_of(photos, out)
-    outcomes: list[Outcome] = []
-    total = len(jobs) + len(lost)
+    ledger = hall.ledger = ledger or ledger_of(photos, out)  # the folder may have come now
+    outcomes, total = list[Outcome](), len(jobs) + len(lost)
 
     def note(outcome: Outcome, print: str = "") -> None:
         outcomes.append(outcome)
@@ -170,8 +170,9 @@ def rehearse(
     photos: Sequence[Path], out: Path, options: Options
 ) -> tuple[list[tuple[Job, bool]], list[Lost]]:
     """What a call would do: its jobs, whether they are done already, and what can't be done."""
-    jobs, lost = plan_jobs(photos, out, options, photos_of(out))
-    hall = _Hall(Restorer.load, options, options.settings(), None, ledger=ledger_of(photos, out))
+    ledger = ledger_of(photos, out)
+    jobs, lost = plan_jobs(photos, out, options, photos_of(ledger, out))
+    hall = _Hall(Restorer.load, options, options.settings(), None, ledger=ledger)
     return [(job, hall.is_done(job, print_of(job.source, hall.settings))) for job in jobs], lost
 
 

@@ -81,9 +81,8 @@ def plan(
     store = Store(out)
     done = _done(store) if skip else array("Q")
     names, seen = _Names(store), set[int]()
-    several = len(photos) != 1 or name_of(photos[0]).endswith(
-        ".txt"
-    )  # a folder names each photo once
+    listed = any(name_of(given).endswith(".txt") for given in photos)
+    several = listed or len(photos) != 1  # one folder names each photo once
     portions, waiting, refused = [], [], []
     tasks = left = 0
     for source, name, stamp in _found(photos, store):

@@ -124,10 +124,13 @@ def ledger_of(photos: Sequence[Path], out: Path) -> Ledger | None:
     return Ledger(out) if is_several(photos) and holds(out.is_dir) else None
 
 
-def photos_of(out: Path) -> dict[Path, str]:
-    """What the results in a folder were made from, by where they lie, as far as it is known."""
+def photos_of(ledger: Ledger | None, out: Path) -> dict[Path, str]:
+    """What the results in a folder were made from, by where they lie, as far as it is known.
+
+    A call that keeps no report still heeds that of another.
+    """
     try:
-        entries = _read(out / REPORT)
+        entries = _read(out / REPORT) if ledger is None else ledger.content["pictures"]
     except RcodError:  # no report of ours
         return {}
     return {out / key: entry["photo"] for key, entry in entries.items() if "photo" in entry}

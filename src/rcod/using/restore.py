@@ -48,7 +48,6 @@ __all__ = ["Realism", "Restorer", "Result", "check_realism"]
 
 T = TypeVar("T")
 
-
 LEAST_TILE = 128  # LR pixels a side; what is tried last when memory runs out
 
 

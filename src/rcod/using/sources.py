@@ -170,12 +170,14 @@ def _matching(pattern: Path, out: Path | None) -> Iterator[Source | Lost]:
     fixed = next(i for i, part in enumerate(pattern.parts) if _is_pattern(Path(part)))
     base = Path(*pattern.parts[:fixed])
     found = sorted(p for p in base.glob(str(Path(*pattern.parts[fixed:]))) if p.is_file())
+    tops = {base / top for path in found for top in path.relative_to(base).parents[:-1]}
+    left_out = set(filter(_has_results, tops))
     files = [
         path
         for path in found
         if (results == resolved(base) or results not in resolved(path).parents)
         and not path.name.startswith(BESIDE)
-        and not any(_has_results(base / top) for top in path.relative_to(base).parents[:-1])
+        and left_out.isdisjoint(path.parents)
     ]
     for path in files:
         yield Source(path, path.parent.relative_to(base))
